@@ -1,0 +1,3 @@
+"""genlab: generative models from the lecture notes, to learn, train, measure and show."""
+
+__version__ = "0.1.0"

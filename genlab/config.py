@@ -1,0 +1,145 @@
+"""What a model is, in plain values: the part of a model that is written to `config.json`.
+
+Nothing here imports torch, so that a command line can be built from these classes in a blink.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+MAX_SIZE = 256
+"""Largest side of a picture that a model may declare, pixels."""
+MAX_WIDTH = 512
+"""Largest number of channels that a configuration may ask of a layer."""
+
+ScheduleName = Literal["linear", "cosine"]
+Variance = Literal["posterior", "beta", "learned"]
+Prediction = Literal["eps", "v"]
+
+
+def _check(condition: bool, name: str, expected: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"{name}: expected {expected}, got {got!r}")
+
+
+def _whole(name: str, value: object, low: int, high: int) -> None:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    _check(is_whole and low <= value <= high, name, f"a whole number from {low} to {high}", value)  # type: ignore[operator]
+
+
+def _number(name: str, value: object, low: float, high: float) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    _check(is_number and low <= value <= high, name, f"a number from {low:g} to {high:g}", value)  # type: ignore[operator]
+
+
+def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    _check(isinstance(value, str) and value in choices, name, "one of " + ", ".join(choices), value)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The pictures that a model was made for."""
+
+    name: str = "fashion-mnist"
+    """Short name of the data set."""
+    channels: int = 1
+    """1 for gray, 3 for RGB."""
+    size: int = 28
+    """Side of the square pictures, pixels."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, in the order of their labels; empty where there are none."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        _check(isinstance(self.name, str) and 0 < len(self.name) <= 100, "data.name", "1 to 100 characters", self.name)
+        _check(self.channels in (1, 3) and self.channels is not True, "data.channels", "1 or 3", self.channels)
+        _whole("data.size", self.size, 4, MAX_SIZE)
+        _check(len(self.classes) <= 1000, "data.classes", "at most 1000 names", len(self.classes))
+        for label in self.classes:
+            _check(isinstance(label, str) and 0 < len(label) <= 100, "data.classes", "names of 1 to 100 characters", label)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H, W of one picture."""
+        return (self.channels, self.size, self.size)
+
+    @property
+    def dims(self) -> int:
+        """Number of values in one picture, C·H·W."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of the network that predicts the noise."""
+
+    patch: int = 2
+    """Side of the pixel blocks folded into channels at the input; 2 makes the network several times cheaper."""
+    width: int = 48
+    """Channels at the finest level."""
+    multipliers: tuple[int, ...] = (1, 2)
+    """Channels of each level as multiples of the width; each level halves the side of the picture."""
+    blocks: int = 1
+    """Residual blocks per level on the way down."""
+    dropout: float = 0.0
+    """Probability that an activation inside a residual block is dropped in training."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "multipliers", tuple(self.multipliers))
+        _whole("patch", self.patch, 1, 8)
+        _whole("width", self.width, 8, MAX_WIDTH)
+        _check(self.width % 8 == 0, "width", "a multiple of 8", self.width)
+        _check(1 <= len(self.multipliers) <= 6, "multipliers", "1 to 6 levels", self.multipliers)
+        for multiplier in self.multipliers:
+            _whole("multipliers", multiplier, 1, 16)
+            _whole("width × multiplier", self.width * multiplier, 8, MAX_WIDTH * 4)
+        _whole("blocks", self.blocks, 1, 8)
+        _number("dropout", self.dropout, 0.0, 0.9)
+
+    @property
+    def stride(self) -> int:
+        """A picture's side must be a multiple of this."""
+        return self.patch * 2 ** (len(self.multipliers) - 1)
+
+
+@dataclass(frozen=True)
+class DDPMConfig:
+    """A denoising diffusion model: its chain, what its network predicts, and the network."""
+
+    T: int = 1000
+    """Number of steps of the chain."""
+    schedule: ScheduleName = "linear"
+    """How β grows along the chain: linear (the notes; Ho et al. 2020) or cosine (Nichol & Dhariwal 2021)."""
+    variance: Variance = "learned"
+    """Σ of the reverse step: posterior (β̃), beta (β), or learned between the two."""
+    prediction: Prediction = "v"
+    """What the network outputs: the noise eps, or v = √ᾱ·ε − √(1−ᾱ)·x_0 (Salimans & Ho 2022), from which ε̂ follows."""
+    unet: UNetConfig = field(default_factory=UNetConfig)
+
+    def __post_init__(self) -> None:
+        _whole("T", self.T, 2, 10_000)
+        _choice("schedule", self.schedule, ("linear", "cosine"))
+        _choice("variance", self.variance, ("posterior", "beta", "learned"))
+        _choice("prediction", self.prediction, ("eps", "v"))
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """A variational autoencoder: its latent variable, its likelihood and the network."""
+
+    latent: int = 32
+    """Number of latent variables, the length of z."""
+    likelihood: Literal["gaussian", "gaussian-per-pixel", "bernoulli"] = "gaussian"
+    """p(x|z): a Gaussian with one calibrated σ, a Gaussian with σ(z) for every pixel, or Bernoulli for binarised pictures."""
+    width: int = 32
+    """Channels of the first convolution; each halving of the picture doubles them."""
+    hidden: int = 256
+    """Units of the fully connected layer beside z."""
+
+    def __post_init__(self) -> None:
+        _whole("latent", self.latent, 1, 1024)
+        _choice("likelihood", self.likelihood, ("gaussian", "gaussian-per-pixel", "bernoulli"))
+        _whole("width", self.width, 8, MAX_WIDTH)
+        _whole("hidden", self.hidden, 8, 4096)

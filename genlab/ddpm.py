@@ -1,0 +1,147 @@
+"""A denoising diffusion probabilistic model (notes 1.5; Ho et al. 2020): the network bound to its chain.
+
+The network looks at x_t and t. Its output is ε̂ itself or v̂, from which ε̂ and x̂_0 follow (`process`), and, where Σ is learned,
+one more map that places log Σ_θ between log β̃_t and log β_t (Nichol & Dhariwal 2021, eq. 15). Training minimises
+
+    L_simple = E ‖target − prediction‖²           (Ho et al. 2020, eq. 14; target ε or v)              (1)
+    L_hybrid = L_simple + λ L_VLB, λ = 0.001      (Nichol & Dhariwal 2021, eq. 16), μ_θ held fixed in L_VLB   (2)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from genlab.config import DataSpec, DDPMConfig, Variance
+from genlab.divergence import Gaussian, bits_per_dim, sum_dims
+from genlab.process import (
+    eps_from_v,
+    eps_from_x0,
+    p_reverse,
+    q_marginal,
+    v_from_eps,
+    x0_from_eps,
+    x0_from_v,
+)
+from genlab.schedule import make_schedule
+from genlab.unet import UNet
+from genlab.vlb import step_term
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HYBRID_WEIGHT = 0.001
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """What the model sees in x_t: the noise, the picture, and where Σ lies between β̃ (0) and β (1), each like x_t."""
+
+    eps_hat: Tensor
+    x0_hat: Tensor
+    fraction: Tensor | None
+
+
+@dataclass(frozen=True)
+class DDPMLoss:
+    """The two parts of the training loss, (B) each."""
+
+    simple: Tensor
+    """Mean squared error of the prediction, eq. 1."""
+    bound: Tensor
+    """T times the bound's term of step t, bits per dimension, gradient through Σ only; 0 where Σ is not learned."""
+
+    @property
+    def total(self) -> Tensor:
+        """L_hybrid, eq. 2, (B)."""
+        return self.simple + HYBRID_WEIGHT * self.bound
+
+
+class DDPM(nn.Module):
+    """A diffusion model of pictures in [−1, 1].
+
+    Raises:
+        ValueError: the picture side does not fit the network (see `UNet`), or T the schedule.
+    """
+
+    kind = "ddpm"
+
+    def __init__(self, config: DDPMConfig, data: DataSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.data = data
+        self.schedule = make_schedule(config.schedule, config.T)
+        outputs = data.channels * (2 if config.variance == "learned" else 1)
+        self.unet = UNet(config.unet, data.channels, outputs, data.size, len(data.classes))
+
+    def predict(
+        self, x_t: Tensor, t: Tensor, label: Tensor | None = None, guidance: float = 1.0, clip: bool = True
+    ) -> Denoised:
+        """ε̂, x̂_0 and the place of Σ for x_t (B C H W) at t (B) in 1…T.
+
+        Args:
+            label: (B) class of each picture, negative for none; None for none at all.
+            guidance: w in ε̂ = ε̂(∅) + w (ε̂(label) − ε̂(∅)) (Ho & Salimans 2022); 1 is the plain conditional model.
+            clip: hold x̂_0 within [−1, 1] and let ε̂ follow.
+        """
+        if label is None or guidance == 1.0:
+            output = self.unet(x_t, t, label)
+        else:
+            nothing = torch.full_like(label, -1)
+            both = self.unet(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([label, nothing]))
+            with_label, without = both.chunk(2)
+            output = without + guidance * (with_label - without)
+        fraction = None
+        if self.config.variance == "learned":
+            output, place = output.chunk(2, dim=1)
+            fraction = (place + 1) / 2
+        return self._denoised(output, x_t, t, clip, fraction)
+
+    def _denoised(self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool, fraction: Tensor | None) -> Denoised:
+        if self.config.prediction == "v":
+            x0_hat = x0_from_v(self.schedule, x_t, output, t)
+            eps_hat = eps_from_v(self.schedule, x_t, output, t)
+        else:
+            x0_hat = x0_from_eps(self.schedule, x_t, output, t)
+            eps_hat = output
+        if clip:
+            x0_hat = x0_hat.clamp(-1, 1)
+            eps_hat = eps_from_x0(self.schedule, x_t, x0_hat, t)
+        return Denoised(eps_hat, x0_hat, fraction)
+
+    def reverse(
+        self, x_t: Tensor, t: Tensor, s: Tensor | None = None, label: Tensor | None = None, variance: Variance | None = None
+    ) -> Gaussian:
+        """p_θ(x_s|x_t), s = t − 1 where none is given, with the model's own Σ unless `variance` names another."""
+        seen = self.predict(x_t, t, label)
+        return p_reverse(self.schedule, x_t, seen.x0_hat, t, s, variance or self.config.variance, seen.fraction)
+
+    def loss(self, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None = None) -> DDPMLoss:
+        """The training loss at x_t = √ᾱ_t x0 + √(1−ᾱ_t) ε, per picture (B); eqs. 1 and 2."""
+        x_t = q_marginal(self.schedule, x0, t).sample(eps)
+        seen = self.predict(x_t, t, label, clip=False)
+        if self.config.prediction == "v":
+            target = v_from_eps(self.schedule, x0, eps, t)
+            guess = v_from_eps(self.schedule, seen.x0_hat, seen.eps_hat, t)
+        else:
+            target, guess = eps, seen.eps_hat
+        simple = sum_dims((target - guess) ** 2) / self.data.dims
+        if seen.fraction is None:
+            return DDPMLoss(simple, torch.zeros_like(simple))
+        p = p_reverse(self.schedule, x_t, seen.x0_hat.detach(), t, None, "learned", seen.fraction)
+        term = step_term(self.schedule, lambda *_: p, x0, x_t, t)
+        return DDPMLoss(simple, self.schedule.T * bits_per_dim(term, self.data.dims))
+
+    def forward(self, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None = None) -> DDPMLoss:
+        """The training loss, so that a wrapper for several processes sees the call."""
+        return self.loss(x0, t, eps, label)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, revision: str | None = None, token: str | None = None) -> DDPM:
+        """The model in a folder or, as `user/name`, on the Hub; see `hub.load`."""
+        from genlab import hub
+
+        return hub.load(source, cls, revision=revision, token=token)

@@ -1,0 +1,146 @@
+"""The layers that the networks share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(channels, 16), channels)
+
+
+def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
+    """Start a layer at zero, so that the branch it ends adds nothing at first."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def sinusoidal_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017): t (B) → (B, width)."""
+    half = width // 2
+    frequency = torch.exp(-math.log(max_period) * torch.arange(half, device=t.device) / half)
+    angle = t[:, None].float() * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class ResBlock(nn.Module):
+    """Two 3×3 convolutions around a shortcut; the embedding scales and shifts the second normalisation."""
+
+    def __init__(self, inside: int, outside: int, embed: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = group_norm(inside)
+        self.conv1 = nn.Conv2d(inside, outside, 3, padding=1)
+        self.modulation = nn.Linear(embed, 2 * outside)
+        self.norm2 = group_norm(outside)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zero_init(nn.Conv2d(outside, outside, 3, padding=1))
+        self.shortcut = nn.Identity() if inside == outside else nn.Conv2d(inside, outside, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.modulation(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+        h = F.silu(self.norm2(h) * (1 + scale) + shift)
+        return self.shortcut(x) + self.conv2(self.dropout(h))
+
+
+class Attention(nn.Module):
+    """Self-attention over the positions of a feature map, heads of 32 channels or fewer."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = max(1, channels // 32) if channels % 32 == 0 else 1
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = x.shape[-1]
+        q, k, v = rearrange(self.qkv(self.norm(x)), "b (three n c) h w -> three b n (h w) c", three=3, n=self.heads)
+        h = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(rearrange(h, "b n (h w) c -> b (n c) h w", w=side))
+
+
+def halvings(size: int) -> int:
+    """How often a side of `size` pixels must be halved to come down to 8 or fewer.
+
+    Raises:
+        ValueError: an odd side is met on the way.
+    """
+    count, side = 0, size
+    while side > 8:
+        if side % 2:
+            raise ValueError(f"expected a picture side that halves down to 8 or fewer pixels, got {size}")
+        side //= 2
+        count += 1
+    return count
+
+
+class PictureBlock(nn.Sequential):
+    """A convolution that changes channels (and side, by its stride), and one more that keeps both."""
+
+    def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inside, outside, 3, stride=stride, padding=1),
+            group_norm(outside),
+            nn.SiLU(),
+            nn.Conv2d(outside, outside, 3, padding=1),
+            group_norm(outside),
+            nn.SiLU(),
+        )
+
+
+class PictureEncoder(nn.Sequential):
+    """Picture (B C H W) → vector (B, outputs). Blocks of 2×2 pixels enter as channels: the finest convolutions run at half the side."""
+
+    def __init__(self, channels: int, size: int, width: int, hidden: int, outputs: int) -> None:
+        widths = _widths(size, width)
+        blocks = [PictureBlock(a, b, stride=2) for a, b in zip(widths, widths[1:], strict=False)]
+        super().__init__(
+            nn.PixelUnshuffle(2),
+            PictureBlock(4 * channels, width),
+            *blocks,
+            nn.Flatten(),
+            nn.Linear(widths[-1] * (size >> len(widths)) ** 2, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, outputs),
+        )
+
+
+class PictureDecoder(nn.Sequential):
+    """Vector (B, inputs) → picture (B channels H W), the encoder's mirror image."""
+
+    def __init__(self, inputs: int, hidden: int, width: int, size: int, channels: int) -> None:
+        widths = _widths(size, width)[::-1]
+        side = size >> len(widths)
+        blocks = [
+            layer
+            for a, b in zip(widths, widths[1:], strict=False)
+            for layer in (nn.Upsample(scale_factor=2), PictureBlock(a, b))
+        ]
+        super().__init__(
+            nn.Linear(inputs, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, widths[0] * side**2),
+            nn.SiLU(),
+            nn.Unflatten(1, (widths[0], side, side)),
+            *blocks,
+            PictureBlock(width, width),
+            nn.Conv2d(width, 4 * channels, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+
+
+def _widths(size: int, width: int) -> list[int]:
+    """Channels at each side, from size/2 downwards, doubling with each halving.
+
+    Raises:
+        ValueError: see `halvings`.
+    """
+    return [width * 2**i for i in range(max(1, halvings(size)))]

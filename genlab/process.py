@@ -1,0 +1,132 @@
+"""The forward and the reverse process of a diffusion model, step by step (notes 1.5).
+
+    q(x_t|x_{t−1})     = N(√α_t x_{t−1}, β_t I)                                                     (1)
+    q(x_t|x_0)         = N(√ᾱ_t x_0, (1 − ᾱ_t) I)                                                   (2)
+    q(x_{t−1}|x_t,x_0) = N(μ̃_t, β̃_t I)                                                             (3)
+        μ̃_t = √α_t (1 − ᾱ_{t−1})/(1 − ᾱ_t) x_t + √ᾱ_{t−1} β_t/(1 − ᾱ_t) x_0
+        β̃_t = (1 − ᾱ_{t−1})/(1 − ᾱ_t) β_t
+    p_θ(x_{t−1}|x_t)   = N(μ_θ(x_t,t), Σ_θ(x_t,t)),  μ_θ = μ̃_t(x_t, x̂_0)                            (4)
+    Σ_θ: β̃_t, β_t, or exp(w log β_t + (1 − w) log β̃_t) with w from the network                      (5)
+
+(5) is Nichol & Dhariwal 2021, eq. 15. The notes write q(x_t|x_{t−1}) = q(x_t|x_{0:t−1}) = q(x_t|x_0); the first equality is the
+Markov property, the second does not hold: (1) and (2) have different means and variances, and are two functions here.
+
+(3) is the product of two Gaussians in x_{t−1}, one from (1) and one from (2): precisions add, α_t/β_t + 1/(1 − ᾱ_{t−1}) = 1/β̃_t,
+and the mean is the precision-weighted one. The same holds between any two times s < t with α_{t|s} = ᾱ_t/ᾱ_s and
+β_{t|s} = 1 − α_{t|s} in the place of α_t and β_t, which is how a subsequence of steps is walked. Functions take s, t − 1 by default.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genlab.config import Variance
+from genlab.divergence import Gaussian
+from genlab.schedule import Schedule, at
+
+
+def q_step(schedule: Schedule, x_prev: Tensor, t: Tensor) -> Gaussian:
+    """q(x_t|x_{t−1}), eq. 1: one step of the forward chain. x_prev (B, …), t (B) in 1…T."""
+    alpha = at(schedule.alpha, t, x_prev)
+    return Gaussian(alpha.sqrt() * x_prev, at(schedule.beta.log(), t, x_prev).expand_as(x_prev))
+
+
+def q_marginal(schedule: Schedule, x0: Tensor, t: Tensor) -> Gaussian:
+    """q(x_t|x_0), eq. 2: any number of forward steps at once. x0 (B, …), t (B) in 0…T; a point mass at t = 0."""
+    log_var = at((1 - schedule.alpha_bar).log(), t, x0)
+    return Gaussian(at(schedule.alpha_bar.sqrt(), t, x0) * x0, log_var.expand_as(x0))
+
+
+def q_posterior(schedule: Schedule, x_t: Tensor, x0: Tensor, t: Tensor, s: Tensor | None = None) -> Gaussian:
+    """q(x_s|x_t,x_0), eq. 3, for 0 ≤ s < t; s = t − 1 where none is given. A point mass at x_0 for s = 0."""
+    s = t - 1 if s is None else s
+    alpha_bar_t, alpha_bar_s, beta = _between(schedule, t, s)
+    from_x_t = (alpha_bar_t / alpha_bar_s).sqrt() * (1 - alpha_bar_s) / (1 - alpha_bar_t)
+    from_x0 = alpha_bar_s.sqrt() * beta / (1 - alpha_bar_t)
+    mean = _like(from_x_t, x_t) * x_t + _like(from_x0, x_t) * x0
+    log_var = (beta * (1 - alpha_bar_s) / (1 - alpha_bar_t)).log()
+    return Gaussian(mean, _like(log_var, x_t).expand_as(x_t))
+
+
+def reverse_log_var(
+    schedule: Schedule, variance: Variance, t: Tensor, s: Tensor | None = None, fraction: Tensor | None = None
+) -> Tensor:
+    """log Σ of the reverse step from t to s, eq. 5, float64.
+
+    β̃ vanishes for s = 0, where a density is still needed: there β̃_2 stands in its place (Nichol & Dhariwal 2021).
+
+    Args:
+        t, s: (B), 0 ≤ s < t; s = t − 1 where none is given.
+        fraction: (B, …) the network's w in [0, 1], for the learned variance.
+
+    Returns:
+        (B) for the fixed variances, the shape of `fraction` for the learned one.
+
+    Raises:
+        ValueError: the learned variance without `fraction`.
+    """
+    s = t - 1 if s is None else s
+    alpha_bar_t, alpha_bar_s, beta = _between(schedule, t, s)
+    if variance == "beta":
+        return beta.log()
+    first = torch.full_like(t, min(2, schedule.T))
+    two, one, beta_2 = _between(schedule, first, first - 1)
+    posterior = torch.where(s == 0, beta_2 * (1 - one) / (1 - two), beta * (1 - alpha_bar_s) / (1 - alpha_bar_t)).log()
+    if variance == "posterior":
+        return posterior
+    if fraction is None:
+        raise ValueError("expected the network's fraction for the learned variance, got none: the model has no Σ output")
+    w = fraction.double()
+    return w * _like(beta.log(), w) + (1 - w) * _like(posterior, w)
+
+
+def p_reverse(
+    schedule: Schedule,
+    x_t: Tensor,
+    x0_hat: Tensor,
+    t: Tensor,
+    s: Tensor | None = None,
+    variance: Variance = "posterior",
+    fraction: Tensor | None = None,
+) -> Gaussian:
+    """p_θ(x_s|x_t), eq. 4, from the prediction x̂_0 (B, …); s = t − 1 where none is given."""
+    log_var = reverse_log_var(schedule, variance, t, s, fraction)
+    return Gaussian(q_posterior(schedule, x_t, x0_hat, t, s).mean, _like(log_var, x_t).expand_as(x_t))
+
+
+def x0_from_eps(schedule: Schedule, x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """x_0 = (x_t − √(1−ᾱ_t) ε) / √ᾱ_t, from eq. 2."""
+    return (x_t - at((1 - schedule.alpha_bar).sqrt(), t, x_t) * eps) / at(schedule.alpha_bar.sqrt(), t, x_t)
+
+
+def eps_from_x0(schedule: Schedule, x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+    """ε = (x_t − √ᾱ_t x_0) / √(1−ᾱ_t), from eq. 2."""
+    return (x_t - at(schedule.alpha_bar.sqrt(), t, x_t) * x0) / at((1 - schedule.alpha_bar).sqrt(), t, x_t)
+
+
+def v_from_eps(schedule: Schedule, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """v = √ᾱ_t ε − √(1−ᾱ_t) x_0 (Salimans & Ho 2022, section 4)."""
+    return at(schedule.alpha_bar.sqrt(), t, x0) * eps - at((1 - schedule.alpha_bar).sqrt(), t, x0) * x0
+
+
+def eps_from_v(schedule: Schedule, x_t: Tensor, v: Tensor, t: Tensor) -> Tensor:
+    """ε = √(1−ᾱ_t) x_t + √ᾱ_t v: (√ᾱ_t, √(1−ᾱ_t)) is a rotation that takes (x_0, ε) to (x_t, v)."""
+    return at((1 - schedule.alpha_bar).sqrt(), t, x_t) * x_t + at(schedule.alpha_bar.sqrt(), t, x_t) * v
+
+
+def x0_from_v(schedule: Schedule, x_t: Tensor, v: Tensor, t: Tensor) -> Tensor:
+    """x_0 = √ᾱ_t x_t − √(1−ᾱ_t) v, the other half of the rotation."""
+    return at(schedule.alpha_bar.sqrt(), t, x_t) * x_t - at((1 - schedule.alpha_bar).sqrt(), t, x_t) * v
+
+
+def _between(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """ᾱ_t, ᾱ_s and β_{t|s} = 1 − ᾱ_t/ᾱ_s, (B) float64 each; β_t itself, unrounded, where s = t − 1."""
+    alpha_bar = schedule.alpha_bar.to(t.device)
+    ratio = 1 - alpha_bar[t] / alpha_bar[s]
+    return alpha_bar[t], alpha_bar[s], torch.where(s == t - 1, schedule.beta.to(t.device)[t], ratio)
+
+
+def _like(values: Tensor, x: Tensor) -> Tensor:
+    """Values (B, …) in the type of x, with trailing dimensions until they broadcast against it."""
+    return values.to(x.dtype).reshape(*values.shape, *[1] * (x.ndim - values.ndim))

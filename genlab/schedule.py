@@ -1,0 +1,96 @@
+"""The numbers of the forward chain (notes 1.5): how much noise each step adds.
+
+    α_t = 1 − β_t,    ᾱ_t = α_1 α_2 … α_t,    SNR_t = ᾱ_t / (1 − ᾱ_t)
+
+Tables are float64 and have T + 1 entries: entry t belongs to step t, entry 0 is clean data (β_0 = 0, ᾱ_0 = 1).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from genlab.config import ScheduleName
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """β_0…β_T and what follows from it.
+
+    Args:
+        beta: (T + 1) float64, β_0 = 0 and 0 < β_t < 1 for every t ≥ 1.
+
+    Raises:
+        ValueError: a β_t is outside that range.
+    """
+
+    beta: Tensor
+
+    def __post_init__(self) -> None:
+        beta = self.beta
+        if beta.ndim != 1 or beta.dtype != torch.float64 or len(beta) < 2:
+            raise ValueError(f"expected β as at least 2 float64 values, got {beta.dtype} of shape {tuple(beta.shape)}")
+        if beta[0] != 0 or not bool(((beta[1:] > 0) & (beta[1:] < 1)).all()):
+            raise ValueError("expected β_0 = 0 and 0 < β_t < 1 for every t ≥ 1")
+
+    @property
+    def T(self) -> int:
+        """Number of steps of the chain."""
+        return len(self.beta) - 1
+
+    @cached_property
+    def alpha(self) -> Tensor:
+        """α_t = 1 − β_t, (T + 1)."""
+        return 1 - self.beta
+
+    @cached_property
+    def alpha_bar(self) -> Tensor:
+        """ᾱ_t = Π α_i, (T + 1): the share of the signal's power that is left at t."""
+        return self.alpha.cumprod(dim=0)
+
+    @cached_property
+    def snr(self) -> Tensor:
+        """ᾱ_t / (1 − ᾱ_t), (T + 1): signal-to-noise ratio, infinite at t = 0."""
+        return self.alpha_bar / (1 - self.alpha_bar)
+
+    def check(self, t: Tensor, lowest: int = 1) -> None:
+        """Raise ValueError unless every t is a whole number from `lowest` to T."""
+        if t.is_floating_point() or bool((t < lowest).any()) or bool((t > self.T).any()):
+            raise ValueError(f"expected whole t from {lowest} to {self.T}, got {t.tolist()[:8]}")
+
+
+def linear_schedule(T: int) -> Schedule:
+    """β_t rising linearly from 1e-4 to 0.02 for T = 1000, as in the notes (Ho et al. 2020, section 4).
+
+    For another T the ends are scaled by 1000/T, so that ᾱ_T stays where it is (Nichol & Dhariwal 2021).
+
+    Raises:
+        ValueError: T is so small that β_T would not be below 1 (T ≤ 20).
+    """
+    if T <= 20:
+        raise ValueError(f"expected T > 20 for the linear schedule, got {T}; use the cosine schedule for short chains")
+    scale = 1000 / T
+    beta = torch.linspace(scale * 1e-4, scale * 0.02, T, dtype=torch.float64)
+    return Schedule(torch.cat([torch.zeros(1, dtype=torch.float64), beta]))
+
+
+def cosine_schedule(T: int) -> Schedule:
+    """ᾱ_t = f(t)/f(0), f(t) = cos²((t/T + 0.008)/1.008 · π/2), β_t ≤ 0.999 (Nichol & Dhariwal 2021, eq. 17)."""
+    t = torch.arange(T + 1, dtype=torch.float64)
+    f = torch.cos((t / T + 0.008) / 1.008 * math.pi / 2) ** 2
+    beta = (1 - f[1:] / f[:-1]).clamp(max=0.999)
+    return Schedule(torch.cat([torch.zeros(1, dtype=torch.float64), beta]))
+
+
+def make_schedule(name: ScheduleName, T: int) -> Schedule:
+    """The schedule of that name."""
+    return {"linear": linear_schedule, "cosine": cosine_schedule}[name](T)
+
+
+def at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
+    """table[t] in the type of `like`, shaped (B, 1, …) so that it broadcasts against it."""
+    return table.to(t.device)[t].to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))

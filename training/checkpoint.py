@@ -1,0 +1,129 @@
+"""Checkpoints that survive a kill at any moment, and the run folder's lock.
+
+A checkpoint is written into a folder with a temporary name, each file flushed to disk, a manifest with every file's SHA-256 last;
+then the folder gets its final name, and only then are older checkpoints dropped. Loading takes the newest one whose manifest holds.
+Everything is safetensors and JSON: loading runs no code.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+KEEP = 2
+
+
+class RunError(RuntimeError):
+    """A run folder cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run after `step` steps."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint below `root` and drop all but the newest two.
+
+    Raises:
+        RunError: the disk is full or not writable; the checkpoints that were there are untouched.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = root / f".tmp-{os.getpid()}-{checkpoint.step}"
+    final = root / f"step-{checkpoint.step:08d}"
+    try:
+        temporary.mkdir(exist_ok=True)
+        files = {
+            "state.safetensors": save({k: v.contiguous() for k, v in checkpoint.tensors.items()}),
+            "facts.json": json.dumps(checkpoint.facts).encode(),
+        }
+        manifest = {"step": checkpoint.step, "sha256": {k: hashlib.sha256(v).hexdigest() for k, v in files.items()}}
+        for name, content in {**files, "manifest.json": json.dumps(manifest).encode()}.items():
+            _write(temporary / name, content)
+        _sync(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _sync(root)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise RunError(f"could not write checkpoint {final}: {error}. Free some space, then go on with --resume") from error
+    for old in _newest_first(root)[KEEP:]:
+        doomed = old.with_name(f".del-{old.name}")
+        old.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+    return final
+
+
+def load_checkpoint(root: Path) -> Checkpoint | None:
+    """The newest complete checkpoint below `root`, or None where there is none."""
+    for folder in _newest_first(root):
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+            whole = all(
+                hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest for name, digest in manifest["sha256"].items()
+            )
+            if whole:
+                facts = json.loads((folder / "facts.json").read_text())
+                return Checkpoint(manifest["step"], load_file(folder / "state.safetensors"), facts)
+        except (OSError, ValueError, KeyError):
+            continue
+    return None
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process alone; the lock goes with the process, however it ends.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise RunError(f"{folder} is in use by {holder}; wait for it, or choose another folder with --run") from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        for leftover in [*folder.glob("checkpoints/.tmp-*"), *folder.glob("checkpoints/.del-*")]:
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+def _newest_first(root: Path) -> list[Path]:
+    return sorted(root.glob("step-*"), reverse=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

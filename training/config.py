@@ -1,0 +1,129 @@
+"""The options of the training scripts: each field is a flag, its sentence the flag's help. No torch here: `--help` is instant."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from genlab.config import DDPMConfig, VAEConfig
+
+
+@dataclass(frozen=True)
+class Training:
+    """What both kinds of model have in common."""
+
+    dataset: str = "fashion-mnist"
+    """fashion-mnist, mnist, a folder of pictures (sub-folders are classes), or user/name of a data set on the Hub."""
+    data_dir: str | None = None
+    """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
+    size: int | None = None
+    """Side of the pictures in pixels; the data set's own where none is given (32 for a folder)."""
+    channels: int | None = None
+    """1 for gray, 3 for RGB; the data set's own where none is given."""
+    run: Path | None = None
+    """Run folder for checkpoints, log, pictures and the finished model; runs/KIND-DATASET where none is given."""
+    resume: bool = False
+    """Go on from the newest checkpoint of the run folder."""
+    seed: int = 0
+    """Fixes the weights at the start, the order of the pictures and all noise."""
+    steps: int = 10_000
+    """Steps of the optimiser."""
+    batch_size: int = 64
+    """Pictures a step, over all processes."""
+    lr: float = 6e-4
+    """Highest learning rate."""
+    warmup: int = 300
+    """Steps over which the learning rate rises to its highest."""
+    decay: float = 0.3
+    """Share of the steps, at the end, over which the learning rate falls to zero."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
+    clip: float = 1.0
+    """Largest norm of the gradient; longer ones are scaled down to it."""
+    ema: float = 0.999
+    """Decay of the moving average of the weights, which is the model that is shown and pushed."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the network; auto takes bf16 where the hardware computes in it."""
+    log_every: int = 50
+    """Steps between two lines of the log."""
+    sample_every: int = 1000
+    """Steps between two sheets of sample pictures and measurements on held-out pictures."""
+    save_every: int = 500
+    """Steps between two checkpoints."""
+    push: bool = False
+    """Push the finished model to the Hub; token and permission are checked before training."""
+    repo_id: str | None = None
+    """Repository to push to; YOU/genlab-KIND-DATASET where none is given."""
+    private: bool = False
+    """Make the repository private when it is created."""
+
+    kind = "model"
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("size", 4, 256), ("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("batch_size", 1, 10**6), ("warmup", 0, 10**9),
+            ("log_every", 1, 10**9), ("sample_every", 1, 10**9), ("save_every", 1, 10**9),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"--{name.replace('_', '-')}: expected a whole number from {low} to {high}, got {value}")
+        for name, lowest, highest in (
+            ("lr", 1e-9, 1.0), ("decay", 0.0, 1.0), ("weight_decay", 0.0, 1.0), ("clip", 1e-9, 1e9), ("ema", 0.0, 0.99999),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not (math.isfinite(value) and lowest <= value <= highest):
+                raise ValueError(f"--{name.replace('_', '-')}: expected a number from {lowest:g} to {highest:g}, got {value}")
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"--channels: expected 1 or 3, got {self.channels}")
+        if self.repo_id and not self.push:
+            raise ValueError("--repo-id: expected --push with it")
+
+    @property
+    def run_folder(self) -> Path:
+        """Where this run lives."""
+        return self.run or Path("runs") / f"{self.kind}-{Path(self.dataset).name}"
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of step 0…steps−1: a linear rise, a plateau, a linear fall to zero."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        falling = self.decay * self.steps
+        return self.lr * rise * (min(1.0, (self.steps - step) / falling) if falling else 1.0)
+
+    def fixed(self) -> dict[str, Any]:
+        """The options that a resumed run must share with the run that it goes on from."""
+        free = {"data_dir", "run", "resume", "log_every", "sample_every", "save_every", "push", "repo_id", "private"}
+        return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in free}, default=str))
+
+
+@dataclass(frozen=True)
+class DDPMTraining(Training):
+    """Train a denoising diffusion model (notes 1.5) and write it to a run folder; --push sends it to the Hub."""
+
+    model: DDPMConfig = field(default_factory=DDPMConfig)
+    """The model."""
+    label_dropout: float = 0.1
+    """Share of the pictures whose class is hidden from the network, so that it can be guided (Ho & Salimans 2022)."""
+
+    kind = "ddpm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"--label-dropout: expected a number from 0 to 1, got {self.label_dropout}")
+
+
+@dataclass(frozen=True)
+class VAETraining(Training):
+    """Train a variational autoencoder (notes 1.4) and write it to a run folder; --push sends it to the Hub."""
+
+    batch_size: int = 128
+    """Pictures a step, over all processes."""
+    lr: float = 1e-3
+    """Highest learning rate."""
+    model: VAEConfig = field(default_factory=VAEConfig)
+    """The model."""
+
+    kind = "vae"

@@ -1,0 +1,65 @@
+"""Train a DDPM: `python training/train_ddpm.py --help`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import tyro
+
+from training.config import DDPMTraining
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from genlab.data import Dataset
+    from training.run import Task
+
+
+def task(config: DDPMTraining) -> Task:
+    """What training a DDPM needs beside the loop."""
+    import torch
+
+    from genlab.ddpm import DDPM
+    from genlab.sampler import Noise, ddim, timesteps, walk
+    from training.run import Task
+
+    def build(data: Dataset) -> DDPM:
+        return DDPM(config.model, data.spec)
+
+    def loss(network: nn.Module, x0: Tensor, label: Tensor | None) -> dict[str, Tensor]:
+        # One t in each of B equal strata: every batch sees the whole chain (Kingma et al. 2021, appendix I).
+        strata = (torch.arange(len(x0)) + torch.rand(1)) / len(x0)
+        t = 1 + (strata * config.model.T).long().clamp(max=config.model.T - 1).to(x0.device)
+        if label is not None and network.training:
+            label = label.where(torch.rand(len(x0), device=x0.device) >= config.label_dropout, -1)
+        parts = network(x0, t, torch.randn_like(x0), label)
+        return {"loss": parts.total, "simple": parts.simple, "bound": parts.bound}
+
+    def sample(model: nn.Module) -> Tensor:
+        assert isinstance(model, DDPM)
+        device = next(model.parameters()).device
+        noise = Noise.from_seeds(list(range(64)), model.data.shape)
+        classes = len(model.data.classes)
+        label = torch.arange(64, device=device) % classes if classes else None
+        frames = walk(
+            lambda x_t, t: model.predict(x_t, t, label), ddim(model.schedule), noise.draw().to(device), timesteps(model.schedule.T, 50)
+        )
+        *_, last = frames
+        return last.x_s
+
+    return Task(build, loss, sample)
+
+
+def main() -> int:
+    config = tyro.cli(DDPMTraining, config=(tyro.conf.OmitArgPrefixes,))
+    from training.run import main as run
+
+    return run(config, task(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

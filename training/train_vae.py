@@ -1,0 +1,55 @@
+"""Train a VAE: `python training/train_vae.py --help`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import tyro
+
+from training.config import VAETraining
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from genlab.data import Dataset
+    from training.run import Task
+
+
+def task(config: VAETraining) -> Task:
+    """What training a VAE needs beside the loop."""
+    import torch
+
+    from genlab.data import binarise
+    from genlab.vae import VAE
+    from training.run import Task
+
+    def build(data: Dataset) -> VAE:
+        return VAE(config.model, data.spec)
+
+    def loss(network: nn.Module, x: Tensor, label: Tensor | None) -> dict[str, Tensor]:
+        if config.model.likelihood == "bernoulli":
+            x = binarise(x)
+        terms = network(x, torch.randn(len(x), config.model.latent, device=x.device))
+        return {"loss": -terms.total, "reconstruction": -terms.reconstruction, "kl": terms.kl}
+
+    def sample(model: nn.Module) -> Tensor:
+        assert isinstance(model, VAE)
+        z = torch.randn(64, config.model.latent, generator=torch.Generator().manual_seed(0))
+        return model.decode(z.to(next(model.parameters()).device)).mean
+
+    return Task(build, loss, sample)
+
+
+def main() -> int:
+    config = tyro.cli(VAETraining, config=(tyro.conf.OmitArgPrefixes,))
+    from training.run import main as run
+
+    return run(config, task(config))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
