@@ -73,7 +73,8 @@ class DDPM(nn.Module):
         super().__init__()
         self.config = config
         self.data = data
-        self.schedule = make_schedule(config.schedule, config.T)
+        with torch.device("cpu"):  # real numbers even where the network is built without memory, on the device "meta"
+            self.schedule = make_schedule(config.schedule, config.T)
         outputs = data.channels * (2 if config.variance == "learned" else 1)
         self.unet = UNet(config.unet, data.channels, outputs, data.size, len(data.classes))
 
@@ -84,7 +85,8 @@ class DDPM(nn.Module):
 
         Args:
             label: (B) class of each picture, negative for none; None for none at all.
-            guidance: w in ε̂ = ε̂(∅) + w (ε̂(label) − ε̂(∅)) (Ho & Salimans 2022); 1 is the plain conditional model.
+            guidance: w in ε̂ = ε̂(∅) + w (ε̂(label) − ε̂(∅)) (Ho & Salimans 2022); 1 is the plain conditional model. Σ goes
+                with it from w = 0 to 1 and stays that of the conditional model beyond: w moves a mean, not a variance.
             clip: hold x̂_0 within [−1, 1] and let ε̂ follow.
         """
         if label is None or guidance == 1.0:
@@ -93,7 +95,9 @@ class DDPM(nn.Module):
             nothing = torch.full_like(label, -1)
             both = self.unet(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([label, nothing]))
             with_label, without = both.chunk(2)
-            output = without + guidance * (with_label - without)
+            weight = torch.full_like(without[:1], guidance)
+            weight[:, self.data.channels :] = min(max(guidance, 0.0), 1.0)
+            output = without + weight * (with_label - without)
         fraction = None
         if self.config.variance == "learned":
             output, place = output.chunk(2, dim=1)

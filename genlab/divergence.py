@@ -62,7 +62,7 @@ class Categorical:
             raise ValueError(f"expected probabilities of shape (B, K), got {tuple(self.prob.shape)}")
         if not bool(torch.isfinite(self.prob).all()) or bool((self.prob < 0).any()):
             raise ValueError("expected finite probabilities ≥ 0, got some that are negative or not finite")
-        off = float((self.prob.sum(dim=1) - 1).abs().max())
+        off = float((self.prob.detach().sum(dim=1) - 1).abs().max())
         if off > 1e-4:
             raise ValueError(f"expected probabilities that sum to 1, got a sum that is off by {off:.2g}")
 

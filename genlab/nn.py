@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the positions of a feature map, heads of 32 channels or fewer."""
+    """Self-attention over the positions of a feature map, in heads of 32 channels; one head where 32 does not divide them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -97,11 +98,14 @@ class PictureBlock(nn.Sequential):
 
 
 class PictureEncoder(nn.Sequential):
-    """Picture (B C H W) → vector (B, outputs). Blocks of 2×2 pixels enter as channels: the finest convolutions run at half the side."""
+    """Picture (B C H W) → vector (B, outputs).
+
+    Blocks of 2×2 pixels enter as channels, so that the finest convolutions run at half the side.
+    """
 
     def __init__(self, channels: int, size: int, width: int, hidden: int, outputs: int) -> None:
         widths = _widths(size, width)
-        blocks = [PictureBlock(a, b, stride=2) for a, b in zip(widths, widths[1:], strict=False)]
+        blocks = [PictureBlock(a, b, stride=2) for a, b in pairwise(widths)]
         super().__init__(
             nn.PixelUnshuffle(2),
             PictureBlock(4 * channels, width),
@@ -119,11 +123,7 @@ class PictureDecoder(nn.Sequential):
     def __init__(self, inputs: int, hidden: int, width: int, size: int, channels: int) -> None:
         widths = _widths(size, width)[::-1]
         side = size >> len(widths)
-        blocks = [
-            layer
-            for a, b in zip(widths, widths[1:], strict=False)
-            for layer in (nn.Upsample(scale_factor=2), PictureBlock(a, b))
-        ]
+        blocks = [layer for a, b in pairwise(widths) for layer in (nn.Upsample(scale_factor=2), PictureBlock(a, b))]
         super().__init__(
             nn.Linear(inputs, hidden),
             nn.SiLU(),
@@ -141,6 +141,8 @@ def _widths(size: int, width: int) -> list[int]:
     """Channels at each side, from size/2 downwards, doubling with each halving.
 
     Raises:
-        ValueError: see `halvings`.
+        ValueError: the side is odd, or see `halvings`.
     """
+    if size % 2:
+        raise ValueError(f"expected an even picture side, got {size}")
     return [width * 2**i for i in range(max(1, halvings(size)))]

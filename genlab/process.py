@@ -11,9 +11,10 @@
 (5) is Nichol & Dhariwal 2021, eq. 15. The notes write q(x_t|x_{t−1}) = q(x_t|x_{0:t−1}) = q(x_t|x_0); the first equality is the
 Markov property, the second does not hold: (1) and (2) have different means and variances, and are two functions here.
 
-(3) is the product of two Gaussians in x_{t−1}, one from (1) and one from (2): precisions add, α_t/β_t + 1/(1 − ᾱ_{t−1}) = 1/β̃_t,
-and the mean is the precision-weighted one. The same holds between any two times s < t with α_{t|s} = ᾱ_t/ᾱ_s and
-β_{t|s} = 1 − α_{t|s} in the place of α_t and β_t, which is how a subsequence of steps is walked. Functions take s, t − 1 by default.
+(3) is the product of two Gaussians in x_{t−1}, one from (1) and one from (2), a shorter way than the notes' ratio of densities:
+precisions add, α_t/β_t + 1/(1 − ᾱ_{t−1}) = 1/β̃_t, and the mean is the precision-weighted one. The same holds between any two
+times s < t with α_{t|s} = ᾱ_t/ᾱ_s and β_{t|s} = 1 − α_{t|s} in the place of α_t and β_t, which is how a subsequence of steps is
+walked. Functions take s, t − 1 by default.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ from torch import Tensor
 
 from genlab.config import Variance
 from genlab.divergence import Gaussian
-from genlab.schedule import Schedule, at
+from genlab.schedule import Schedule, at, spread
 
 
 def q_step(schedule: Schedule, x_prev: Tensor, t: Tensor) -> Gaussian:
     """q(x_t|x_{t−1}), eq. 1: one step of the forward chain. x_prev (B, …), t (B) in 1…T."""
+    schedule.check(t)
     alpha = at(schedule.alpha, t, x_prev)
     return Gaussian(alpha.sqrt() * x_prev, at(schedule.beta.log(), t, x_prev).expand_as(x_prev))
 
 
 def q_marginal(schedule: Schedule, x0: Tensor, t: Tensor) -> Gaussian:
     """q(x_t|x_0), eq. 2: any number of forward steps at once. x0 (B, …), t (B) in 0…T; a point mass at t = 0."""
+    schedule.check(t, lowest=0)
     log_var = at((1 - schedule.alpha_bar).log(), t, x0)
     return Gaussian(at(schedule.alpha_bar.sqrt(), t, x0) * x0, log_var.expand_as(x0))
 
@@ -44,9 +47,9 @@ def q_posterior(schedule: Schedule, x_t: Tensor, x0: Tensor, t: Tensor, s: Tenso
     alpha_bar_t, alpha_bar_s, beta = _between(schedule, t, s)
     from_x_t = (alpha_bar_t / alpha_bar_s).sqrt() * (1 - alpha_bar_s) / (1 - alpha_bar_t)
     from_x0 = alpha_bar_s.sqrt() * beta / (1 - alpha_bar_t)
-    mean = _like(from_x_t, x_t) * x_t + _like(from_x0, x_t) * x0
+    mean = spread(from_x_t, x_t) * x_t + spread(from_x0, x_t) * x0
     log_var = (beta * (1 - alpha_bar_s) / (1 - alpha_bar_t)).log()
-    return Gaussian(mean, _like(log_var, x_t).expand_as(x_t))
+    return Gaussian(mean, spread(log_var, x_t).expand_as(x_t))
 
 
 def reverse_log_var(
@@ -70,15 +73,14 @@ def reverse_log_var(
     alpha_bar_t, alpha_bar_s, beta = _between(schedule, t, s)
     if variance == "beta":
         return beta.log()
-    first = torch.full_like(t, min(2, schedule.T))
-    two, one, beta_2 = _between(schedule, first, first - 1)
-    posterior = torch.where(s == 0, beta_2 * (1 - one) / (1 - two), beta * (1 - alpha_bar_s) / (1 - alpha_bar_t)).log()
+    beta_tilde_2 = schedule.beta[2] * (1 - schedule.alpha_bar[1]) / (1 - schedule.alpha_bar[2])
+    posterior = torch.where(s == 0, beta_tilde_2.to(t.device), beta * (1 - alpha_bar_s) / (1 - alpha_bar_t)).log()
     if variance == "posterior":
         return posterior
     if fraction is None:
         raise ValueError("expected the network's fraction for the learned variance, got none: the model has no Σ output")
     w = fraction.double()
-    return w * _like(beta.log(), w) + (1 - w) * _like(posterior, w)
+    return w * spread(beta.log(), w) + (1 - w) * spread(posterior, w)
 
 
 def p_reverse(
@@ -92,7 +94,7 @@ def p_reverse(
 ) -> Gaussian:
     """p_θ(x_s|x_t), eq. 4, from the prediction x̂_0 (B, …); s = t − 1 where none is given."""
     log_var = reverse_log_var(schedule, variance, t, s, fraction)
-    return Gaussian(q_posterior(schedule, x_t, x0_hat, t, s).mean, _like(log_var, x_t).expand_as(x_t))
+    return Gaussian(q_posterior(schedule, x_t, x0_hat, t, s).mean, spread(log_var, x_t).expand_as(x_t))
 
 
 def x0_from_eps(schedule: Schedule, x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
@@ -121,12 +123,14 @@ def x0_from_v(schedule: Schedule, x_t: Tensor, v: Tensor, t: Tensor) -> Tensor:
 
 
 def _between(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """ᾱ_t, ᾱ_s and β_{t|s} = 1 − ᾱ_t/ᾱ_s, (B) float64 each; β_t itself, unrounded, where s = t − 1."""
+    """ᾱ_t, ᾱ_s and β_{t|s} = 1 − ᾱ_t/ᾱ_s, (B) float64 each; β_t itself, unrounded, where s = t − 1.
+
+    Raises:
+        ValueError: a t outside 1…T, or an s outside 0…t − 1.
+    """
+    schedule.check(t)
+    if bool((s < 0).any()) or bool((s >= t).any()):
+        raise ValueError(f"expected 0 ≤ s < t, got s = {s.tolist()[:8]} for t = {t.tolist()[:8]}")
     alpha_bar = schedule.alpha_bar.to(t.device)
     ratio = 1 - alpha_bar[t] / alpha_bar[s]
     return alpha_bar[t], alpha_bar[s], torch.where(s == t - 1, schedule.beta.to(t.device)[t], ratio)
-
-
-def _like(values: Tensor, x: Tensor) -> Tensor:
-    """Values (B, …) in the type of x, with trailing dimensions until they broadcast against it."""
-    return values.to(x.dtype).reshape(*values.shape, *[1] * (x.ndim - values.ndim))

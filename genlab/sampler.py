@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from genlab.config import Variance
 from genlab.ddpm import Denoised
 from genlab.process import p_reverse
-from genlab.schedule import Schedule, at
+from genlab.schedule import Schedule, spread
 
 Predict = Callable[[Tensor, Tensor], Denoised]
 """x_t (B C H W), t (B) → what the model sees in it."""
@@ -108,12 +109,14 @@ def ddim(schedule: Schedule, noise: Noise | None = None, eta: float = 0.0) -> St
         raise ValueError(f"expected a source of noise for η = {eta}, got none")
 
     def step(x_t: Tensor, seen: Denoised, t: Tensor, s: Tensor) -> Tensor:
-        alpha_bar_t, alpha_bar_s = (at(schedule.alpha_bar, time, x_t) for time in (t, s))
-        mean = alpha_bar_s.sqrt() * seen.x0_hat
+        # The coefficients are float64 and cast last: in float32, 1 − ᾱ near t = 0 would keep three digits.
+        alpha_bar_t, alpha_bar_s = (schedule.alpha_bar.to(time.device)[time] for time in (t, s))
+        mean = spread(alpha_bar_s.sqrt(), x_t) * seen.x0_hat
         if noise is None or eta == 0 or int(s[0]) == 0:
-            return mean + (1 - alpha_bar_s).sqrt() * seen.eps_hat
+            return mean + spread((1 - alpha_bar_s).sqrt(), x_t) * seen.eps_hat
         variance = eta**2 * (1 - alpha_bar_s) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_s)
-        return mean + (1 - alpha_bar_s - variance).sqrt() * seen.eps_hat + variance.sqrt() * noise.draw().to(x_t)
+        mean = mean + spread((1 - alpha_bar_s - variance).sqrt(), x_t) * seen.eps_hat
+        return mean + spread(variance.sqrt(), x_t) * noise.draw().to(x_t)
 
     return step
 
@@ -121,11 +124,11 @@ def ddim(schedule: Schedule, noise: Noise | None = None, eta: float = 0.0) -> St
 def walk(predict: Predict, step: Step, x: Tensor, times: list[int]) -> Iterator[Frame]:
     """Walk x (B C H W) along `times`, yielding a frame after each step.
 
-    The times fall from T (or any later start) to 0 to make pictures; they rise, with the deterministic `ddim`, to undo that. Time 0
-    has no noise to predict: a walk that rises from it asks the network at t = 1.
+    The times fall from T (or a lower start) to 0 to make pictures; they rise, with the deterministic `ddim`, to undo that.
+    Time 0 has no noise to predict: a walk that rises from it asks the network at t = 1.
     """
     count = len(times) - 1
-    for index, (t, s) in enumerate(zip(times, times[1:], strict=False), start=1):
+    for index, (t, s) in enumerate(pairwise(times), start=1):
         t_now = torch.full((len(x),), t, device=x.device)
         s_next = torch.full_like(t_now, s)
         with torch.inference_mode():

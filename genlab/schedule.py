@@ -22,18 +22,18 @@ class Schedule:
     """β_0…β_T and what follows from it.
 
     Args:
-        beta: (T + 1) float64, β_0 = 0 and 0 < β_t < 1 for every t ≥ 1.
+        beta: (T + 1) float64, T ≥ 2, β_0 = 0 and 0 < β_t < 1 for every t ≥ 1.
 
     Raises:
-        ValueError: a β_t is outside that range.
+        ValueError: β is of another type or length, or a β_t is outside that range.
     """
 
     beta: Tensor
 
     def __post_init__(self) -> None:
         beta = self.beta
-        if beta.ndim != 1 or beta.dtype != torch.float64 or len(beta) < 2:
-            raise ValueError(f"expected β as at least 2 float64 values, got {beta.dtype} of shape {tuple(beta.shape)}")
+        if beta.ndim != 1 or beta.dtype != torch.float64 or len(beta) < 3:
+            raise ValueError(f"expected β as at least 3 float64 values, got {beta.dtype} of shape {tuple(beta.shape)}")
         if beta[0] != 0 or not bool(((beta[1:] > 0) & (beta[1:] < 1)).all()):
             raise ValueError("expected β_0 = 0 and 0 < β_t < 1 for every t ≥ 1")
 
@@ -66,7 +66,7 @@ class Schedule:
 def linear_schedule(T: int) -> Schedule:
     """β_t rising linearly from 1e-4 to 0.02 for T = 1000, as in the notes (Ho et al. 2020, section 4).
 
-    For another T the ends are scaled by 1000/T, so that ᾱ_T stays where it is (Nichol & Dhariwal 2021).
+    For another T the ends are scaled by 1000/T, so that ᾱ keeps about its shape (Nichol & Dhariwal 2021, appendix A).
 
     Raises:
         ValueError: T is so small that β_T would not be below 1 (T ≤ 20).
@@ -93,4 +93,9 @@ def make_schedule(name: ScheduleName, T: int) -> Schedule:
 
 def at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
     """table[t] in the type of `like`, shaped (B, 1, …) so that it broadcasts against it."""
-    return table.to(t.device)[t].to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+    return spread(table.to(t.device)[t], like)
+
+
+def spread(values: Tensor, like: Tensor) -> Tensor:
+    """Values (B, …) in the type of `like`, with trailing dimensions until they broadcast against it."""
+    return values.to(like.dtype).reshape(*values.shape, *[1] * (like.ndim - values.ndim))

@@ -5,16 +5,17 @@
     ELBO       = E_q(z|x)[log p(x|z)] − KL[q(z|x) ‖ p(z)]  ≤  log p(x)                             (3)
     L_k        = E[log 1/k Σ_i p(x, z_i)/q(z_i|x)],  z_i ~ q(z|x);  ELBO = L_1 ≤ L_k ≤ log p(x)    (4)
 
-(4) is Burda et al. 2016. The notes say that log p(x) may fall when KL[q(z|x)‖p(z|x)] falls while p(x|z) is being improved. By (2)
-log p(x) changes by the change of the ELBO plus the change of that KL, and the latter is at least −(its old value).
+(4) is Burda et al. 2016. The notes say that log p(x) may fall when KL[q(z|x)‖p(z|x)] falls while p(x|z) is being improved.
+By (2) log p(x) changes by the change of the ELBO plus the change of that KL, and the latter is at least −(its old value).
 
-Three distributions make a VAE: the encoder q(z|x), the prior p(z), and the decoder p(x|z), which is a Gaussian with one σ learned
-for all pixels (the calibrated decoder of Rybkin et al. 2021), a Gaussian with σ(z) for every pixel, or, for binarised pictures,
-Bernoulli. All results are nats per picture.
+Three distributions make a VAE: the encoder q(z|x), the prior p(z), and the decoder p(x|z), which is a Gaussian with one σ
+learned for all pixels (the calibrated decoder of Rybkin et al. 2021), a Gaussian with σ(z) for every pixel, or, for binarised
+pictures, Bernoulli. All results are nats per picture.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -126,7 +127,7 @@ class VAE(nn.Module):
         log_q = Gaussian(repeat(q.mean, "b d -> (k b) d", k=k), repeat(q.log_var, "b d -> (k b) d", k=k)).log_prob(z)
         log_joint = standard_normal(z).log_prob(z) + self._log_likelihood(z, repeat(x, "b ... -> (k b) ...", k=k), discretised)
         weights = rearrange(log_joint - log_q, "(k b) -> k b", k=k)
-        return weights.logsumexp(dim=0) - torch.tensor(float(k)).log()
+        return weights.logsumexp(dim=0) - math.log(k)
 
     def _log_likelihood(self, z: Tensor, x: Tensor, discretised: bool) -> Tensor:
         p = self.decode(z)

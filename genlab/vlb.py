@@ -5,10 +5,11 @@
     L_{t−1} = E_q(x_t|x_0) KL[q(x_{t−1}|x_t,x_0) ‖ p_θ(x_{t−1}|x_t)]          (3)
     L_0     = E_q(x_1|x_0) [−log p_θ(x_0|x_1)]                                (4)
 
-The notes say that (2) and (3) are not KL divergences; inside the outer expectation over x_0 and x_t they are, which is why each is
-≥ 0 and a closed form between two Gaussians. The notes put the optimum of (3) at 0: it is 0 only where x_t determines x_0, since
-p_θ does not see x_0. And (4) is bounded below by 0 only for discrete data, hence the discretised Gaussian for 8-bit pictures
-(Ho et al. 2020, eq. 13): all the mass that N(μ, σ²) has within half a grey level of x_0, the outermost levels taking the tails.
+The notes say that (2) and (3) are not KL divergences; inside the outer expectation over x_0 and x_t they are, which is why each
+is ≥ 0 and a closed form between two Gaussians. The notes put the optimum of (3) at 0: it is 0 only where x_t determines x_0,
+since p_θ does not see x_0. And (4) is bounded below by 0 only for discrete data, hence the discretised Gaussian for 8-bit
+pictures (Ho et al. 2020, eq. 13): all the mass that N(μ, σ²) has within half a grey level of x_0, the outermost levels taking
+the tails.
 
 Every function returns nats per picture, (B); `divergence.bits_per_dim` turns them into bits per dimension at the edge.
 A `Reverse` is any p_θ(x_{t−1}|x_t): a function of x_t (B, …) and t (B) that returns a `Gaussian`.
@@ -37,9 +38,10 @@ def discretised_log_prob(p: Gaussian, x0: Tensor) -> Tensor:
         p: mean and log σ², broadcastable to x0.
         x0: (B, …) 8-bit values mapped to [−1, 1], levels 2/255 apart.
     """
-    precision = (-0.5 * p.log_var).exp()
-    above = (x0 + 1 / 255 - p.mean) * precision
-    below = (x0 - 1 / 255 - p.mean) * precision
+    # In float64: in float32 torch's derivative of log Φ(z) is 5 % off at z = −1000 and can be NaN from −5e4 on.
+    x, mean, precision = x0.double(), p.mean.double(), (-0.5 * p.log_var.double()).exp()
+    above = (x + 1 / 255 - mean) * precision
+    below = (x - 1 / 255 - mean) * precision
     # Both ends are reflected into the lower tail, where log Φ keeps its precision: Φ(a) − Φ(b) = Φ(−b) − Φ(−a).
     flip = above + below > 0
     high = torch.special.log_ndtr(torch.where(flip, -below, above))
@@ -47,7 +49,7 @@ def discretised_log_prob(p: Gaussian, x0: Tensor) -> Tensor:
     inside = high + torch.log(-torch.expm1((low - high).clamp(max=-1e-12)))
     darkest = torch.special.log_ndtr(above)
     brightest = torch.special.log_ndtr(-below)
-    return sum_dims(torch.where(x0 < -0.999, darkest, torch.where(x0 > 0.999, brightest, inside)))
+    return sum_dims(torch.where(x < -0.999, darkest, torch.where(x > 0.999, brightest, inside))).to(x0.dtype)
 
 
 def prior_term(schedule: Schedule, x0: Tensor) -> Tensor:

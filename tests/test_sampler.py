@@ -1,0 +1,360 @@
+"""The samplers against diffusers' schedulers and against data whose score is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from torch import Tensor
+
+from genlab.ddpm import Denoised
+from genlab.divergence import Gaussian
+from genlab.oracle import GaussianData, Mixture
+from genlab.process import eps_from_x0, x0_from_eps
+from genlab.sampler import Noise, ancestral, ddim, invert, timesteps, walk
+from genlab.schedule import Schedule, cosine_schedule, linear_schedule
+
+T = 40
+SCHEDULES = [pytest.param(linear_schedule(T), id="linear"), pytest.param(cosine_schedule(T), id="cosine")]
+
+
+def randn(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Given(Noise):
+    """A source of noise that gives what it is told to."""
+
+    def __init__(self, give: Callable[[], Tensor]) -> None:
+        super().__init__((), ())
+        object.__setattr__(self, "give", give)
+
+    def draw(self) -> Tensor:
+        return self.give()  # type: ignore[attr-defined, no-any-return]
+
+
+def network(x_t: Tensor, t: Tensor) -> Tensor:
+    """Any smooth function of x_t and t will do in the place of ε̂."""
+    return torch.tanh(1.3 * x_t + 0.1 * t[:, None, None, None].double().sin()) + 0.2
+
+
+def place(x_t: Tensor) -> Tensor:
+    """And of x_t in the place of the output for Σ, from −1 to 1."""
+    return torch.sin(3 * x_t)
+
+
+def predictor(schedule: Schedule, clip: bool) -> Callable[[Tensor, Tensor], Denoised]:
+    def predict(x_t: Tensor, t: Tensor) -> Denoised:
+        eps = network(x_t, t)
+        x0_hat = x0_from_eps(schedule, x_t, eps, t)
+        if clip:
+            x0_hat = x0_hat.clamp(-1, 1)
+            eps = eps_from_x0(schedule, x_t, x0_hat, t)
+        return Denoised(eps, x0_hat, (place(x_t) + 1) / 2)
+
+    return predict
+
+
+def exact_tables(peer: DDPMScheduler | DDIMScheduler, schedule: Schedule) -> None:
+    """Give a diffusers scheduler our float64 ᾱ, so that only the step is compared: its t − 1 is our t."""
+    peer.alphas_cumprod = schedule.alpha_bar[1:]
+    peer.one = peer.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
+
+
+def in_time(x: Tensor, t: int) -> Tensor:
+    return torch.full((len(x),), t)
+
+
+# ---- against diffusers
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("posterior", "fixed_small"), ("beta", "fixed_large"), ("learned", "learned_range")]
+)
+@pytest.mark.parametrize("times", [list(range(T, -1, -1)), [40, 31, 12, 5, 1, 0]], ids=["all", "some"])
+def test_ancestral_steps_agree_with_diffusers(schedule: Schedule, clip: bool, ours: str, theirs: str, times: list[int]) -> None:
+    peer = DDPMScheduler(T, trained_betas=schedule.beta[1:].numpy(), variance_type=theirs, clip_sample=clip)
+    exact_tables(peer, schedule)
+    peer.set_timesteps(timesteps=[t - 1 for t in times[:-1]])
+    x = expected = 1.5 * randn(0, 2, 1, 4, 4)
+    generator, again = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    noise = Given(lambda: torch.randn(x.shape, generator=generator, dtype=torch.float64))
+    for frame in walk(predictor(schedule, clip), ancestral(schedule, noise, ours), x, times):  # type: ignore[arg-type]
+        output = network(expected, in_time(x, frame.t))
+        if theirs == "learned_range":
+            output = torch.cat([output, place(expected)], dim=1)
+        expected = peer.step(output, frame.t - 1, expected, generator=again).prev_sample
+        torch.testing.assert_close(frame.x_s, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("count", [T, 8, 1])
+def test_ddim_steps_agree_with_diffusers(schedule: Schedule, clip: bool, eta: float, count: int) -> None:
+    peer = DDIMScheduler(
+        T, trained_betas=schedule.beta[1:].numpy(), clip_sample=clip, timestep_spacing="trailing", set_alpha_to_one=True
+    )
+    exact_tables(peer, schedule)
+    peer.set_timesteps(count)
+    assert [t - 1 for t in timesteps(T, count)[:-1]] == peer.timesteps.tolist()
+    x = expected = 1.5 * randn(0, 2, 1, 4, 4)
+    drawn: list[Tensor] = []
+    noise = Given(lambda: drawn.append(randn(len(drawn), *x.shape)) or drawn[-1])
+    for frame in walk(predictor(schedule, clip), ddim(schedule, noise, eta), x, timesteps(T, count)):
+        output = network(expected, in_time(x, frame.t))
+        z = drawn[-1] if drawn else torch.zeros_like(x)  # theirs multiplies by zero at the last step, ours does not draw
+        step = peer.step(output, frame.t - 1, expected, eta=eta, use_clipped_model_output=clip, variance_noise=z)
+        expected = step.prev_sample
+        torch.testing.assert_close(frame.x_s, expected, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(frame.x0_hat, step.pred_original_sample, rtol=1e-8, atol=1e-8)
+    assert len(drawn) == (count - 1 if eta else 0)
+
+
+def test_ddim_with_eta_one_is_the_ancestral_step() -> None:
+    schedule = linear_schedule(T)
+    x, z = randn(0, 3, 1, 2, 2), randn(1, 3, 1, 2, 2)
+    noise = Given(lambda: z)
+    for t, s in pairwise([40, 33, 32, 8, 1, 0]):
+        seen = predictor(schedule, False)(x, in_time(x, t))
+        steps = (ddim(schedule, noise, 1.0), ancestral(schedule, noise))
+        one, other = (step(x, seen, in_time(x, t), in_time(x, s)) for step in steps)
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_float32_steps_keep_their_digits_near_clean_data() -> None:
+    schedule = linear_schedule(1000)
+    x, z = randn(0, 3, 1, 2, 2), randn(1, 3, 1, 2, 2)
+    noise = Given(lambda: z)
+    for t, s in ((3, 2), (2, 1), (50, 1), (1000, 999)):
+        seen = Denoised(z.flip(0), x.flip(1), None)
+        single = Denoised(seen.eps_hat.float(), seen.x0_hat.float(), None)
+        for eta in (0.0, 1.0):
+            step = ddim(schedule, noise, eta)
+            exact = step(x, seen, in_time(x, t), in_time(x, s))
+            got = step(x.float(), single, in_time(x, t), in_time(x, s))
+            assert got.dtype == torch.float32
+            torch.testing.assert_close(got.double(), exact, rtol=0, atol=5e-7)
+
+
+# ---- against data whose score is known
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("count", [T, 7])
+def test_ancestral_sampling_keeps_the_standard_normal(schedule: Schedule, count: int) -> None:
+    """With Σ = β a step takes variance 1 to variance 1: x_s = a x_t + b z, a² + b² = 1. Only the last step draws no noise."""
+    oracle = GaussianData.standard(schedule, (1,))
+    variance = 1.0
+    for t, s in pairwise(timesteps(T, count)):
+        zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+
+        def move(x: Tensor, z: Tensor, t: int = t, s: int = s) -> float:
+            step = ancestral(schedule, Given(lambda: z), "beta")
+            return float(step(x, oracle.predict(x, in_time(x, t)), in_time(x, t), in_time(x, s)))
+
+        assert move(zero, zero) == 0
+        variance = move(one, zero) ** 2 * variance + move(zero, one) ** 2
+        if s > 0:
+            assert variance == pytest.approx(1, abs=1e-12)
+    assert variance == pytest.approx(float(schedule.alpha_bar[timesteps(T, count)[-2]]), abs=1e-12)
+
+
+def test_ancestral_samples_are_standard_normal() -> None:
+    schedule, count = linear_schedule(100), 20_000
+    x = randn(0, count, 1)
+    generator = torch.Generator().manual_seed(1)
+    noise = Given(lambda: torch.randn(count, 1, generator=generator, dtype=torch.float64))
+    oracle = GaussianData.standard(schedule, (1,))
+    for frame in walk(oracle.predict, ancestral(schedule, noise, "beta"), x, list(range(100, 0, -1))):
+        last = frame.x_s
+    # Standard errors of the first four moments of N(0, 1).
+    for power, moment, error in ((1, 0.0, 1.0), (2, 1.0, math.sqrt(2)), (3, 0.0, math.sqrt(15)), (4, 3.0, math.sqrt(96))):
+        assert float((last**power).mean()) == pytest.approx(moment, abs=4 * error / count**0.5)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+def test_a_mixture_comes_back_with_its_weights_means_and_covariances(sampler: str) -> None:
+    schedule, count = cosine_schedule(200), 4000
+    weight = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    mean = torch.tensor([[-2.0, 0.0], [1.0, 1.5], [1.0, -2.0]], dtype=torch.float64)
+    variance = torch.tensor([[0.04, 0.25], [0.16, 0.04], [0.09, 0.09]], dtype=torch.float64)
+    data = Mixture(schedule, weight, mean, variance)
+    generator = torch.Generator().manual_seed(2)
+    noise = Given(lambda: torch.randn(count, 2, generator=generator, dtype=torch.float64))
+    step = ancestral(schedule, noise) if sampler == "ancestral" else ddim(schedule)
+    *_, last = walk(data.predict, step, noise.draw(), timesteps(200, 200))
+    nearest = torch.cdist(last.x_s, mean).argmin(dim=1)  # the components are many σ apart
+    for k in range(3):
+        chosen = last.x_s[nearest == k]
+        n = len(chosen)
+        assert n / count == pytest.approx(float(weight[k]), abs=4 * math.sqrt(0.25 / count))
+        # A chain of 200 steps is a little too narrow: a few per cent of the variance are its own, the rest is chance.
+        torch.testing.assert_close(chosen.mean(0), mean[k], rtol=0, atol=4 * float(variance[k].max().sqrt()) / n**0.5 + 0.01)
+        torch.testing.assert_close(chosen.T.cov().diag(), variance[k], rtol=4 * math.sqrt(2 / n) + 0.04, atol=0)
+        correlation = chosen.T.corrcoef()[0, 1]
+        assert abs(float(correlation)) < 4 / n**0.5
+
+
+def cosine_of_equal_angles(total: float, count: int) -> Schedule:
+    """ᾱ_t = cos²(t/N · total) for t = 0 … N."""
+    alpha_bar = torch.cos(torch.arange(count + 1, dtype=torch.float64) / count * total) ** 2
+    return Schedule(torch.cat([torch.zeros(1, dtype=torch.float64), 1 - alpha_bar[1:] / alpha_bar[:-1]]))
+
+
+def gain(frames: object) -> float:
+    *_, last = frames  # type: ignore[misc]
+    return float(last.x_s)
+
+
+@pytest.mark.parametrize("count", [2, 5, 16, 64])
+@pytest.mark.parametrize("total", [1.0, 1.5, math.pi / 2 - 1e-5])
+def test_ddim_scales_standard_normal_data_by_a_power_of_a_cosine(total: float, count: int) -> None:
+    """x̂_0 = cos θ_t x and ε̂ = sin θ_t x, so that x_s = (cos θ_s cos θ_t + sin θ_s sin θ_t) x = cos(θ_t − θ_s) x.
+
+    N equal angles from π/2 make cos(π/2N)^N; ᾱ_T = 0 itself is no schedule, hence the 1e-5.
+    """
+    schedule = cosine_of_equal_angles(total, count)
+    oracle = GaussianData.standard(schedule, (1,))
+    got = gain(walk(oracle.predict, ddim(schedule), torch.ones(1, 1, dtype=torch.float64), timesteps(count, count)))
+    assert got == pytest.approx(math.cos(total / count) ** count, abs=1e-9)
+
+
+def test_the_error_of_ddim_halves_when_the_steps_double() -> None:
+    schedule = cosine_of_equal_angles(1.5, 256)
+    oracle = GaussianData.standard(schedule, (1,))
+    start = torch.ones(1, 1, dtype=torch.float64)
+    errors = [1 - gain(walk(oracle.predict, ddim(schedule), start, timesteps(256, n))) for n in (32, 64, 128, 256)]
+    for coarse, fine in pairwise(errors):
+        assert coarse / fine == pytest.approx(2, rel=0.05)
+
+
+def test_ddim_undoes_its_inversion_up_to_an_error_that_halves() -> None:
+    schedule = cosine_of_equal_angles(1.5, 256)
+    mixture = Mixture(
+        schedule,
+        torch.tensor([0.4, 0.6], dtype=torch.float64),
+        torch.tensor([[-1.0], [0.7]], dtype=torch.float64),
+        torch.tensor([[0.3], [0.2]], dtype=torch.float64),
+    )
+    gaussian = GaussianData(schedule, torch.tensor([0.3], dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64))
+    x0 = torch.linspace(-1.5, 1.5, 7, dtype=torch.float64)[:, None]
+    for oracle in (mixture, gaussian):
+        errors = []
+        for count in (32, 64, 128):
+            up = list(invert(oracle.predict, schedule, x0, count))
+            assert (up[0].t, up[-1].s, len(up)) == (0, 256, count)
+            *_, down = walk(oracle.predict, ddim(schedule), up[-1].x_s, timesteps(256, count))
+            errors.append(float((down.x_s - x0).abs().max()))
+        assert errors[-1] < 0.05
+        for coarse, fine in pairwise(errors):
+            assert 1.6 < coarse / fine < 2.6
+
+
+def test_inversion_leads_to_the_noise_of_the_probability_flow() -> None:
+    """DDIM follows an ordinary differential equation, which in one dimension keeps quantiles: Φ(x_T) = P(x_0' ≤ x_0)."""
+    schedule = cosine_of_equal_angles(math.pi / 2 - 1e-3, 1000)
+    data = Gaussian(torch.tensor(0.4, dtype=torch.float64), torch.tensor(0.25, dtype=torch.float64).log())
+    oracle = GaussianData(schedule, data.mean[None], data.variance[None])
+    z = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    *_, last = invert(oracle.predict, schedule, data.sample(z), 1000)
+    torch.testing.assert_close(last.x_s, z, rtol=0, atol=0.01)
+
+
+# ---- the machinery
+
+
+@pytest.mark.parametrize("chain", [2, 3, 21, 97, 1000])
+def test_timesteps_fall_from_T_to_0(chain: int) -> None:
+    for count in range(1, chain + 1, 1 if chain < 100 else 3):
+        times = timesteps(chain, count)
+        assert (len(times), times[0], times[-1]) == (count + 1, chain, 0)
+        assert min(t - s for t, s in pairwise(times)) >= 1
+        assert max(abs(t - chain * (count - i) / count) for i, t in enumerate(times)) <= 0.5
+
+
+@pytest.mark.parametrize("count", [0, -1, 11])
+def test_step_counts_out_of_range_are_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"expected 1 to 10 steps, got {count}"):
+        timesteps(10, count)
+
+
+def test_the_noise_of_a_picture_depends_on_its_seed_alone() -> None:
+    shape = (1, 4, 4)
+    together, alone, swapped = (Noise.from_seeds(seeds, shape) for seeds in ([3, 7, 3], [7], [7, 5]))
+    for _ in range(3):
+        first, second, third = together.draw(), alone.draw(), swapped.draw()
+        assert first.shape == (3, *shape)
+        assert torch.equal(first[1], second[0])
+        assert torch.equal(first[1], third[0])
+        assert torch.equal(first[0], first[2])
+        assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], together.draw()[0])
+
+
+@pytest.mark.parametrize("kind", ["ancestral", "ddim"])
+def test_the_same_seeds_make_the_same_pictures_alone_or_together(kind: str) -> None:
+    schedule = cosine_schedule(20)
+
+    def sample(seeds: list[int]) -> Tensor:
+        noise = Noise.from_seeds(seeds, (1, 2, 2))
+        step = ancestral(schedule, noise) if kind == "ancestral" else ddim(schedule, noise, 0.5)
+        *_, last = walk(predictor(schedule, True), step, noise.draw().double(), timesteps(20, 10))
+        return last.x_s
+
+    pictures = sample([1, 2, 3])
+    assert torch.equal(pictures, sample([1, 2, 3]))
+    torch.testing.assert_close(pictures[1:2], sample([2]), rtol=1e-12, atol=1e-12)
+    assert float((pictures[0] - pictures[1]).abs().max()) > 0.1
+
+
+def test_frames_tell_the_walk() -> None:
+    schedule = cosine_schedule(20)
+    start = randn(0, 2, 1, 2, 2)
+    frames = list(walk(predictor(schedule, True), ddim(schedule), start, [20, 9, 3, 0]))
+    assert [(f.index, f.count, f.t, f.s) for f in frames] == [(1, 3, 20, 9), (2, 3, 9, 3), (3, 3, 3, 0)]
+    assert torch.equal(frames[0].x_t, start)
+    for before, after in pairwise(frames):
+        assert torch.equal(before.x_s, after.x_t)
+    # The last step of DDIM lands on x̂_0.
+    torch.testing.assert_close(frames[-1].x_s, frames[-1].x0_hat, rtol=0, atol=0)
+
+
+def test_a_walk_computes_only_what_is_asked_of_it() -> None:
+    schedule, calls = cosine_schedule(20), []
+
+    def predict(x_t: Tensor, t: Tensor) -> Denoised:
+        calls.append(int(t[0]))
+        return predictor(schedule, True)(x_t, t)
+
+    frames = walk(predict, ddim(schedule), randn(0, 1, 1, 2, 2), timesteps(20, 20))
+    assert calls == []
+    next(frames)
+    frames.close()  # type: ignore[attr-defined]
+    assert calls == [20]
+
+
+def test_a_rising_walk_asks_at_one_for_clean_data() -> None:
+    schedule, calls = cosine_schedule(20), []
+
+    def predict(x_t: Tensor, t: Tensor) -> Denoised:
+        calls.append(int(t[0]))
+        return predictor(schedule, True)(x_t, t)
+
+    list(invert(predict, schedule, randn(0, 1, 1, 2, 2), 4))
+    assert calls == [1, 5, 10, 15]
+
+
+def test_ddim_refuses() -> None:
+    schedule = cosine_schedule(10)
+    for eta in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match=f"expected η from 0 to 1, got {eta}"):
+            ddim(schedule, None, eta)
+    with pytest.raises(ValueError, match=r"expected a source of noise for η = 0.5, got none"):
+        ddim(schedule, None, 0.5)
