@@ -1,30 +1,39 @@
 """Pictures: finding a data set, reading it, and the way between 8-bit pixels and the model's [−1, 1].
 
 A data set is a name that genlab knows (`fashion-mnist`, `mnist`), a folder of pictures, or a data set on the Hub (`user/name`).
-Reading gives one tensor of 8-bit pixels that stays in memory: 60,000 pictures of 28×28 are 47 MB.
+Reading gives one tensor of 8-bit pixels that stays in memory: 60,000 pictures of 28×28 are 47 MB. A picture that cannot be read
+ends the reading with an error that names it: none is left out silently.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import io
 import os
 import struct
+import sys
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
+from tqdm import tqdm
 
-from genlab.config import DataSpec
+from genlab.config import MAX_SIZE, DataSpec
 
 Split = Literal["train", "test"]
+Check = Callable[[DataSpec], None]
+"""Looks at what the pictures will be before all of them are read; raises ValueError where that cannot be used."""
 
 KNOWN = {
     "fashion-mnist": (
@@ -35,9 +44,13 @@ KNOWN = {
 }
 DEBIAN = Path("/usr/share/datasets")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 50_000_000
-HELD_OUT = 0.1
-"""Share of a folder of pictures that is held out for testing."""
+"""Largest picture that is decoded: a file of a few kilobytes can hold a thousand times that."""
+HELD_OUT = 10
+"""One picture in this many is held out for testing where a data set has no test pictures of its own."""
+HUB_SECONDS = 10.0
+"""How long the Hub may take for its first answer."""
 
 
 class DataError(ValueError):
@@ -63,7 +76,7 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the pixels and labels."""
         digest = hashlib.sha256(self.images.numpy().tobytes())
@@ -111,45 +124,58 @@ def ungrid(sheet: Image.Image, count: int, size: int, columns: int, gap: int = 2
 def fit(picture: Image.Image, size: int, channels: int) -> Tensor:
     """A picture of any mode and size as (C size size) uint8: turned upright, its middle square, resampled.
 
-    Transparent pixels are laid on white.
+    Transparent pixels are laid on white. Of an animation, the frame that is shown: the first one, unless it was moved on.
+
+    Raises:
+        ValueError: a picture of floating-point numbers, whose black and white are anyone's guess.
     """
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+    if picture.mode == "F":
+        raise ValueError("expected pixels of 1, 8 or 16 bits, got floating-point numbers")
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    elif picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    if picture.mode.startswith("I;16") or picture.mode == "I":
-        picture = Image.fromarray((np.asarray(picture, dtype=np.float64) / 257).clip(0, 255).astype(np.uint8))
     picture = ImageOps.fit(picture.convert("L" if channels == 1 else "RGB"), (size, size), Image.Resampling.LANCZOS)
     values = np.array(picture)
     return torch.from_numpy(values[None] if channels == 1 else rearrange(values, "h w c -> c h w").copy())
 
 
 def load(
-    name: str, split: Split = "train", data_dir: str | None = None, size: int | None = None, channels: int | None = None
+    name: str,
+    split: Split = "train",
+    data_dir: str | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+    check: Check = lambda spec: None,
 ) -> Dataset:
     """Read a data set.
 
     Args:
         name: `fashion-mnist`, `mnist`, a folder of pictures, or `user/name` on the Hub.
-        split: a folder of pictures has no test split of its own: a tenth of it, chosen by the file names, is held out.
+        split: where a data set has no test pictures (no folder `test` beside `train`, no split of that name on the Hub), a
+            tenth is held out: in a folder chosen by the file names, on the Hub every tenth row.
         data_dir: folder to look in first for a known data set.
-        size, channels: what to bring the pictures to; the data set's own where none is given (32 pixels for folders).
+        size, channels: what to bring the pictures to. Where none is given: the data set's own; 32 pixels for a folder, and for
+            pictures on the Hub that are not small squares; RGB where any of 32 pictures spread over the data set has colour.
+        check: is shown what the pictures will be before they are read.
 
     Raises:
         DataError: the data set is not found, or not usable.
+        ValueError: from `check`.
     """
     if name in KNOWN:
-        return _known(name, split, data_dir, size, channels)
-    if Path(name).expanduser().is_dir():
-        return _folder(Path(name).expanduser(), split, size, channels)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return _hub(name, name.split("/")[1], split, size, channels)
-    raise DataError(
-        f"no data set {name!r}: expected {', '.join(KNOWN)}, an existing folder of pictures, or user/name of a data set on the Hub"
-    )
+        return _known(name, split, data_dir, size, channels, check)
+    if name and Path(name).expanduser().is_dir():
+        return _folder(Path(name).expanduser(), split, size, channels, check)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
+        return _hub(name, name.split("/")[1], split, size, channels, check)
+    ways = ", ".join([*KNOWN, "an existing folder of pictures", "user/name of a data set on the Hub"])
+    raise DataError(f"--dataset: expected one of {ways}; got {name!r}")
 
 
-def _known(name: str, split: Split, data_dir: str | None, size: int | None, channels: int | None) -> Dataset:
+def _known(name: str, split: Split, data_dir: str | None, size: int | None, channels: int | None, check: Check) -> Dataset:
     hub_id, classes = KNOWN[name]
     looked = [
         ("--data-dir", data_dir),
@@ -157,28 +183,44 @@ def _known(name: str, split: Split, data_dir: str | None, size: int | None, chan
         ("Debian's package dataset-fashion-mnist", str(DEBIAN)),
     ]
     for _, root in looked:
-        for folder in (Path(root) / name, Path(root)) if root else ():
-            stem = "train" if split == "train" else "t10k"
-            images = _first(folder, f"{stem}-images-idx3-ubyte")
-            labels = _first(folder, f"{stem}-labels-idx1-ubyte")
-            if images and labels:
-                pixels, marks = read_idx(images), read_idx(labels)
-                if pixels.ndim != 3 or marks.ndim != 1 or len(pixels) != len(marks) or not len(pixels):
-                    raise DataError(f"{images.name}: expected as many pictures as labels, got {pixels.shape} and {marks.shape}")
-                if int(marks.max()) >= len(classes):
-                    raise DataError(f"{labels.name}: expected labels below {len(classes)}, got {int(marks.max())}")
-                return _finish(name, classes, torch.from_numpy(pixels)[:, None], torch.from_numpy(marks).long(), str(folder), size, channels)
+        found = _find_idx(Path(root).expanduser(), name, split) if root else None
+        if found:
+            images, labels = (read_idx(path) for path in found)
+            if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(images):
+                raise DataError(f"{found[0]}: expected as many pictures as labels, got {images.shape} and {labels.shape}")
+            if int(labels.max()) >= len(classes):
+                raise DataError(f"{found[1]}: expected labels below {len(classes)}, got {int(labels.max())}")
+            spec = DataSpec(name, channels or 1, size or images.shape[-1], classes)
+            check(spec)
+            return Dataset(spec, _bring_to(spec, images), torch.from_numpy(labels).long(), str(found[0].parent))
     try:
-        return _hub(hub_id, name, split, size, channels)
+        dataset = _hub(hub_id, name, split, size, channels, check)
     except DataError as error:
         ways = [f"  {i}. {way}: {root or 'not given'}" for i, (way, root) in enumerate(looked, 1)]
         raise DataError(
             f"data set {name} was not found. It was looked for in\n"
             + "\n".join(ways)
-            + f"\n  4. the Hub, as {hub_id}: {error}\n"
+            + f"\n  4. the Hub: {error}\n"
             + "Put its IDX files (train-images-idx3-ubyte.gz, …) into a folder and name it with --data-dir or GENLAB_DATA_DIR, "
-            + "install Debian's dataset-fashion-mnist (Fashion-MNIST only), or connect to the Hub with `pip install datasets`."
+            + "install Debian's dataset-fashion-mnist (Fashion-MNIST only), or connect to the Hub."
         ) from error
+    return replace(dataset, spec=replace(dataset.spec, classes=classes))
+
+
+def _find_idx(root: Path, name: str, split: Split) -> tuple[Path, Path] | None:
+    """The files of pictures and of labels, below `root` or in it.
+
+    All data sets of this format use the same file names, so a folder that bears the name of another one is passed over.
+    """
+    stem = "train" if split == "train" else "t10k"
+    for folder in (root / name, root):
+        if folder.name in KNOWN and folder.name != name:
+            continue
+        images = _first(folder, f"{stem}-images-idx3-ubyte")
+        labels = _first(folder, f"{stem}-labels-idx1-ubyte")
+        if images and labels:
+            return images, labels
+    return None
 
 
 def _first(folder: Path, stem: str) -> Path | None:
@@ -198,88 +240,217 @@ def read_idx(path: Path) -> np.ndarray:
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
         raise DataError(f"{path}: expected an IDX file of unsigned bytes, got other content; fetch it again")
     rank = raw[3]
-    shape = struct.unpack(f">{rank}I", raw[4 : 4 + 4 * rank]) if len(raw) >= 4 + 4 * rank else (-1,)
     body = raw[4 + 4 * rank :]
+    shape = struct.unpack(f">{rank}I", raw[4 : 4 + 4 * rank]) if len(raw) >= 4 + 4 * rank else (-1,)
     if int(np.prod(shape, dtype=object)) != len(body):
         raise DataError(f"{path}: expected {shape} bytes after the header, got {len(body)}; fetch it again")
     return np.frombuffer(body, np.uint8).reshape(shape).copy()
 
 
-def _folder(root: Path, split: Split, size: int | None, channels: int | None) -> Dataset:
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if len(files) < 2:
-        raise DataError(f"{root}: expected at least 2 pictures ({', '.join(sorted(SUFFIXES))}), got {len(files)}")
-    size = size or 32
-    folders = {p.relative_to(root).parts[0] if len(p.relative_to(root).parts) > 1 else "" for p in files}
+def _bring_to(spec: DataSpec, images: np.ndarray) -> Tensor:
+    """Gray pictures (N H W) uint8 as (N C size size)."""
+    if (1, *images.shape[1:]) == spec.shape:
+        return torch.from_numpy(images)[:, None]
+    return _read_all(lambda i: fit(Image.fromarray(images[i]), spec.size, spec.channels), len(images), spec)
+
+
+def _folder(root: Path, split: Split, size: int | None, channels: int | None, check: Check) -> Dataset:
+    parts = (root / "train", root / "test")
+    if all(part.is_dir() for part in parts):
+        files = {"train": _pictures_in(parts[0]), "test": _pictures_in(parts[1])}
+    else:
+        ranked = sorted(_pictures_in(root), key=lambda p: hashlib.sha256(os.fsencode(p.relative_to(root))).digest())
+        held_out = max(1, round(len(ranked) / HELD_OUT))
+        files = {"train": sorted(ranked[held_out:]), "test": sorted(ranked[:held_out])}
+        parts = (root, root)
+    if not files["train"] or not files["test"]:
+        raise DataError(
+            f"{root}: expected at least 2 pictures, for training and for testing ({', '.join(sorted(SUFFIXES))}), "
+            f"got {len(files['train'])} and {len(files['test'])}"
+        )
+    folders = {_class_of(p, parts[0]) for p in files["train"]} | {_class_of(p, parts[1]) for p in files["test"]}
     classes = tuple(sorted(folders)) if "" not in folders and len(folders) > 1 else ()
-    ranked = sorted(files, key=lambda p: hashlib.sha256(str(p.relative_to(root)).encode()).digest())
-    held_out = max(1, round(len(files) * HELD_OUT))
-    chosen = sorted(ranked[:held_out] if split == "test" else ranked[held_out:])
-    channels = channels or (3 if any(_is_colour(p) for p in files[:: max(1, len(files) // 16)]) else 1)
-    images = torch.stack([fit(_open(p), size, channels) for p in chosen])
-    labels = torch.tensor([classes.index(p.relative_to(root).parts[0]) for p in chosen]) if classes else None
-    return Dataset(DataSpec(root.resolve().name, channels, size, classes), images, labels, str(root))
+    chosen, part = (files["train"], parts[0]) if split == "train" else (files["test"], parts[1])
+    if channels is None:
+        channels = 3 if any(_is_colour(p, p) for p in _spread(files["train"])) else 1
+    spec = DataSpec(_text(root.resolve().name), channels, size or 32, classes)
+    check(spec)
+    images = _read_all(lambda i: _read(chosen[i], chosen[i], spec), len(chosen), spec)
+    labels = torch.tensor([classes.index(_class_of(p, part)) for p in chosen]) if classes else None
+    return Dataset(spec, images, labels, str(root))
 
 
-def _open(path: Path) -> Image.Image:
-    """A picture from disk, or a DataError that names it."""
+def _pictures_in(root: Path) -> list[Path]:
+    """The picture files below a folder by name; links to folders are followed, none twice; hidden files are ignored."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: the folder cannot be read ({error.strerror})") from error
+
+    found = []
+    seen = {os.path.realpath(root)}
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
+        kept = []
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(folder, name))
+            if not name.startswith(".") and real not in seen:
+                seen.add(real)
+                kept.append(name)
+        folders[:] = kept
+        paths = [Path(folder, name) for name in names if not name.startswith(".")]
+        # A link that leads nowhere is kept, so that reading it names it.
+        found += [p for p in paths if p.suffix.lower() in SUFFIXES and (p.is_file() or p.is_symlink())]
+    return sorted(found)
+
+
+def _class_of(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).parts
+    return _text(parts[0]) if len(parts) > 1 else ""
+
+
+def _text(name: str) -> str:
+    """A file's name as text that can be written anywhere, also where it is not valid UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _read_all(read: Callable[[int], Tensor], count: int, spec: DataSpec) -> Tensor:
+    """Pictures 0…count−1, (N C H W), with a few threads and a progress bar; the first error ends it."""
+    images = torch.empty((count, *spec.shape), dtype=torch.uint8)
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    bar = tqdm(desc=f"reading {spec.name}", total=count, unit="picture", disable=None)  # None: no bar where stderr is a file
     try:
-        with Image.open(path) as picture:
+        for first in range(0, count, 256):  # so that an error or an interrupt leaves little work behind
+            rows = range(first, min(first + 256, count))
+            for i, picture in zip(rows, pool.map(read, rows), strict=True):
+                images[i] = picture
+                bar.update()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        bar.close()
+    return images
+
+
+def _read(source: Path | io.BytesIO, name: object, spec: DataSpec) -> Tensor:
+    with _opened(source, name, spec.size) as picture:
+        return fit(picture, spec.size, spec.channels)
+
+
+@contextlib.contextmanager
+def _opened(source: Path | io.BytesIO, name: object, size: int) -> Iterator[Image.Image]:
+    """A picture, decoded at `size` or more pixels a side; what goes wrong with it becomes a DataError that names it."""
+    try:
+        with Image.open(source, formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
-                raise DataError(f"{path}: expected at most {MAX_PIXELS} pixels, got {picture.width}×{picture.height}")
+                raise DataError(f"{name}: expected at most {MAX_PIXELS} pixels, got {picture.width}×{picture.height}")
+            # JPEG alone: a large photograph is decoded at ½, ¼ or ⅛, several times faster.
+            picture.draft(None, (2 * size, 2 * size))
             picture.load()
-            return picture.copy()
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not a readable picture ({error}); mend or remove it") from error
+            yield picture
+    except DataError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise DataError(f"{name}: not a picture ({', '.join(FORMATS)}); mend or remove it") from error
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise DataError(f"{name}: not a readable picture ({error}); mend or remove it") from error
 
 
-def _is_colour(path: Path) -> bool:
+def _is_colour(source: Path | io.BytesIO, name: object) -> bool:
     """Whether the picture has a pixel whose red, green and blue differ noticeably."""
-    values = np.asarray(ImageOps.fit(_open(path).convert("RGB"), (32, 32)), dtype=np.int16)
-    return bool((values.max(axis=2) - values.min(axis=2)).max() > 8)
+    with _opened(source, name, 32) as picture:
+        values = fit(picture, 32, 3).short()
+    return bool((values.amax(dim=0) - values.amin(dim=0)).max() > 8)
 
 
-def _hub(hub_id: str, name: str, split: Split, size: int | None, channels: int | None) -> Dataset:
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError("the package `datasets` is not installed: pip install datasets") from error
-    try:
-        table = _hub_split(lambda s: datasets.load_dataset(hub_id, split=s), split)
-    except Exception as error:  # datasets raises whatever its many backends raise
-        raise DataError(f"{hub_id} could not be read from the Hub ({type(error).__name__}: {error})") from error
-    picture_column = next((k for k, v in table.features.items() if isinstance(v, datasets.Image)), None)
-    if picture_column is None:
+def _spread(items: Any, count: int = 32) -> list[Any]:
+    """At most `count` items, evenly spaced."""
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
+
+
+def _hub(hub_id: str, name: str, split: Split, size: int | None, channels: int | None, check: Check) -> Dataset:
+    table = _hub_split(_hub_tables(hub_id), split, hub_id)
+    import datasets
+
+    column = next((k for k, v in table.features.items() if isinstance(v, datasets.Image)), None)
+    if column is None:
         raise DataError(f"{hub_id}: expected a column of pictures, got columns {', '.join(table.features)}")
     label_column = next((k for k, v in table.features.items() if isinstance(v, datasets.ClassLabel)), None)
     classes = tuple(table.features[label_column].names) if label_column else ()
-    first = table[0][picture_column]
-    channels = channels or (1 if first.mode in ("1", "L", "I;16") else 3)
-    size = size or (first.width if first.width == first.height and first.width <= 64 else 32)
-    images = torch.stack([fit(row[picture_column], size, channels) for row in table])
-    labels = torch.tensor(table[label_column]) if label_column else None
-    return Dataset(DataSpec(name, channels, size, classes), images, labels, f"Hub: {hub_id}")
+    files = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+
+    def named(row: int) -> tuple[Path | io.BytesIO, str]:
+        cell = files[row][column]
+        if cell is None or (cell["bytes"] is None and cell["path"] is None):
+            raise DataError(f"{hub_id}: expected a picture in every row, got none in row {row}")
+        return Path(cell["path"]) if cell["bytes"] is None else io.BytesIO(cell["bytes"]), f"{hub_id}, row {row}"
+
+    if size is None:
+        with _opened(*named(0), size=MAX_SIZE) as first:
+            size = first.width if first.width == first.height and first.width <= 64 else 32
+    if channels is None:
+        channels = 3 if any(_is_colour(*named(row)) for row in _spread(range(len(files)))) else 1
+    spec = DataSpec(name, channels, size, classes)
+    check(spec)
+    images = _read_all(lambda row: _read(*named(row), spec), len(files), spec)
+    labels = torch.tensor([-1 if v is None else v for v in table[label_column]]) if label_column else None
+    return Dataset(spec, images, labels, f"Hub: {hub_id}")
 
 
-def _hub_split(read: Callable[[str], Any], split: Split) -> Any:
-    """The split of that name; where the data set has no test split, the last tenth of its training split."""
-    if split == "train":
-        try:
-            read("test[:1]")
-        except ValueError:
-            return read("train[:90%]")
-        return read("train")
+def _hub_tables(hub_id: str) -> Any:
+    """All splits of a data set on the Hub, or in the local cache where the Hub does not answer.
+
+    Raises:
+        DataError: with the reason in one line.
+    """
     try:
-        return read("test")
-    except ValueError:
-        return read("train[90%:]")
+        import datasets
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    except ImportError as error:
+        raise DataError(f"{hub_id}: the package `datasets` is needed to read it (pip install datasets)") from error
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    online, reason = True, ""
+    try:
+        HfApi().dataset_info(hub_id, timeout=HUB_SECONDS)
+    except GatedRepoError as error:
+        raise DataError(f"{hub_id}: ask for access on its page on the Hub, then log in with `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise DataError(f"{hub_id}: no such data set on the Hub, or a private one: log in with `hf auth login`") from error
+    except HFValidationError as error:
+        raise DataError(f"{hub_id}: not a name on the Hub ({_one_line(error)})") from error
+    except Exception as error:  # no connection, offline mode, a server in trouble: the HTTP client's own errors
+        online, reason = False, f"the Hub did not answer ({_one_line(error)}), and the data set is not in the local cache"
+    try:
+        with contextlib.nullcontext() if online else _offline(datasets):
+            return datasets.load_dataset(hub_id)
+    except Exception as error:  # datasets raises whatever its many backends raise
+        raise DataError(f"{hub_id}: {reason or _one_line(error)}") from error
 
 
-def _finish(
-    name: str, classes: tuple[str, ...], images: Tensor, labels: Tensor, source: str, size: int | None, channels: int | None
-) -> Dataset:
-    """Bring gray pictures to the size and channels that were asked for."""
-    size, channels = size or images.shape[-1], channels or images.shape[1]
-    if images.shape[1:] != (channels, size, size):
-        images = torch.stack([fit(Image.fromarray(i[0].numpy()), size, channels) for i in images])
-    return Dataset(DataSpec(name, channels, size, classes), images, labels, source)
+@contextlib.contextmanager
+def _offline(datasets: Any) -> Iterator[None]:
+    """Have `datasets` look in its cache alone: left to itself it tries the Hub for half a minute first."""
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _one_line(error: Exception, length: int = 300) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _hub_split(tables: Any, split: Split, hub_id: str) -> Any:
+    """The split of that name; where the data set has no test split, every tenth row of its training split."""
+    if "train" not in tables:
+        raise DataError(f"{hub_id}: expected a split named train, got {', '.join(tables)}")
+    table = tables["train"]
+    test = next((tables[name] for name in ("test", "validation") if name in tables), None)
+    if len(table) < (1 if test else 2):
+        raise DataError(f"{hub_id}: expected pictures to train on and to test with, got {len(table)} in all")
+    if test is not None:
+        return test if split == "test" else table
+    held_out = set(range(0, len(table), HELD_OUT))
+    return table.select([i for i in range(len(table)) if (i in held_out) == (split == "test")])

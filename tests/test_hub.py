@@ -1,0 +1,582 @@
+"""A model in a folder and from the Hub: what is written comes back bit for bit, and nothing else is believed."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hub_server import Fault, File, Hub, Repo, Token, connect, running
+from PIL import Image, PngImagePlugin
+from safetensors.torch import load_file, save_file
+
+from genlab import hub
+from genlab.card import escape
+from genlab.config import DataSpec, DDPMConfig, UNetConfig, VAEConfig
+from genlab.data import Dataset
+from genlab.ddpm import DDPM
+from genlab.hub import HubError
+from genlab.vae import VAE
+
+SPEC = DataSpec("blobs", channels=1, size=8, classes=("dark", "light"))
+METRICS = {
+    "command": "python training/train_ddpm.py --dataset /home/jane/blobs --data-dir=/srv/secret/idx --steps 4",
+    "seed": 7,
+    "training": {"options": {"dataset": "/home/jane/blobs"}, "steps": 4, "images_seen": 16, "seconds": 3, "device": "cpu"},
+    "loss": {"training": {"loss": 0.5, "simple": 0.25, "bound": 2.0}, "held_out": {"loss": 0.75}, "held_out_images": 4},
+}
+LATER = {"likelihood": {"bound_bits_per_dim": 3.25, "standard_error": 0.125, "images": 256, "T": 30}, "elbo_nats": -12.5}
+
+
+def make_model(kind: str = "ddpm", seed: int = 0) -> DDPM | VAE:
+    torch.manual_seed(seed)
+    if kind == "vae":
+        return VAE(VAEConfig(latent=2, width=8, hidden=8), SPEC)
+    return DDPM(DDPMConfig(T=30, unet=UNetConfig(width=8)), SPEC)
+
+
+def make_examples(count: int = 20, source: str = "a folder") -> Dataset:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    return Dataset(SPEC, images, torch.arange(count) % 2, source)
+
+
+def write_model(folder: Path, kind: str = "ddpm", seed: int = 0) -> Path:
+    hub.save(folder, make_model(kind, seed), METRICS, make_examples())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("sound") / "model")
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Path:
+    """A copy of a sound model folder, to be damaged."""
+    copy = tmp_path / "model"
+    copy.mkdir()
+    for file in sound.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    return copy
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    with running(Hub({"hf_mine": Token("me"), "hf_yours": Token("you")})) as server:
+        connect(monkeypatch, server, tmp_path / "home")
+        yield server
+
+
+def publish(server: Hub, name: str, folder: Path, private: bool = False) -> Repo:
+    """Put a folder on the server as the Hub itself would hold it."""
+    repo = server.repos.setdefault(name, Repo(name, private))
+    files = {p.name: File(p.read_bytes(), lfs=p.suffix in (".safetensors", ".bin")) for p in folder.iterdir()}
+    server.lfs.update({f.sha256: f.content for f in files.values() if f.lfs})
+    repo.commit(files, "a model")
+    return repo
+
+
+def asked(server: Hub) -> list[str]:
+    """Paths of the files that were asked for."""
+    return [r.path for r in server.requests if "/resolve/" in r.path]
+
+
+def edit(folder: Path, name: str = "config.json", **changes: object) -> None:
+    """Change values of a JSON file; `model__T=1` is `["model"]["T"]`, and a value of `...` removes the key."""
+    value = json.loads((folder / name).read_text())
+    for path, new in changes.items():
+        *above, last = path.split("__")
+        place = value
+        for key in above:
+            place = place[key]
+        if new is ...:
+            del place[last]
+        else:
+            place[last] = new
+    (folder / name).write_text(json.dumps(value))
+
+
+# Writing
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "vae"])
+def test_what_is_saved_is_read_back_bit_for_bit(tmp_path, kind):
+    model, examples = make_model(kind), make_examples(300)
+    hub.save(tmp_path / "model", model, METRICS, examples)
+    package = hub.read(tmp_path / "model")
+    assert type(package.model) is type(model)
+    assert (package.model.config, package.model.data) == (model.config, SPEC)
+    assert not package.model.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(package.model.state_dict()[name], tensor), name
+    assert torch.equal(package.examples, examples.images[:256])
+    assert torch.equal(package.labels, examples.labels[:256])
+    assert (package.source, package.revision) == (str(tmp_path / "model"), None)
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "README.md", "config.json", "examples.json", "examples.png", "metrics.json", "model.safetensors",
+    ]  # fmt: skip
+
+
+def test_half_stores_float16_and_reads_float32(tmp_path):
+    model = make_model("vae")
+    hub.save(tmp_path / "model", model, METRICS, make_examples(), half=True)
+    assert {t.dtype for t in load_file(tmp_path / "model" / "model.safetensors").values()} == {torch.float16}
+    for name, tensor in hub.load(tmp_path / "model").state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, model.state_dict()[name].half().float()), name
+
+
+def test_half_refuses_a_weight_beyond_its_range(tmp_path):
+    model = make_model("vae")
+    model.state_dict()["log_var"].fill_(70_000.0)
+    with pytest.raises(hub.HubError, match="log_var: expected finite weights"):
+        hub.save(tmp_path / "model", model, METRICS, make_examples(), half=True)
+
+
+def test_reading_leaves_the_random_numbers_alone(sound):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    hub.read(sound)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_weights_that_are_not_finite_are_not_written_and_the_old_ones_stay(folder):
+    before = (folder / "model.safetensors").read_bytes()
+    model = make_model()
+    model.unet.enter.bias.data[0] = float("nan")
+    with pytest.raises(HubError, match=r"unet\.enter\.bias: expected finite"):
+        hub.save(folder, model, METRICS, make_examples())
+    with pytest.raises(HubError, match=r"metrics\.json: expected finite"):
+        hub.save(folder, make_model(seed=1), {"loss": float("inf")}, make_examples())
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert not list(folder.glob(".tmp*"))
+
+
+def test_saving_again_keeps_the_pictures_that_lie_there(folder):
+    Image.new("L", (4, 4)).save(folder / "samples.png")
+    hub.save(folder, make_model(seed=1), METRICS, make_examples())
+    assert (folder / "samples.png").exists()
+    assert "](samples.png)" in (folder / "README.md").read_text()
+    assert "](loss.png)" not in (folder / "README.md").read_text()
+
+
+def test_nothing_about_the_machine_is_published(sound):
+    for name in ("README.md", "metrics.json", "config.json"):
+        text = (sound / name).read_text()
+        assert not [word for word in ("jane", "/home", "/srv", "secret", str(sound.parent)) if word in text], name
+    assert "python training/train_ddpm.py --dataset blobs --data-dir=idx --steps 4" in (sound / "README.md").read_text()
+    assert json.loads((sound / "metrics.json").read_text())["training"]["options"]["dataset"] == "blobs"
+
+
+# The card
+
+
+def front_matter(folder: Path) -> dict[str, object]:
+    return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+
+
+def test_card_says_what_the_model_is_and_nothing_that_was_not_measured(folder):
+    text = (folder / "README.md").read_text()
+    parameters = sum(p.numel() for p in make_model().parameters())
+    assert front_matter(folder) == {
+        "license": "apache-2.0",
+        "library_name": "genlab",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": ["genlab", "ddpm", "diffusion"],
+    }
+    assert f"{parameters:,} parameters" in text
+    assert 'DDPM.from_pretrained("YOU/NAME")' in text
+    assert "| simple, training batches | 0.25 | mean squared error |" in text
+    assert "| loss, 4 held-out pictures | 0.75 |" in text
+    assert "| seed | 7 |" in text
+    assert "bits/dim" in text  # the unit of the loss's second part
+    assert "likelihood" not in text
+    edit(folder, "metrics.json", evaluation=LATER)
+    hub.refresh_card(folder)
+    text = (folder / "README.md").read_text()
+    assert "| likelihood: bound | 3.25 | bits/dim |" in text
+    assert "| likelihood: standard error | 0.125 |  |" in text
+    assert "| likelihood: images | 256 |  |" in text
+    assert "| elbo | -12.5 | nats/picture |" in text
+
+
+@pytest.mark.parametrize(
+    ("option", "source", "expected"),
+    [
+        ("fashion-mnist", "idx files", "zalando-datasets/fashion_mnist"),
+        ("them/cats", "Hub: them/cats", "them/cats"),
+        ("data/mnist", "data/mnist", None),
+        ("mnist/pictures", "mnist/pictures", None),
+    ],
+)
+def test_card_names_the_data_set_where_the_hub_has_it(tmp_path, option, source, expected):
+    hub.save(tmp_path, make_model(), {"training": {"options": {"dataset": option}}}, make_examples(source=source))
+    assert front_matter(tmp_path).get("datasets") == ([expected] if expected else None)
+    hub.refresh_card(tmp_path)
+    assert front_matter(tmp_path).get("datasets") == ([expected] if expected else None)
+
+
+def test_text_from_outside_is_text_in_the_card(tmp_path):
+    evil = "<script>x</script> ![a](http://evil.test/p.png) `|` [l](javascript:1)\n---\nlicense: mit\n# H"
+    model = make_model()
+    model.data = DataSpec(evil[:100], 1, 8, ("a|b", "<img src=x>"))
+    hub.save(tmp_path, model, {"command": "python x '```\n# Out'", "seed": evil, "evaluation": {"<b>": evil}}, make_examples())
+    text = (tmp_path / "README.md").read_text()
+    assert front_matter(tmp_path)["license"] == "apache-2.0"
+    for live in ("<script", "<img", "<b>", "![a]", "[l]", "\n# H", "\n# Out", "http://evil"):
+        assert live not in text, live
+    assert "````sh\n" in text
+    assert escape("a|b*c") == r"a\|b\*c"
+
+
+# A folder that is not as it should be
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"extra": 1}, "unknown key 'extra'"),
+        ({"model__attention": 1}, "model: unknown key 'attention'"),
+        ({"data__size": ...}, "data: expected the key 'size'"),
+        ({"model": []}, "model: expected an object"),
+        ({"kind": "gan"}, "kind: expected one of ddpm, vae"),
+        ({"kind": ["ddpm"]}, "kind: expected one of ddpm, vae"),
+        ({"model__T": "30"}, "model.T: expected int, got '30'"),
+        ({"model__T": True}, "model.T: expected int, got True"),
+        ({"model__T": 10**9}, "T: expected a whole number from 2 to 10000"),
+        ({"model__schedule": "rising"}, "schedule: expected one of linear, cosine"),
+        ({"model__unet__multipliers": "12"}, "multipliers: expected a list"),
+        ({"model__unet__width": 2**40}, "width: expected a whole number"),
+        ({"model__unet__dropout": None}, "dropout: expected float"),
+        ({"data__channels": 1.0}, "data.channels: expected int, got 1.0"),
+        ({"data__classes": [1]}, "data.classes: expected str, got 1"),
+        ({"model__unet": {**asdict(UNetConfig(width=512, multipliers=(4, 4), blocks=8))}}, "at most 200,000,000 parameters"),
+        ({"data__size": 9}, "multiple of 4"),
+        ({"genlab": 1}, "genlab: expected a version"),
+    ],
+)
+def test_hostile_configuration_is_refused_by_name(folder, changes, message):
+    edit(folder, **changes)
+    with pytest.raises(HubError, match=message):
+        hub.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected JSON"),
+        ("[]", "expected a JSON object, got list"),
+        ("[" * 50_000, "expected JSON"),
+        ('{"kind": "ddpm", "kind": "vae"}', "'kind' is there twice"),
+        ('{"kind": NaN}', "NaN is not finite"),
+        ('{"kind": 1e999}', "1e999 is not finite"),
+        ("1" * 5000, "expected JSON"),
+        (" " * 200_000, "at most 100,000 bytes, got 200,000"),
+    ],
+)
+def test_configuration_that_is_not_json_is_refused(folder, text, message):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(HubError, match=message):
+        hub.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda t: t.pop("unet.enter.bias"), r"unet\.enter\.bias: expected this tensor"),
+        (lambda t: t.update(more=torch.zeros(1)), "unexpected tensor 'more'"),
+        (lambda t: t.update({"unet.enter.bias": torch.zeros(9)}), r"unet\.enter\.bias: expected shape \(8,\), got \(9,\)"),
+        (lambda t: t.update({"unet.enter.bias": torch.zeros(8).double()}), r"unet\.enter\.bias: expected float32 or float16, got 'F64'"),
+        (lambda t: t["unet.enter.bias"].__setitem__(3, float("nan")), r"unet\.enter\.bias: expected finite weights"),
+        (lambda t: t["unet.enter.bias"].__setitem__(3, float("-inf")), r"unet\.enter\.bias: expected finite weights"),
+    ],
+)
+def test_weights_of_another_model_are_refused_by_name(folder, damage, message):
+    tensors = load_file(folder / "model.safetensors")
+    damage(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(HubError, match=message):
+        hub.read(folder)
+
+
+def test_damaged_weights_are_refused(folder):
+    path = folder / "model.safetensors"
+    good = path.read_bytes()
+    length = struct.unpack("<Q", good[:8])[0]
+    for name, content in {
+        "empty": b"",
+        "a pickle": b"\x80\x04\x95" + bytes(60),
+        "a header of 2^63 bytes": struct.pack("<Q", 2**63) + good[8:],
+        "a header of 17 MB": struct.pack("<Q", 17_000_000) + b"{}" + b" " * 17_000_000,
+        "a header that nests": struct.pack("<Q", 90_000) + b"[" * 90_000,
+        "a header that is no object": struct.pack("<Q", 2) + b"[]",
+        "a tensor without shape": struct.pack("<Q", 21) + b'{"a":{"dtype":"F32"}}',
+        "cut short": good[:-1],
+        "a cut header": good[: length // 2],
+        "too long": good + b"\0",
+    }.items():
+        path.write_bytes(content)
+        with pytest.raises(HubError) as raised:
+            hub.read(folder)
+        assert re.search("header of at most|expected a safetensors file", str(raised.value)), name
+
+
+def test_pickle_beside_or_instead_of_safetensors_is_not_touched(folder):
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    hub.read(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(HubError, match=r"got no model\.safetensors; genlab reads no other format"):
+        hub.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"count": 257}, "count: expected a whole number from 1 to 256"),
+        ({"count": True}, "count: expected a whole number"),
+        ({"columns": 0}, "columns: expected a whole number"),
+        ({"columns": 4}, "examples.png: expected L of"),
+        ({"labels": [2] * 20}, "20 whole numbers below 2"),
+        ({"labels": [0]}, "20 whole numbers below 2"),
+        ({"labels": "dark"}, "20 whole numbers below 2"),
+        ({"more": 1}, "unknown key 'more'"),
+    ],
+)
+def test_hostile_examples_are_refused(folder, changes, message):
+    edit(folder, "examples.json", **changes)
+    with pytest.raises(HubError, match=message):
+        hub.read(folder)
+
+
+def test_hostile_example_pictures_are_refused(folder):
+    path = folder / "examples.png"
+    size = Image.open(path).size
+    Image.new("L", size).save(path, format="GIF")
+    with pytest.raises(HubError, match="expected a PNG"):
+        hub.read(folder)
+    Image.new("RGB", size).save(path)
+    with pytest.raises(HubError, match="expected L of"):
+        hub.read(folder)
+    Image.new("1", (9000, 9000)).save(path)
+    with pytest.raises(HubError, match="expected L of"):
+        hub.read(folder)
+    Image.new("L", size).save(path, save_all=True, append_images=[Image.new("L", size, 9)])
+    with pytest.raises(HubError, match="expected L of"):
+        hub.read(folder)
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("x", "y" * 3_000_000, zip=True)
+    Image.new("L", size).save(path, pnginfo=notes)
+    with pytest.raises(HubError, match="expected a PNG"):
+        hub.read(folder)
+    path.unlink()
+    with pytest.raises(HubError, match=r"examples\.json and examples\.png together"):
+        hub.read(folder)
+    (folder / "examples.json").unlink()
+    package = hub.read(folder)
+    assert package.examples.shape == (0, 1, 8, 8)
+    assert package.labels is None
+
+
+def test_source_that_is_neither_folder_nor_hub_id_is_refused(tmp_path, sound):
+    for source in ("nowhere", "a/b/c", tmp_path / "none", "../x", "me/model@a..b", "me/model@/etc/../passwd"):
+        with pytest.raises(HubError, match=r"expected an existing folder|expected a branch"):
+            hub.read(source)
+    with pytest.raises(HubError, match="is a folder: expected no revision"):
+        hub.read(sound, revision="main")
+    with pytest.raises(HubError, match="expected one revision"):
+        hub.read("me/model@v1", revision="v2")
+
+
+def test_from_pretrained_gives_the_kind_that_was_asked_for(sound):
+    assert isinstance(DDPM.from_pretrained(sound), DDPM)
+    with pytest.raises(HubError, match="expected a VAE, got a DDPM"):
+        VAE.from_pretrained(sound)
+
+
+# From the Hub
+
+
+def test_pull_gives_the_same_tensors_and_the_commit(server, sound):
+    repo = publish(server, "me/model", sound)
+    package = hub.read("me/model")
+    assert package.revision == repo.branches["main"]
+    assert package.source == "me/model"
+    for name, tensor in load_file(sound / "model.safetensors").items():
+        assert torch.equal(package.model.state_dict()[name], tensor), name
+
+
+def test_pinned_revisions_stay_when_main_moves(server, sound, tmp_path):
+    repo = publish(server, "me/model", sound)
+    first = repo.branches["main"]
+    repo.tags["v1"] = first
+    publish(server, "me/model", write_model(tmp_path / "second", seed=1))
+    old, new = load_file(sound / "model.safetensors"), load_file(tmp_path / "second" / "model.safetensors")
+    assert not torch.equal(old["unet.enter.bias"], new["unet.enter.bias"])
+    for source, revision, expected in [
+        ("me/model", None, new), ("me/model", first, old), ("me/model", "v1", old), (f"me/model@{first}", None, old),
+        ("me/model@v1", None, old),
+    ]:  # fmt: skip
+        bias = DDPM.from_pretrained(source, revision=revision).unet.enter.bias
+        assert torch.equal(bias, expected["unet.enter.bias"]), (source, revision)
+
+
+def test_pinned_commit_in_the_cache_asks_nobody(server, sound):
+    commit = publish(server, "me/model", sound).branches["main"]
+    hub.read("me/model", revision=commit)
+    server.requests.clear()
+    assert hub.read(f"me/model@{commit}").revision == commit
+    assert server.requests == []
+
+
+def test_without_the_hub_the_last_whole_model_serves(server, sound, tmp_path):
+    repo = publish(server, "me/model", sound)
+    first = repo.branches["main"]
+    hub.read("me/model")
+    publish(server, "me/model", write_model(tmp_path / "second", seed=1))
+    server.faults.append(Fault("GET /storage/", "error"))
+    with pytest.raises(HubError, match="answered with error 500"):
+        hub.read("me/model")
+    server.faults[:] = [Fault("GET /api/models/", "error")]
+    assert hub.read("me/model").revision == first
+    with pytest.raises(HubError, match="answered with error 500"):
+        hub.read("me/other")
+
+
+def test_hub_that_is_not_there_is_named(server, monkeypatch, sound):
+    publish(server, "me/model", sound)
+    hub.read("me/model")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert hub.read("me/model").revision
+    with pytest.raises(HubError, match=r"the Hub at http://127.0.0.1:9 cannot be reached"):
+        hub.read("me/other")
+
+
+def test_hub_that_says_nothing_is_not_waited_for(server, monkeypatch):
+    monkeypatch.setattr(hub, "PATIENCE", 0.2)
+    server.faults.append(Fault("/api/models/", "hang"))
+    with pytest.raises(HubError, match="cannot be reached"):
+        hub.read("me/model")
+
+
+@pytest.mark.parametrize(("where", "name"), [("GET /storage/", "model.safetensors"), ("GET .*examples.png", "examples.png")])
+def test_flipped_bit_is_healed_once_and_refused_twice(server, sound, where, name):
+    publish(server, "me/model", sound)
+    publish(server, "me/other", sound)
+    server.faults.append(Fault(where, "flip", times=1))
+    hub.read("me/model")
+    server.faults.append(Fault(where, "flip", times=2))
+    with pytest.raises(HubError, match=f"{name} arrived damaged twice"):
+        hub.read("me/other")
+    hub.read("me/other")
+
+
+def test_flipped_bit_in_the_cache_is_found_and_healed(server, sound, tmp_path):
+    commit = publish(server, "me/model", sound).branches["main"]
+    hub.read("me/model", revision=commit)
+    cached = next((tmp_path / "home").rglob("snapshots/*/model.safetensors")).resolve()
+    good = cached.read_bytes()
+    cached.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    hub.read("me/model", revision=commit)
+    assert next((tmp_path / "home").rglob("snapshots/*/model.safetensors")).read_bytes() == good
+
+
+def test_download_that_is_cut_short_is_refused(server, sound, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    publish(server, "me/model", sound)
+    server.faults.append(Fault("GET /storage/", "cut"))
+    with pytest.raises(HubError, match=r"cannot be reached|could not be used"):
+        hub.read("me/model")
+
+
+def test_only_the_files_of_a_model_are_downloaded(server, folder):
+    for name in ("pytorch_model.bin", "run.py", "training_args.bin"):
+        (folder / name).write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    publish(server, "me/model", folder)
+    hub.read("me/model")
+    assert {path.rsplit("/", 1)[1] for path in asked(server)} == {
+        "README.md", "config.json", "examples.json", "examples.png", "metrics.json", "model.safetensors",
+    }  # fmt: skip
+    (folder / "model.safetensors").unlink()
+    server.requests.clear()
+    publish(server, "me/pickled", folder)
+    with pytest.raises(HubError, match=r"me/pickled is no genlab model: .* got no model\.safetensors"):
+        hub.read("me/pickled")
+    assert asked(server) == []
+
+
+def test_files_that_are_too_large_are_not_downloaded(server, folder):
+    (folder / "config.json").write_bytes(b" " * 200_000)
+    publish(server, "me/model", folder)
+    with pytest.raises(HubError, match=r"config\.json: expected at most 100,000 bytes, got 200,000"):
+        hub.read("me/model")
+    assert asked(server) == []
+
+
+def test_private_repository_needs_the_right_token(server, sound, monkeypatch):
+    publish(server, "me/model", sound, private=True)
+    with pytest.raises(HubError, match="no model me/model on the Hub, or it is private"):
+        hub.read("me/model")
+    with pytest.raises(HubError, match="no model me/model on the Hub, or it is private"):
+        hub.read("me/model", token="hf_yours")
+    with pytest.raises(HubError, match="does not accept your token"):
+        hub.read("me/model", token="hf_nobody")
+    hub.read("me/model", token="hf_mine")
+    with pytest.raises(HubError, match="no model me/model on the Hub, or it is private"):
+        hub.read("me/model")  # though it lies in the cache by now
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    hub.read("me/model")
+    assert not [r for r in server.requests if r.path.startswith("/storage/") and r.token]
+
+
+def test_what_is_not_on_the_hub_is_said(server, sound):
+    publish(server, "me/model", sound)
+    with pytest.raises(HubError, match="no folder and no model me/nothing on the Hub"):
+        hub.read("me/nothing")
+    with pytest.raises(HubError, match="me/model has no revision v9"):
+        hub.read("me/model@v9")
+
+
+def test_messages_never_hold_the_token(server, sound, capfd):
+    publish(server, "me/model", sound)
+    for fault in ("error", "cut"):
+        server.faults[:] = [Fault("/api/models/", fault)]
+        with pytest.raises(HubError) as raised:
+            hub.read("me/model", token="hf_mine")
+        error: BaseException | None = raised.value
+        while error is not None:
+            assert "hf_mine" not in f"{error!s} {error!r}"
+            error = error.__cause__
+    told = capfd.readouterr()
+    assert "hf_mine" not in told.out + told.err
+
+
+# The Space's card
+
+
+def test_space_installs_a_gradio_that_the_requirements_allow():
+    from packaging.requirements import Requirement
+
+    root = Path(__file__).parents[1]
+    card = yaml.safe_load((root / "Space.md").read_text().split("---\n")[1])
+    lines = [line.split("#")[0].strip() for line in (root / "requirements.txt").read_text().splitlines()]
+    gradio = next(r for r in map(Requirement, filter(None, lines)) if r.name == "gradio")
+    assert gradio.specifier.contains(card["sdk_version"])
+    assert (root / card["app_file"]).name == "app.py"
+    assert len(card["short_description"]) <= 60
+
+
+def test_hub_needs_no_training_and_no_gradio():
+    code = "import sys, genlab.hub; print([m for m in ('gradio', 'training', 'datasets', 'accelerate') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True
+    )
+    assert done.stdout.strip() == "[]"

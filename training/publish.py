@@ -1,0 +1,50 @@
+"""Push a finished model to the Hub: `python training/publish.py RUN_FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Push the model of a finished run to the Hub: one commit, read back, and a tag."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
+    """Run folder of a training script, or a model folder."""
+    repo_id: str | None = None
+    """Repository to push to; YOU/genlab-KIND-DATASET where none is given."""
+    private: bool = False
+    """Make the repository private when it is created."""
+
+
+def main() -> int:
+    """0: pushed. 1: the model cannot be read, or you may not push it; nothing was sent. 3: the push failed; run it again."""
+    config = tyro.cli(Publish)
+    from genlab import hub
+
+    folder = config.folder / "model" if (config.folder / "model").is_dir() else config.folder
+    try:
+        if not folder.is_dir():
+            raise hub.HubError(f"{config.folder}: expected a run folder with a finished model, or a model folder")
+        model = hub.load(folder)
+        repo_id = hub.authorise(model.kind, model.data.name, config.repo_id)
+    except hub.HubError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    try:
+        print(f"pushed: {hub.push(folder, repo_id, private=config.private)}")
+    except hub.HubError as error:
+        print(f"error: not pushed: {error}", file=sys.stderr)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
