@@ -1,0 +1,403 @@
+"""What stands between the network and the page: every request passes here first.
+
+A request is answered only if its route is on the list `ROUTES`; its body is bounded in bytes and in time; a body that starts
+work is plain, finite JSON; and one visitor can start only so much. Replies are passed on piece by piece as they come, so a
+stream stays a stream, with the security headers added.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import logging
+import math
+import os
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger("genlab.demo")
+
+NAME = r"[\w.-]{1,64}"
+READ, WRITE = ("GET", "HEAD"), ("POST", "OPTIONS")
+ROUTES = [
+    (methods, re.compile(pattern))
+    for methods, pattern in (
+        (READ, r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/healthz|/readyz"),
+        (READ, r"/(static|assets|svelte)/.+"),
+        (READ, r"/gradio_api/(info/?|openapi\.json|app_id/?|startup-events|queue/data|upload_progress|theme\.css)"),
+        (READ, rf"/gradio_api/(heartbeat/{NAME}|call/(v2/)?{NAME}/{NAME})"),
+        (READ, r"/gradio_api/file=.+"),
+        (WRITE, rf"/gradio_api/(queue/join|call/(v2/)?{NAME}/?)"),
+        (WRITE, r"/gradio_api/(upload|cancel|reset/?)"),
+    )
+]
+"""Methods and the whole path, decoded, of everything that is answered; `tests/routes.json` lists what this comes to."""
+
+STARTS = re.compile(rf"/gradio_api/(queue/join|call/(v2/)?{NAME}/?)")
+"""Requests that put a job into the queue."""
+UPLOAD = "/gradio_api/upload"
+FILE = "/gradio_api/file="
+
+FRAMES = "frame-ancestors 'self' https://huggingface.co https://*.hf.space"
+INERT = f"default-src 'none'; style-src 'unsafe-inline'; sandbox; {FRAMES}"
+"""For files: whatever an uploaded file contains, it runs nothing."""
+
+FORM_BYTES = 64 * 1024
+"""What the form around an uploaded file may take."""
+MAX_DEPTH = 12
+"""Levels of lists and objects in a JSON body."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one visitor and one request may take.
+
+    Attributes:
+        json_bytes, upload_bytes: the body of a call, and the files of an upload.
+        body_seconds: how long a body may take to arrive.
+        per_second, burst: calls and uploads of one visitor: `burst` at once, then so many a second.
+        queued: jobs of one visitor that wait or run at the same time.
+        proxies: trusted proxies in front of the server, each of which adds an address to X-Forwarded-For. With 0 the header
+            is not believed.
+    """
+
+    json_bytes: int = 256 * 1024
+    upload_bytes: int = 10 * 1024 * 1024
+    body_seconds: float = 30.0
+    per_second: float = 4.0
+    burst: int = 80
+    queued: int = 12
+    proxies: int = 0
+
+    def __post_init__(self) -> None:
+        if self.proxies < 0:
+            raise ValueError(f"proxies: expected 0 or more, got {self.proxies}")
+
+
+class Refused(Exception):
+    """A request that is answered with an error.
+
+    Args:
+        status: of the reply.
+        detail: what the visitor reads.
+        retry_after: seconds after which it may succeed.
+    """
+
+    def __init__(self, status: int, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.retry_after = status, detail, retry_after
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The reply's JSON; bad values in the form that the page and gradio_client show word for word."""
+        if self.status == 422:
+            return {"detail": [{"__type__": "validate", "is_valid": False, "message": self.detail}]}
+        return {"detail": self.detail}
+
+
+class Allowance:
+    """A token bucket for every visitor, for the last `kept` visitors.
+
+    Args:
+        per_second, burst: as in `Limits`.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic, kept: int = 10_000) -> None:
+        self.per_second, self.burst, self.clock, self.kept = per_second, burst, clock, kept
+        self.buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, visitor: str) -> float:
+        """Take one token; the seconds until there is one if there is none, else 0."""
+        now = self.clock()
+        tokens, then = self.buckets.pop(visitor, (float(self.burst), now))
+        tokens = min(self.burst, tokens + (now - then) * self.per_second)
+        wait = 0.0 if tokens >= 1 else (1 - tokens) / self.per_second
+        self.buckets[visitor] = (tokens if wait else tokens - 1, now)
+        while len(self.buckets) > self.kept:
+            self.buckets.popitem(last=False)
+        return wait
+
+
+class Jobs:
+    """Which jobs of which visitor are not finished.
+
+    Args:
+        alive: whether the job of an event id still waits or runs.
+    """
+
+    def __init__(self, alive: Callable[[str], bool]) -> None:
+        self.alive = alive
+        self.jobs: dict[str, set[str]] = {}
+
+    def count(self, visitor: str) -> int:
+        """Jobs of a visitor that wait, run, or are being put into the queue."""
+        unfinished = {job for job in self.jobs.get(visitor, ()) if job.startswith("new ") or self.alive(job)}
+        if unfinished:
+            self.jobs[visitor] = unfinished
+        else:
+            self.jobs.pop(visitor, None)
+        return len(unfinished)
+
+    def add(self, visitor: str, job: str) -> None:
+        self.jobs.setdefault(visitor, set()).add(job)
+
+    def discard(self, visitor: str, job: str) -> None:
+        self.jobs.get(visitor, set()).discard(job)
+        self.count(visitor)
+
+
+class Guard:
+    """The outermost ASGI application.
+
+    Args:
+        app: what is guarded.
+        limits: see `Limits`.
+        folders: the only folders whose files are served, as real paths.
+        alive: whether the job of an event id still waits or runs.
+        check: looks at the path and the JSON of a request that starts work, and raises `Refused` where it cannot be served.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        folders: Sequence[str],
+        alive: Callable[[str], bool],
+        check: Callable[[str, dict[str, Any]], None],
+    ) -> None:
+        self.app, self.limits, self.folders, self.check = app, limits, tuple(folders), check
+        self.allowance = Allowance(limits.per_second, limits.burst)
+        self.jobs = Jobs(alive)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await _Exchange(self, scope, receive, send).run()
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    def serves(self, method: str, path: str) -> bool:
+        """Whether a request of this method to this decoded path is answered."""
+        if any(character < " " or character in "\x7f\\" for character in path) or "//" in path or ".." in path.split("/"):
+            return False
+        if path.startswith(FILE) and not path.removeprefix(FILE).startswith(tuple(folder + os.sep for folder in self.folders)):
+            return False
+        return any(method in methods and pattern.fullmatch(path) for methods, pattern in ROUTES)
+
+    def visitor(self, scope: Scope) -> str:
+        """Whom a request counts for: the address that the outermost trusted proxy saw, an IPv6 one by its /64 network."""
+        peer = scope["client"][0] if scope.get("client") else ""
+        forwarded = [entry.strip() for entry in ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")]
+        proxies = self.limits.proxies
+        address = forwarded[-proxies] if 0 < proxies <= len(forwarded) else peer
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return peer
+        if isinstance(parsed, ipaddress.IPv6Address):
+            mapped = parsed.ipv4_mapped
+            return str(mapped) if mapped else str(ipaddress.ip_network((parsed, 64), strict=False))
+        return str(parsed)
+
+
+class _Exchange:
+    """One request and its reply."""
+
+    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+        self.guard, self.scope, self.client_receive, self.client_send = guard, scope, receive, send
+        self.limits = guard.limits
+        self.method, self.path = scope["method"], scope["path"]
+        self.starts = self.method == "POST" and STARTS.fullmatch(self.path) is not None
+        self.uploads = self.method == "POST" and self.path == UPLOAD
+        self.max_bytes = self.limits.upload_bytes + FORM_BYTES if self.uploads else self.limits.json_bytes
+        self.deadline = time.monotonic() + self.limits.body_seconds
+        self.received, self.body_complete = 0, False
+        self.reply_started, self.reply_complete, self.reply_status = False, False, 0
+        self.reply_body, self.streams = b"", False
+        self.refused: Refused | None = None
+
+    async def run(self) -> None:
+        try:
+            self._admit()
+            receive = await self._checked_call() if self.method == "POST" and not self.uploads else self._receive
+            await self._serve(receive)
+        except Refused as refused:
+            self.refused = refused
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            if self.reply_started and not self.reply_complete:
+                log.error("%s %s broke off: %s", self.method, self.path, type(error).__name__)
+                if self.streams:
+                    await self._send({"type": "http.response.body", "body": b""})
+            elif self.refused is None:
+                log.exception("%s %s failed", self.method, self.path)
+                self.refused = Refused(500, "Something went wrong on the server.")
+        if self.refused is not None and not self.reply_started:
+            await self._reply(self.refused)
+
+    def _admit(self) -> None:
+        """What can be refused from the head alone."""
+        if not self.guard.serves(self.method, self.path):
+            raise Refused(404, "Not Found")
+        length = Headers(scope=self.scope).get("content-length", "0")
+        if not length.isascii() or not length.isdigit():
+            raise Refused(400, f"expected a number of bytes in Content-Length, got {length[:20]!r}")
+        if int(length[:20]) > self.max_bytes:
+            raise self._too_large()
+        if self.starts or self.uploads:
+            wait = self.guard.allowance.take(self.guard.visitor(self.scope))
+            if wait:
+                raise Refused(429, f"Too many requests: try again in {math.ceil(wait)} s. 请求过于频繁，请稍后再试。", wait)
+
+    async def _serve(self, receive: Receive) -> None:
+        if not self.starts:
+            await self.guard.app(self.scope, receive, self._send)
+            return
+        visitor = self.guard.visitor(self.scope)
+        jobs = self.guard.jobs
+        if jobs.count(visitor) >= self.limits.queued:
+            raise Refused(
+                429, f"At most {self.limits.queued} jobs at a time: wait for one to end. 任务过多，请等待其中一个结束。", 5
+            )
+        starting = f"new {id(self)}"
+        jobs.add(visitor, starting)
+        try:
+            await self.guard.app(self.scope, receive, self._send)
+        finally:
+            jobs.discard(visitor, starting)
+        if self.reply_status == 200:
+            jobs.add(visitor, json.loads(self.reply_body)["event_id"])
+
+    async def _checked_call(self) -> Receive:
+        """Read the whole body, look at it, and hand it on in one piece."""
+        pieces = []
+        while not self.body_complete:
+            message = await self._receive()
+            if self.refused is not None:
+                raise self.refused
+            if message["type"] == "http.disconnect":
+                raise Refused(400, "the body ended early")
+            pieces.append(message.get("body", b""))
+        body = b"".join(pieces)
+        value = plain_json(body)
+        if self.starts:
+            self.guard.check(self.path, value)
+        handed_on = False
+
+        async def receive() -> Message:
+            nonlocal handed_on
+            if handed_on:
+                return await self.client_receive()
+            handed_on = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return receive
+
+    async def _receive(self) -> Message:
+        """The next piece of the body; a body that is too long, too slow or broken off ends here."""
+        if self.body_complete:
+            return await self.client_receive()
+        try:
+            message = await asyncio.wait_for(self.client_receive(), max(0.0, self.deadline - time.monotonic()))
+        except asyncio.TimeoutError:
+            self.refused = Refused(408, f"the body took more than {self.limits.body_seconds:g} s")
+            return self._end_of_body()
+        if message["type"] == "http.disconnect":
+            return self._end_of_body()
+        self.received += len(message.get("body", b""))
+        self.body_complete = not message.get("more_body", False)
+        if self.received > self.max_bytes:
+            self.refused = self._too_large()
+            return self._end_of_body()
+        return message
+
+    def _end_of_body(self) -> Message:
+        """Tell the application that no more comes; the form parser removes its files only where the form is at fault."""
+        if self.uploads:
+            raise MultiPartException("the body ended early")
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        """Pass a piece of the reply on, with the headers; a reply to a refused body is replaced."""
+        if self.refused is not None and not self.reply_started:
+            return
+        if message["type"] == "http.response.start":
+            self.reply_started = True
+            self.reply_status = message["status"]
+            headers = MutableHeaders(scope=message)
+            self.streams = headers.get("content-type", "").startswith("text/event-stream")
+            headers["x-content-type-options"] = "nosniff"
+            headers["referrer-policy"] = "no-referrer"
+            headers["content-security-policy"] = INERT if self.path.startswith(FILE) else FRAMES
+            if self.starts and self.reply_status == 503:
+                headers["retry-after"] = "5"
+            del headers["server"]
+        elif message["type"] == "http.response.body":
+            self.reply_complete = not message.get("more_body", False)
+            if self.starts:
+                self.reply_body += message.get("body", b"")
+        await self.client_send(message)
+
+    async def _reply(self, refused: Refused) -> None:
+        body = json.dumps(refused.content, ensure_ascii=False).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if refused.retry_after is not None:
+            headers.append((b"retry-after", str(math.ceil(refused.retry_after)).encode()))
+        self.refused = None
+        await self._send({"type": "http.response.start", "status": refused.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+
+    def _too_large(self) -> Refused:
+        return Refused(413, f"expected a body of at most {self.max_bytes} bytes. 请求内容过大。")
+
+
+def plain_json(body: bytes) -> dict[str, Any]:
+    """A JSON object of finite numbers within 64 bits, valid text and few levels.
+
+    Raises:
+        Refused: with 400, for anything else.
+    """
+
+    def not_finite(token: str) -> float:
+        raise ValueError(f"expected finite numbers, got {token}")
+
+    try:
+        value = json.loads(body.decode("utf-8"), parse_constant=not_finite)
+        if not isinstance(value, dict):
+            raise ValueError("expected an object")
+        _check_plain(value)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"expected a plain JSON object: {str(error)[:100]}") from error
+    return value
+
+
+def _check_plain(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below += [*item.keys(), *item.values()]
+            elif isinstance(item, list):
+                below += item
+            elif isinstance(item, str):
+                item.encode("utf-8")
+            elif isinstance(item, (int, float)) and not abs(item) < 2**63:
+                raise ValueError("expected numbers within 64 bits")
+        if not below:
+            return
+        level = below
+    raise ValueError(f"expected at most {MAX_DEPTH} levels")

@@ -1,0 +1,408 @@
+"""The public server around the page: its settings, its limits, its life from binding the port to the last reply.
+
+`build` mounts any `gr.Blocks` in a FastAPI application behind the guard; `serve` runs that until it is told to stop. This
+module has to be imported before the page is made: it says where the page keeps its files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import errno
+import logging
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import cached_property
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+OWN_FOLDER = os.path.join(
+    os.path.realpath(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()), f"genlab-{secrets.token_hex(8)}"
+)
+"""Where this process keeps uploads and results: new for each process, inside GRADIO_TEMP_DIR where that is set."""
+os.environ["GRADIO_TEMP_DIR"] = OWN_FOLDER
+atexit.register(shutil.rmtree, OWN_FOLDER, ignore_errors=True)
+
+import gradio as gr  # noqa: E402
+import h11  # noqa: E402
+import uvicorn  # noqa: E402
+from fastapi import FastAPI  # noqa: E402
+from fastapi.responses import JSONResponse  # noqa: E402
+from gradio.utils import get_upload_folder  # noqa: E402
+from gradio_client.utils import construct_args  # noqa: E402
+from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402
+
+from genlab.demo.guard import Guard, Limits, Refused  # noqa: E402
+from genlab.demo.picture_input import REFUSED, PictureInput  # noqa: E402
+
+log = logging.getLogger("genlab.demo")
+
+PORT = 7860
+QUEUE = 32
+"""Jobs that may wait."""
+SESSIONS = 200
+"""Visitors whose state is kept."""
+CONNECTIONS = 512
+HEAD_SECONDS = 10.0
+"""How long the head of a request may take to arrive."""
+GRACE_SECONDS = 5
+"""How long running replies may go on when the server is told to stop."""
+KEPT_BYTES = 256 * 1024 * 1024
+KEPT_SECONDS = 3600.0
+SWEEP_SECONDS = 15.0
+SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
+"""A session's name, chosen by the browser."""
+
+
+def build(
+    demo: gr.Blocks,
+    *,
+    ready: Callable[[], bool | str],
+    limits: Limits | None = None,
+    theme: Any = None,
+    css: str | None = None,
+    js: str | None = None,
+    head: str | None = None,
+    i18n: gr.I18n | None = None,
+    favicon: str | None = None,
+) -> FastAPI:
+    """The application that serves a page.
+
+    Args:
+        demo: the page.
+        ready: True where the models are loaded, else False or the reason; asked by `/readyz`, so it has to be quick.
+        limits: of visitors and requests; the defaults, with the proxies that `proxies` finds, where None.
+        theme, css, js, head, i18n: of the page, as `gr.Blocks.launch` takes them.
+        favicon: path of the page's icon.
+
+    Raises:
+        ValueError: the page was made before this module was imported.
+    """
+    folder = get_upload_folder()
+    if folder != demo.GRADIO_CACHE or not os.path.basename(folder).startswith("genlab-"):
+        raise ValueError(
+            f"expected a page made after genlab.demo.server was imported, got one with its files in {demo.GRADIO_CACHE}"
+        )
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    os.chmod(folder, 0o700)
+    limits = limits or Limits(proxies=proxies())
+
+    waiting = demo._queue.max_size or QUEUE
+    demo.queue(max_size=min(waiting, QUEUE), api_open=False, default_concurrency_limit=demo._queue.default_concurrency_limit)
+    demo.state_session_capacity = SESSIONS
+    demo.delete_cache = demo.delete_cache or (3600, 3600)
+    sweeper = Sweeper(folder, keep=lambda: {path for block in list(demo.blocks.values()) for path in block.keep_in_cache})
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with sweeper.running():
+            yield
+
+    app = FastAPI(title="genlab", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        return JSONResponse({"alive": True})
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        state = ready()
+        if state is True:
+            return JSONResponse({"ready": True})
+        return JSONResponse({"ready": False, "reason": state or "the models are being loaded"}, status_code=503)
+
+    calls = Calls(demo)
+    app.add_middleware(
+        Guard,
+        limits=limits,
+        folders=[folder],
+        alive=calls.alive,
+        check=calls.check,
+    )
+    gr.mount_gradio_app(
+        app,
+        demo,
+        path="/",
+        show_error=False,
+        mcp_server=False,
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        enable_monitoring=False,
+        max_file_size=limits.upload_bytes,
+        footer_links=["api", "gradio", "settings"],
+        theme=theme,
+        css=css,
+        js=js,
+        head=head,
+        i18n=i18n,
+        favicon_path=favicon,
+    )
+    demo.has_launched = True
+    demo.is_running = True
+    return app
+
+
+class Calls:
+    """What the page's endpoints take, to refuse a wrong call before anything is queued.
+
+    Args:
+        demo: the page.
+    """
+
+    def __init__(self, demo: gr.Blocks) -> None:
+        self.demo = demo
+
+    @cached_property
+    def parameters(self) -> dict[str, list[Any]]:
+        """Endpoint → its named parameters."""
+        return {name: endpoint["parameters"] for name, endpoint in self.demo.get_api_info()["named_endpoints"].items()}
+
+    def alive(self, event_id: str) -> bool:
+        """Whether a job waits or runs."""
+        return event_id in self.demo._queue.event_ids_to_events
+
+    def check(self, path: str, body: dict[str, Any]) -> None:
+        """Refuse a call that names no endpoint, has too few or too many values, or a picture that was not uploaded here.
+
+        Raises:
+            Refused: with 404 or 422.
+        """
+        name = path.rstrip("/").rsplit("/", 1)[1]
+        if path.startswith("/gradio_api/queue/"):
+            index = body.get("fn_index")
+            event = self.demo.fns.get(index) if type(index) is int else None
+        else:
+            event = next((fn for fn in self.demo.fns.values() if fn.api_name == name and fn.api_visibility != "private"), None)
+        if event is None:
+            raise Refused(404, "There is no such endpoint.")
+        data = self._by_name(name, body) if path.startswith("/gradio_api/call/v2/") else self._in_order(body)
+        if event.cancels:
+            return
+        inputs = list(event.inputs)
+        if not path.startswith("/gradio_api/queue/") and len(data) != len(inputs):
+            inputs = [component for component in inputs if not component.skip_api]
+        if len(data) != len(inputs):
+            raise Refused(422, f"expected {len(inputs)} values, got {len(data)}")
+        for component, value in zip(inputs, data, strict=True):
+            if isinstance(component, PictureInput) and component.refuses(value):
+                raise Refused(422, REFUSED)
+
+    def _by_name(self, name: str, body: dict[str, Any]) -> list[Any]:
+        try:
+            return construct_args(self.parameters[f"/{name}"], (), body)
+        except TypeError as error:
+            raise Refused(422, str(error)) from error
+
+    def _in_order(self, body: dict[str, Any]) -> list[Any]:
+        session, batched, data = body.get("session_hash"), body.get("batched"), body.get("data")
+        if session is not None and not (isinstance(session, str) and SESSION.fullmatch(session)):
+            raise Refused(422, f"session_hash: expected {SESSION.pattern}")
+        if batched not in (None, False):
+            raise Refused(422, "batched: expected false")
+        if not isinstance(data, list):
+            raise Refused(422, "data: expected a list")
+        return data
+
+
+class Sweeper:
+    """Keeps a folder within a size and its files within an age, whatever wrote them: the oldest files go first.
+
+    Args:
+        folder: what to keep small.
+        keep: the files that stay.
+        max_bytes: of all files together, counted in blocks of 4 KiB.
+        max_seconds: of a file's age.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        keep: Callable[[], set[str]],
+        max_bytes: int = KEPT_BYTES,
+        max_seconds: float = KEPT_SECONDS,
+    ) -> None:
+        self.folder, self.keep, self.max_bytes, self.max_seconds = folder, keep, max_bytes, max_seconds
+
+    def sweep(self) -> None:
+        """Remove what is too much now, and the folders that are empty since a minute."""
+        kept, now = self.keep(), time.time()
+        files = []
+        for folder, _, names in os.walk(self.folder, topdown=False):
+            for name in names:
+                path = os.path.join(folder, name)
+                with suppress(FileNotFoundError):
+                    status = os.lstat(path)
+                    files.append((status.st_mtime, -(-max(status.st_size, 1) // 4096) * 4096, path))
+            with suppress(OSError):
+                if folder != self.folder and now - os.stat(folder).st_mtime > 60:
+                    os.rmdir(folder)
+        total = sum(size for _, size, _ in files)
+        for modified, size, path in sorted(files):
+            if path in kept or (total <= self.max_bytes and now - modified <= self.max_seconds):
+                continue
+            with suppress(FileNotFoundError):
+                os.remove(path)
+            total -= size
+
+    @contextmanager
+    def running(self, every: float = SWEEP_SECONDS) -> Iterator[None]:
+        """Sweep in a thread for as long as the context lasts."""
+        stop = threading.Event()
+
+        def loop() -> None:
+            while not stop.wait(every):
+                try:
+                    self.sweep()
+                except Exception:
+                    log.exception("sweeping %s failed", self.folder)
+
+        thread = threading.Thread(target=loop, name="sweeper", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+class Connection(H11Protocol):
+    """An HTTP/1.1 connection that is closed where the head of a request takes longer than `HEAD_SECONDS`."""
+
+    head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.head_timer = self.loop.call_later(HEAD_SECONDS, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_timer()
+        elif self.head_timer is None:
+            self.head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _stop_timer(self) -> None:
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
+
+
+class Server(uvicorn.Server):
+    """uvicorn on a port of `host`, telling which address to open once it answers.
+
+    Args:
+        app: from `build`.
+        host, port: where to listen; 0 takes any free port.
+
+    Raises:
+        SystemExit: the port cannot be had; the message says what to do.
+    """
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        self.listener = listen(host, port)
+        self.port: int = self.listener.getsockname()[1]
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self.port}"
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Connection,
+                ws="none",
+                lifespan="on",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=CONNECTIONS,
+                timeout_keep_alive=5,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+                h11_max_incomplete_event_size=32 * 1024,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(f"genlab: open {self.url}", flush=True)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        super().run(sockets or [self.listener])
+
+
+def serve(
+    demo: gr.Blocks, host: str | None = None, port: int | None = None, *, ready: Callable[[], bool | str], **page: Any
+) -> None:
+    """Serve a page until SIGTERM or Ctrl-C; replies that are under way have `GRACE_SECONDS` to end.
+
+    Args:
+        demo, ready, page: as for `build`.
+        host: the address to listen on; else GRADIO_SERVER_NAME; else all interfaces on a Space, this machine only elsewhere.
+        port: else GRADIO_SERVER_PORT, else 7860.
+
+    Raises:
+        SystemExit: the port cannot be had, or the server was told to stop.
+    """
+    server = Server(build(demo, ready=ready, **page), *address(host, port))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with suppress(KeyboardInterrupt):
+        server.run()
+
+
+def address(host: str | None, port: int | None) -> tuple[str, int]:
+    """Where to listen: the arguments, else the environment, else the defaults.
+
+    Raises:
+        SystemExit: the environment's port is not one.
+    """
+    host = host or os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if on_space() else "127.0.0.1")
+    if port is None:
+        port = _environment_number("GRADIO_SERVER_PORT", PORT, 65535)
+    return host, port
+
+
+def proxies() -> int:
+    """Trusted proxies in front of the server: GENLAB_PROXIES, else one on a Space, else none."""
+    return _environment_number("GENLAB_PROXIES", 1 if on_space() else 0, 10)
+
+
+def on_space() -> bool:
+    return bool(os.environ.get("SPACE_ID"))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        SystemExit: one line that names the port and what to do.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SystemExit(f"port {port} is in use: stop the program that holds it, or choose another with --port") from error
+        raise SystemExit(f"cannot listen on {host}:{port} ({error.strerror}): choose others with --host and --port") from error
+
+
+def _environment_number(name: str, default: int, maximum: int) -> int:
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and int(text) <= maximum):
+        raise SystemExit(f"{name}: expected a whole number from 0 to {maximum}, got {text!r}")
+    return int(text)
