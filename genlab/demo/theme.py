@@ -1,0 +1,115 @@
+"""How the page looks: one set of colours, one theme, one style sheet for everything that the demo shows.
+
+A colour stands for one thing wherever it appears (the palette of Okabe and Ito, which colour-blind eyes can tell apart):
+
+    data   the data and p             #0072B2 blue            x0_hat   x̂_0, the clean picture seen    #009E73 green
+    model  the model's q or p_θ       #D55E00 vermilion       eps_hat  ε̂, the noise seen              #CC79A7 purple
+    x_t    the noisy picture          grey                    bound    bounds and gaps                #E69F00 amber
+
+In style sheets the same colours are the custom properties --genlab-data, --genlab-model, --genlab-x_t, …
+Nothing is fetched from another host: fonts are those of the visitor's system.
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+
+COLOURS: dict[str, str] = {
+    "data": "#0072B2",
+    "model": "#D55E00",
+    "x_t": "#6B7280",
+    "x0_hat": "#009E73",
+    "eps_hat": "#CC79A7",
+    "bound": "#E69F00",
+}
+"""What a colour stands for → the colour."""
+
+COLOURS_DARK: dict[str, str] = {**COLOURS, "x_t": "#9CA3AF"}
+"""The same on a dark page, where the grey must be lighter to be seen."""
+
+NAME_COLOURS: dict[str, str] = {
+    "x_0": "data",
+    "x_t": "x_t",
+    "x̂_0": "x0_hat",
+    "ε̂": "eps_hat",
+    "VAE": "model",
+    "DDPM": "model",
+}
+"""The name of a pane or a curve → what its colour stands for."""
+
+
+def colour_of(name: str) -> str:
+    """What the colour of something called `name` stands for: a key of COLOURS ("x_t", grey, where it has no meaning)."""
+    return NAME_COLOURS.get(name) or NAME_COLOURS.get(name.split(",")[0]) or "x_t"
+
+
+def _variables(colours: dict[str, str]) -> str:
+    return " ".join(f"--genlab-{name}: {value};" for name, value in colours.items())
+
+
+FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "PingFang SC", "Noto Sans CJK SC", "sans-serif")
+FONT_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+
+BLUE = gr.themes.Color(
+    name="genlab",
+    c50="#EEF7FD",
+    c100="#D7ECFA",
+    c200="#B0D9F4",
+    c300="#7BBFEA",
+    c400="#3D9FDB",
+    c500="#1485C8",
+    c600="#0072B2",
+    c700="#005C91",
+    c800="#074B74",
+    c900="#0C3F61",
+    c950="#082840",
+)
+"""Shades around the blue of COLOURS."""
+
+
+def theme() -> gr.themes.Base:
+    """The Gradio theme: pass it to `launch(theme=...)` or `mount_gradio_app(theme=...)` together with CSS."""
+    return gr.themes.Base(
+        primary_hue=BLUE,
+        secondary_hue=BLUE,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_md,
+        font=FONT,
+        font_mono=FONT_MONO,
+    ).set(
+        body_background_fill="#F8FAFC",
+        body_background_fill_dark="#0B1120",
+        block_background_fill="white",
+        block_background_fill_dark="#111827",
+        block_border_color="#E2E8F0",
+        block_border_color_dark="#263041",
+        block_shadow="none",
+        block_label_text_weight="500",
+        block_title_text_weight="500",
+        button_primary_background_fill="#0072B2",
+        button_primary_background_fill_hover="#005C91",
+        button_primary_background_fill_dark="#0072B2",
+        button_primary_background_fill_hover_dark="#1485C8",
+        button_primary_text_color="white",
+        button_primary_text_color_dark="white",
+        slider_color="#0072B2",
+        slider_color_dark="#3D9FDB",
+        link_text_color="#0072B2",
+        link_text_color_dark="#7BBFEA",
+    )
+
+
+CSS = f"""
+:root {{ {_variables(COLOURS)} }}
+.dark {{ {_variables(COLOURS_DARK)} }}
+.gradio-container {{ width: 100% !important; max-width: 1120px !important; margin-inline: auto !important; }}
+.gradio-container :focus-visible {{ outline: 2px solid #0072B2; outline-offset: 2px; }}
+.dark .gradio-container :focus-visible, .gradio-container.dark :focus-visible {{ outline-color: #7BBFEA; }}
+@media (pointer: coarse) {{ button {{ min-height: 40px; }} }}
+.html-container:has(> div > .player) {{ padding: 0 !important; }}
+.gradio-container .main {{ padding-inline: clamp(12px, 3vw, 32px) !important; }}
+"""
+"""The page's style sheet: the colours as custom properties, width, focus ring, room for fingers.
+
+Gradio puts `.gradio-container… .contain` before every selector inside @media: such rules reach only the page's content.
+"""
