@@ -1,7 +1,8 @@
 """Checkpoints that survive a kill at any moment, and the run folder's lock.
 
-A checkpoint is written into a folder with a temporary name, each file flushed to disk, a manifest with every file's SHA-256 last;
-then the folder gets its final name, and only then are older checkpoints dropped. Loading takes the newest one whose manifest holds.
+A checkpoint is written into a folder with a temporary name, each file flushed to disk, a manifest with every file's SHA-256
+last; then the folder gets its final name, and only then are older checkpoints dropped. Loading takes the newest one whose
+manifest holds.
 Everything is safetensors and JSON: loading runs no code.
 """
 
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 KEEP = 2
@@ -44,30 +46,31 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
     Raises:
         RunError: the disk is full or not writable; the checkpoints that were there are untouched.
     """
-    root.mkdir(parents=True, exist_ok=True)
     temporary = root / f".tmp-{os.getpid()}-{checkpoint.step}"
     final = root / f"step-{checkpoint.step:08d}"
+    files = {
+        "state.safetensors": save({k: v.contiguous() for k, v in checkpoint.tensors.items()}),
+        "facts.json": json.dumps(checkpoint.facts).encode(),
+    }
+    manifest = {"step": checkpoint.step, "sha256": {k: hashlib.sha256(v).hexdigest() for k, v in files.items()}}
     try:
-        temporary.mkdir(exist_ok=True)
-        files = {
-            "state.safetensors": save({k: v.contiguous() for k, v in checkpoint.tensors.items()}),
-            "facts.json": json.dumps(checkpoint.facts).encode(),
-        }
-        manifest = {"step": checkpoint.step, "sha256": {k: hashlib.sha256(v).hexdigest() for k, v in files.items()}}
+        temporary.mkdir(parents=True, exist_ok=True)
         for name, content in {**files, "manifest.json": json.dumps(manifest).encode()}.items():
             _write(temporary / name, content)
         _sync(temporary)
-        if final.exists():
-            shutil.rmtree(final)
+        if final.exists():  # a damaged one, or it would have been loaded
+            _drop(final)
         temporary.rename(final)
         _sync(root)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise RunError(f"could not write checkpoint {final}: {error}. Free some space, then go on with --resume") from error
+        size = sum(map(len, files.values()))
+        raise RunError(
+            f"could not write checkpoint {final} ({size:,} bytes): {error}. Free some space, then go on with --resume"
+        ) from error
     for old in _newest_first(root)[KEEP:]:
-        doomed = old.with_name(f".del-{old.name}")
-        old.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        if old != final:
+            _drop(old)
     return final
 
 
@@ -76,13 +79,10 @@ def load_checkpoint(root: Path) -> Checkpoint | None:
     for folder in _newest_first(root):
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
-            whole = all(
-                hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest for name, digest in manifest["sha256"].items()
-            )
-            if whole:
-                facts = json.loads((folder / "facts.json").read_text())
-                return Checkpoint(manifest["step"], load_file(folder / "state.safetensors"), facts)
-        except (OSError, ValueError, KeyError):
+            files = {name: (folder / name).read_bytes() for name in ("state.safetensors", "facts.json")}
+            if {name: hashlib.sha256(content).hexdigest() for name, content in files.items()} == manifest["sha256"]:
+                return Checkpoint(manifest["step"], load(files["state.safetensors"]), json.loads(files["facts.json"]))
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             continue
     return None
 
@@ -98,7 +98,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     with open(folder / ".lock", "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
             raise RunError(f"{folder} is in use by {holder}; wait for it, or choose another folder with --run") from error
@@ -111,7 +111,15 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def _newest_first(root: Path) -> list[Path]:
-    return sorted(root.glob("step-*"), reverse=True)
+    return sorted(root.glob("step-*"), key=lambda folder: (len(folder.name), folder.name), reverse=True)
+
+
+def _drop(folder: Path) -> None:
+    """Remove a checkpoint: first its name, so that no half of it is ever taken for one."""
+    doomed = folder.with_name(f".del-{folder.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _write(path: Path, content: bytes) -> None:

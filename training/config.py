@@ -1,14 +1,18 @@
-"""The options of the training scripts: each field is a flag, its sentence the flag's help. No torch here: `--help` is instant."""
+"""The options of the training scripts: each field is a flag, its sentence the flag's help.
+
+Nothing here imports torch: `--help` is instant.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from genlab.config import DDPMConfig, VAEConfig
+from genlab.config import MAX_SIZE, DDPMConfig, VAEConfig
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Training:
     run: Path | None = None
     """Run folder for checkpoints, log, pictures and the finished model; runs/KIND-DATASET where none is given."""
     resume: bool = False
-    """Go on from the newest checkpoint of the run folder."""
+    """Go on from the newest checkpoint of the run folder, with the options that the run was started with."""
     seed: int = 0
     """Fixes the weights at the start, the order of the pictures and all noise."""
     steps: int = 10_000
@@ -47,6 +51,8 @@ class Training:
     """Decay of the moving average of the weights, which is the model that is shown and pushed."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the network; auto takes bf16 where the hardware computes in it."""
+    store: Literal["fp16", "fp32"] = "fp16"
+    """How the finished model's weights are stored; fp16 halves the file. They are read as fp32 again."""
     log_every: int = 50
     """Steps between two lines of the log."""
     sample_every: int = 1000
@@ -64,27 +70,32 @@ class Training:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("size", 4, 256), ("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("batch_size", 1, 10**6), ("warmup", 0, 10**9),
+            ("size", 4, MAX_SIZE), ("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("batch_size", 1, 10**6), ("warmup", 0, 10**9),
             ("log_every", 1, 10**9), ("sample_every", 1, 10**9), ("save_every", 1, 10**9),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise ValueError(f"--{name.replace('_', '-')}: expected a whole number from {low} to {high}, got {value}")
+                raise ValueError(f"{flag(name)}: expected a whole number from {low} to {high}, got {value}")
         for name, lowest, highest in (
             ("lr", 1e-9, 1.0), ("decay", 0.0, 1.0), ("weight_decay", 0.0, 1.0), ("clip", 1e-9, 1e9), ("ema", 0.0, 0.99999),
         ):  # fmt: skip
             value = getattr(self, name)
             if not (math.isfinite(value) and lowest <= value <= highest):
-                raise ValueError(f"--{name.replace('_', '-')}: expected a number from {lowest:g} to {highest:g}, got {value}")
+                raise ValueError(f"{flag(name)}: expected a number from {lowest:g} to {highest:g}, got {value}")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"--channels: expected 1 or 3, got {self.channels}")
         if self.repo_id and not self.push:
             raise ValueError("--repo-id: expected --push with it")
 
     @property
+    def dataset_name(self) -> str:
+        """Short name of the data set: the folder's name, or the Hub id's second half."""
+        return Path(self.dataset).expanduser().resolve().name
+
+    @property
     def run_folder(self) -> Path:
         """Where this run lives."""
-        return self.run or Path("runs") / f"{self.kind}-{Path(self.dataset).name}"
+        return self.run or Path("runs") / f"{self.kind}-{self.dataset_name}"
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of step 0…steps−1: a linear rise, a plateau, a linear fall to zero."""
@@ -93,9 +104,35 @@ class Training:
         return self.lr * rise * (min(1.0, (self.steps - step) / falling) if falling else 1.0)
 
     def fixed(self) -> dict[str, Any]:
-        """The options that a resumed run must share with the run that it goes on from."""
+        """The options that a resumed run shares with the run that it goes on from; `steps` is one, since `lr` falls by it."""
         free = {"data_dir", "run", "resume", "log_every", "sample_every", "save_every", "push", "repo_id", "private"}
-        return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in free}, default=str))
+        return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in free}))
+
+    def published(self) -> dict[str, Any]:
+        """`fixed` as it is shown to others: of a data set in a folder of this machine, the folder's name alone."""
+        local = Path(self.dataset).expanduser()
+        is_local = local.is_dir() or local.is_absolute() or self.dataset.startswith(".")
+        return self.fixed() | ({"dataset": self.dataset_name} if is_local else {})
+
+    def command(self) -> str:
+        """The command that trains this model: the published options that are not at their defaults."""
+        default = leaves(type(self)().fixed())
+        changed = {k: v for k, v in leaves(self.published()).items() if v != default[k]}
+        words = [[flag(k), *map(str, v if isinstance(v, list) else [v])] for k, v in changed.items()]
+        return shlex.join(["python", f"training/train_{self.kind}.py", *(word for group in words for word in group)])
+
+
+def leaves(options: dict[str, Any]) -> dict[str, Any]:
+    """Nested options by their own names, which are the flags' names and unique."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        flat |= leaves(value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def flag(name: str) -> str:
+    """The flag of an option."""
+    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """The training loop that both models share: a generator that yields a `Record` after each step of the optimiser.
 
-Everything random in a step (noise, times, dropout, hidden labels) is drawn from a generator seeded by (seed, step, process), and the
-order of the pictures by (seed, epoch). A resumed run is therefore bit for bit the run that was never interrupted, with no generator
-state to save.
+Everything random in a step (noise, times, dropout, hidden labels) is drawn from a generator seeded by (seed, step, process),
+and the order of the pictures by (seed, epoch). A resumed run is therefore bit for bit the run that was never interrupted, with
+no generator state to save.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -19,15 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from genlab.config import DataSpec
 from genlab.data import Dataset, to_model
 from training.checkpoint import Checkpoint, RunError, load_checkpoint, save_checkpoint
-from training.config import Training
+from training.config import Training, flag, leaves
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor | None], dict[str, Tensor]]
-"""(the network as it is called, pictures (B C H W) in [−1, 1], labels (B)) → named per-picture losses (B); "loss" is minimised."""
+"""(network as it is called, pictures (B C H W) in [−1, 1], labels (B)) → named losses (B), of which "loss" is minimised."""
 
 
 class DivergedError(RuntimeError):
@@ -40,10 +43,11 @@ class Record:
 
     Attributes:
         step: steps done.
-        losses: means over the batch, by name.
+        losses: means over the pictures since the last record that was due, by name.
         lr: learning rate of the step.
         gradient_norm: before clipping.
-        images_per_second: over the steps since the last record that was logged.
+        images_per_second: of the steps since the last record that was due, measuring and saving not counted.
+        due: whether the record belongs in the log.
     """
 
     step: int
@@ -51,19 +55,24 @@ class Record:
     lr: float
     gradient_norm: float
     images_per_second: float
+    due: bool
 
 
 class Stop:
-    """Turns SIGINT and SIGTERM into a flag that the loop looks at between steps; a second signal ends the process at once."""
+    """Turns SIGINT and SIGTERM into a note that the loop reads after each step; one more signal ends the process at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._before = {number: signal.signal(number, self._set) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._since = 0.0
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def _set(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        for each in self._before:
-            signal.signal(each, signal.SIG_DFL)
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        # Ctrl-C under a launcher comes twice at once, from the terminal and from the launcher: the echo is not a second wish.
+        if self.signal is None:
+            self.signal, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since > 1:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def restore(self) -> None:
         for number, handler in self._before.items():
@@ -73,34 +82,48 @@ class Stop:
 class Trainer:
     """Model, moving average, optimiser and data of one run.
 
+    Attributes:
+        step: steps done.
+        seconds: time spent in them, over all sessions of the run.
+        stopped: the signal that all processes agreed to stop at, or None.
+
     Raises:
         RunError: `resume` with no complete checkpoint, or with other options than the run had.
     """
 
-    def __init__(self, config: Training, build: Callable[[Dataset], nn.Module], loss: LossFunction, data: Dataset) -> None:
+    def __init__(
+        self,
+        config: Training,
+        build: Callable[[DataSpec], nn.Module],
+        loss: LossFunction,
+        data: Dataset,
+        accelerator: Accelerator,
+    ) -> None:
         self.config = config
         self.data = data
-        self.accelerator = Accelerator(mixed_precision=choose_precision(config.precision), cpu=not torch.cuda.is_available())
-        self.device = self.accelerator.device
-        if config.batch_size % self.accelerator.num_processes:
+        self.accelerator = accelerator
+        self.device = accelerator.device
+        if config.batch_size % accelerator.num_processes:
             raise ValueError(
-                f"--batch-size: expected a multiple of the {self.accelerator.num_processes} processes, got {config.batch_size}"
+                f"--batch-size: expected a multiple of the {accelerator.num_processes} processes, got {config.batch_size}"
             )
         torch.manual_seed(config.seed)
-        self.model = build(data).to(self.device, memory_format=torch.channels_last)
+        self.model = build(data.spec).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.model, multi_avg_fn=_average(config.ema), use_buffers=True)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
         self.step = 0
         self.seconds = 0.0
+        self.stopped: int | None = None
+        self._loss = loss
+        self._saved = 0
+        self._sums: dict[str, float] = {}
+        self._counted = 0
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
         if config.resume:
             self._resume()
-        self.network, self.optimiser = self.accelerator.prepare(self.model, self.optimiser)
-        self._loss = loss
-        self._pixels = data.images.to(self.device)
-        self._labels = None if data.labels is None else data.labels.to(self.device)
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+        self.network, self.optimiser = accelerator.prepare(self.model, self.optimiser)
 
     @property
     def shown(self) -> nn.Module:
@@ -110,26 +133,33 @@ class Trainer:
     def run(self, stop: Stop) -> Iterator[Record]:
         """Train until `config.steps` or a signal, yielding after each step; checkpoints are written on the way and at the end.
 
+        A checkpoint is written after the record of its step was dealt with, so that a log never lacks a line before it.
+
         Raises:
-            DivergedError: a loss or gradient that is not finite; the optimiser has not taken it.
+            DivergedError: a loss, gradient or weight that is not finite; it has not been saved.
+            RunError: a checkpoint could not be written.
         """
         config = self.config
-        since, images = time.monotonic(), 0
-        rate = 0.0
-        while self.step < config.steps and stop.signal is None:
+        steps, seconds = 0, 0.0
+        while self.step < config.steps and self.stopped is None:
             started = time.monotonic()
-            losses, norm, lr = self._advance()
-            self.seconds += time.monotonic() - started
-            images += config.batch_size
-            if self.step % config.log_every == 0 or not rate:
-                rate = images / (time.monotonic() - since)
-                since, images = time.monotonic(), 0
-            if self.step % config.save_every == 0 and self.step < config.steps:
+            losses, norm, lr = self._advance(stop)
+            spent = time.monotonic() - started
+            self.seconds += spent
+            steps, seconds = steps + 1, seconds + spent
+            self._counted += 1
+            self._sums = {name: self._sums.get(name, 0.0) + value for name, value in losses.items()}
+            due = self.step % config.log_every == 0 or self.step == config.steps
+            means = {name: value / self._counted for name, value in self._sums.items()}
+            yield Record(self.step, means, lr, norm, steps * config.batch_size / seconds, due)
+            if due:
+                steps, seconds = 0, 0.0
+                self._sums, self._counted = {}, 0
+            if self.step % config.save_every == 0:
                 self.save()
-            yield Record(self.step, losses, lr, norm, rate)
         self.save()
 
-    def _advance(self) -> tuple[dict[str, float], float, float]:
+    def _advance(self, stop: Stop) -> tuple[dict[str, float], float, float]:
         config = self.config
         pixels, labels = self._batch()
         torch.manual_seed(_derive(config.seed, self.step, self.accelerator.process_index))
@@ -141,87 +171,147 @@ class Trainer:
             losses = self._loss(self.network, to_model(pixels), labels)
         self.accelerator.backward(losses["loss"].mean())
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip)
-        values = torch.stack([*(v.detach().mean() for v in losses.values()), torch.as_tensor(norm, device=self.device)])
-        values = self.accelerator.reduce(values.float(), "mean").tolist()
-        if not np.isfinite(values).all():
+        here = [*(v.detach().mean() for v in losses.values()), torch.as_tensor(norm), torch.tensor(stop.signal or 0)]
+        everywhere = self.accelerator.gather(torch.stack([v.float().to(self.device) for v in here])[None])
+        *values, norm = everywhere[:, :-1].mean(dim=0).tolist()
+        means = dict(zip(losses, values, strict=True))
+        if not np.isfinite([*values, norm]).all():
             raise DivergedError(
-                f"step {self.step + 1}: the loss or its gradient is not finite ({dict(zip([*losses, 'gradient'], values, strict=True))}). "
-                f"Nothing of it was saved; go on from the last checkpoint with --resume and a smaller --lr than {config.lr:g}"
+                f"step {self.step + 1}: the loss or its gradient is not finite ({means | {'gradient': norm}}). "
+                f"Nothing of it was saved; go on from the last checkpoint with --resume, or start anew with a lower --lr"
             )
+        self.stopped = int(everywhere[:, -1].max()) or None
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.average.update_parameters(self.model)
         self.step += 1
-        return dict(zip(losses, values[:-1], strict=True)), values[-1], lr
+        return means, norm, lr
 
     def _batch(self) -> tuple[Tensor, Tensor | None]:
         """This process's share of the next batch: the pictures in an endless sequence of shuffled epochs."""
         share = self.config.batch_size // self.accelerator.num_processes
-        first = self.step * self.config.batch_size + self.accelerator.process_index * share
+        position = self.step * self.config.batch_size + self.accelerator.process_index * share
+        end = position + share
         chosen = []
-        for position in range(first, first + share):
+        while position < end:
             epoch, place = divmod(position, len(self.data))
             if epoch != self._epoch:
                 self._epoch = epoch
                 self._order = torch.randperm(
                     len(self.data), generator=torch.Generator().manual_seed(_derive(self.config.seed, epoch, 2**31))
                 )
-            chosen.append(self._order[place])
-        index = torch.stack(chosen).to(self.device)
-        return self._pixels[index], None if self._labels is None else self._labels[index]
+            chosen.append(self._order[place : place + end - position])
+            position += len(chosen[-1])
+        index = torch.cat(chosen)
+        labels = self.data.labels
+        return self.data.images[index].to(self.device), None if labels is None else labels[index].to(self.device)
 
     def save(self) -> None:
-        """Write a checkpoint; the first process does, the others wait."""
+        """Write a checkpoint, unless this step has one; the first process does, the others wait.
+
+        Raises:
+            DivergedError: a weight is not finite.
+            RunError: the checkpoint could not be written.
+        """
+        if self.step == self._saved:
+            return
+        problem: Exception | None = None
         if self.accelerator.is_main_process:
-            tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-            tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-            for index, state in self.optimiser.state_dict()["state"].items():
-                tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
-            facts = {
-                "options": self.config.fixed(),
-                "data_sha256": self.data.sha256,
-                "processes": self.accelerator.num_processes,
-                "seconds": self.seconds,
-            }
-            save_checkpoint(self.config.run_folder / "checkpoints", Checkpoint(self.step, tensors, facts))
-        self.accelerator.wait_for_everyone()
+            try:
+                self._write()
+            except (DivergedError, RunError) as error:
+                problem = error
+        if anywhere(self.accelerator, problem is not None):
+            raise problem or RunError("the first process could not write the checkpoint")
+        self._saved = self.step
+
+    def _write(self) -> None:
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
+        broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        if broken:
+            raise DivergedError(
+                f"step {self.step}: {len(broken)} weights are not finite, {broken[0]} for one. They were not saved; "
+                f"go on from the last checkpoint with --resume, or start anew with a lower --lr"
+            )
+        facts = {
+            "options": self.config.fixed(),
+            "data_sha256": self.data.sha256,
+            "processes": self.accelerator.num_processes,
+            "seconds": self.seconds,
+            "since_log": {"steps": self._counted, "sums": self._sums},
+        }
+        save_checkpoint(self.config.run_folder / "checkpoints", Checkpoint(self.step, tensors, facts))
 
     def _resume(self) -> None:
         root = self.config.run_folder / "checkpoints"
         found = load_checkpoint(root)
         if found is None:
             raise RunError(f"--resume: no complete checkpoint in {root}; start without --resume")
-        before, now = found.facts["options"], self.config.fixed()
-        changed = [f"{k}: {before.get(k)} → {now.get(k)}" for k in sorted(before | now) if before.get(k) != now.get(k)]
+        before, now = leaves(found.facts["options"]), leaves(self.config.fixed())
+        changed = [f"{flag(k)} {before.get(k)} → {now.get(k)}" for k in sorted(before | now) if before.get(k) != now.get(k)]
         if found.facts["data_sha256"] != self.data.sha256:
             changed.append("the pictures of the data set")
         if found.facts["processes"] != self.accelerator.num_processes:
-            changed.append(f"processes: {found.facts['processes']} → {self.accelerator.num_processes}")
+            changed.append(f"processes {found.facts['processes']} → {self.accelerator.num_processes}")
         if changed:
-            raise RunError("--resume: the run was started with other options: " + "; ".join(changed))
+            raise RunError(
+                f"--resume: the run in {self.config.run_folder} was started with other options: {'; '.join(changed)}. "
+                "Give the same again, or start another run with --run"
+            )
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
         for name, tensor in found.tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         self.model.load_state_dict(parts["model"])
         self.average.load_state_dict(parts["average"])
+        weights = [*self.model.parameters()]
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in parts["optimiser"].items():
             index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = tensor
+            weight = weights[int(index)]
+            # The fused optimiser walks memory: its state must be laid out like the weight (channels_last), not as it was saved.
+            aligned = torch.empty_like(weight).copy_(tensor) if tensor.shape == weight.shape and tensor.ndim else tensor
+            state.setdefault(int(index), {})[key] = aligned
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
-        self.step = found.step
+        self.step = self._saved = found.step
         self.seconds = found.facts["seconds"]
+        since_log = found.facts.get("since_log", {"steps": 0, "sums": {}})
+        self._counted, self._sums = since_log["steps"], since_log["sums"]
 
 
-def choose_precision(wanted: str) -> str:
+def make_accelerator(precision: str) -> Accelerator:
+    """What drives the loop: a CUDA device where there is one and `accelerate launch` was not told --cpu, else the CPU.
+
+    Apple's MPS is passed over: the schedule's tables are float64, which it lacks.
+    """
+    cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+    return Accelerator(mixed_precision=choose_precision(precision, cpu), cpu=cpu)
+
+
+def choose_precision(wanted: str, cpu: bool) -> str:
     """accelerate's name of the arithmetic: bf16 only where the hardware computes in it, unless it is asked for by name."""
     if wanted == "auto":
-        if torch.cuda.is_available():
-            wanted = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-        else:
-            wanted = "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+        wanted = (
+            "bf16" if (_cpu_computes_bf16() if cpu else torch.cuda.is_bf16_supported(including_emulation=False)) else "fp32"
+        )
     return "no" if wanted == "fp32" else wanted
+
+
+def _cpu_computes_bf16() -> bool:
+    """By Linux's list of instructions; torch has no public way to ask in all the versions that are supported here."""
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def anywhere(accelerator: Accelerator, condition: bool) -> bool:
+    """Whether the condition holds in any process; all must ask, and wait for each other here."""
+    flags = accelerator.gather(torch.tensor([float(condition)], device=accelerator.device))
+    return bool(flags.any())
 
 
 def _average(decay: float) -> Callable[[Any, Any, Any], None]:
@@ -241,13 +331,18 @@ def _derive(*numbers: int) -> int:
 
 
 class Log:
-    """`log.jsonl` of a run folder: one line of JSON for every `log_every` steps, and the curve drawn from it."""
+    """`log.jsonl` of a run folder: one line of JSON for every record that is due, and the curve drawn from it.
+
+    What a resumed run will write again is dropped from it, and so is a line that a kill cut short.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / "log.jsonl"
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        self.rows = [row for row in map(json.loads, lines) if row["step"] <= step]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        self.rows = [row for row in map(_row, lines) if row is not None and row["step"] <= step]
+        temporary = self.path.with_name(".log.jsonl")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        temporary.replace(self.path)
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one line."""
@@ -255,9 +350,9 @@ class Log:
         with open(self.path, "a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def add_record(self, record: Record, mean_losses: dict[str, float]) -> None:
-        """Append a record with the mean losses since the last one."""
-        self.add({**asdict(record), "losses": mean_losses})
+    def add_record(self, record: Record) -> None:
+        """Append a record."""
+        self.add({k: v for k, v in asdict(record).items() if k != "due"})
 
     def plot(self, path: Path) -> None:
         """Draw the loss against the steps, training and held-out."""
@@ -269,12 +364,24 @@ class Log:
         training = [(r["step"], r["losses"]["loss"]) for r in self.rows if "losses" in r]
         held_out = [(r["step"], r["held_out"]["loss"]) for r in self.rows if "held_out" in r]
         figure, axes = plt.subplots(figsize=(6, 3.5), dpi=120, layout="constrained")
-        axes.plot(*zip(*training, strict=True), color="#56B4E9", linewidth=1, label="training") if training else None
-        axes.plot(*zip(*held_out, strict=True), color="#D55E00", marker="o", markersize=3, label="held out, averaged weights") if held_out else None
-        if training and min(value for _, value in training) > 0:
+        if training:
+            axes.plot(*zip(*training, strict=True), color="#56B4E9", linewidth=1, label="training")
+        if held_out:
+            axes.plot(
+                *zip(*held_out, strict=True), color="#D55E00", marker="o", markersize=3, label="held out, averaged weights"
+            )
+        if training and min(value for _, value in training + held_out) > 0:
             axes.set_yscale("log")
         axes.set(xlabel="step", ylabel="loss")
         axes.grid(alpha=0.3)
         axes.legend()
         figure.savefig(path)
         plt.close(figure)
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None

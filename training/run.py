@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from genlab import data as pictures
 from genlab import hub
+from genlab.config import MAX_SIZE, DataSpec
 from genlab.data import Dataset
+from genlab.ddpm import DDPM
+from genlab.vae import VAE
 from training.checkpoint import RunError, run_lock
 from training.config import Training
-from training.loop import DivergedError, Log, LossFunction, Stop, Trainer
+from training.loop import DivergedError, Log, LossFunction, Record, Stop, Trainer, anywhere, make_accelerator
 
 HELD_OUT = 512
 """Test pictures on which the loss is measured during training."""
+AT_ONCE = 2**20
+"""Most values of held-out pictures that go through the network together."""
+
+Problem = (ValueError, OSError, RunError, DivergedError, hub.HubError)
+"""What is told to people in a sentence; anything else is a mistake in the program, and shows where it is."""
 
 
 @dataclass(frozen=True)
 class Task:
     """What a script brings: how to build its model, its loss, and 64 samples (64 C H W) in [−1, 1] of a model."""
 
-    build: Callable[[Dataset], nn.Module]
+    build: Callable[[DataSpec], nn.Module]
     loss: LossFunction
     sample: Callable[[nn.Module], Tensor]
 
@@ -38,72 +47,142 @@ class Task:
 def main(config: Training, task: Task) -> int:
     """Train, report, write `RUN/model`, push where asked; returns the exit status.
 
-    0: done. 1: an error that the message explains. 3: trained, but the push failed. 130, 143: stopped by a signal, checkpoint saved.
+    0: done. 1: an error that the message explains. 3: trained, but the push failed. 130, 143: stopped by SIGINT or SIGTERM, a
+    checkpoint saved if there was anything to save.
     """
+    first = True
     try:
-        repo_id = hub.authorise(config.kind, Path(config.dataset).name, config.repo_id) if config.push else None
-        with run_lock(config.run_folder):
-            return _train(config, task, repo_id)
-    except (pictures.DataError, RunError, DivergedError, hub.HubError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        accelerator = make_accelerator(config.precision)
+        first = accelerator.is_main_process
+        try:
+            with ExitStack() as held:
+                repo_id = _prepare(config, accelerator, held)
+                return _train(config, task, accelerator, repo_id)
+        finally:
+            accelerator.end_training()
+    except Problem as error:
+        if first:
+            where = f" (run folder {config.run_folder})" if isinstance(error, OSError) else ""
+            print(f"error: {error}{where}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        if first:
+            print("interrupted; what was saved before is whole", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
-def _train(config: Training, task: Task, repo_id: str | None) -> int:
+def _prepare(config: Training, accelerator: Accelerator, held: ExitStack) -> str | None:
+    """The first process checks the right to push and takes the run folder for all; returns the repository to push to."""
+    repo_id, problem = None, None
+    if accelerator.is_main_process:
+        try:
+            if config.push:
+                repo_id = hub.authorise(config.kind, config.dataset_name, config.repo_id)
+            folder = config.run_folder
+            held.enter_context(run_lock(folder))
+            if not config.resume and (any(folder.glob("checkpoints/step-*")) or (folder / "model").exists()):
+                raise RunError(
+                    f"{folder} holds an earlier run: go on with --resume, choose another folder with --run, or remove it"
+                )
+        except Problem as error:
+            problem = error
+    if anywhere(accelerator, problem is not None):
+        raise problem or RunError("the first process could not start")
+    return repo_id
+
+
+def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str | None) -> int:
     folder = config.run_folder
-    if not config.resume and any(folder.glob("checkpoints/step-*")):
-        raise RunError(f"{folder} holds an earlier run: go on with --resume, choose another folder with --run, or remove it")
-    train_set = pictures.load(config.dataset, "train", config.data_dir, config.size, config.channels)
-    test_set = pictures.load(config.dataset, "test", config.data_dir, config.size, config.channels)
-    trainer = Trainer(config, task.build, task.loss, train_set)
-    main_process = trainer.accelerator.is_main_process
-    log = Log(folder, trainer.step) if main_process else None
-    if main_process:
+    train_set = pictures.load(
+        config.dataset, "train", config.data_dir, config.size, config.channels, lambda spec: check_size(task.build, spec)
+    )
+    spec = train_set.spec
+    test_set = pictures.load(config.dataset, "test", config.data_dir, spec.size, spec.channels)
+    trainer = Trainer(config, task.build, task.loss, train_set, accelerator)
+    stop = Stop()
+    try:
+        if not accelerator.is_main_process:
+            for _ in trainer.run(stop):
+                pass
+            return 128 + trainer.stopped if trainer.stopped else 0
+        log = Log(folder, trainer.step)
         parameters = sum(p.numel() for p in trainer.model.parameters())
         print(
-            f"{config.kind} of {parameters:,} parameters on {train_set.spec.name} ({len(train_set):,} pictures from {train_set.source}), "
-            f"{trainer.device}, {trainer.accelerator.mixed_precision.replace('no', 'fp32')}; run folder {folder}",
+            f"{config.kind} of {parameters:,} parameters on {spec.name} ({len(train_set):,} pictures from {train_set.source}), "
+            f"{trainer.device.type}, {arithmetic(trainer)}; run folder {folder}",
             flush=True,
         )
-    stop = Stop()
-    bar = tqdm(
-        total=config.steps, initial=trainer.step, disable=not main_process, unit="step", mininterval=1.0, dynamic_ncols=True
-    )
-    sums: dict[str, float] = {}
-    count = 0
+        if trainer.step:
+            print(f"going on from step {trainer.step} of {config.steps}", flush=True)
+        _run(config, task, trainer, stop, log, test_set)
+    finally:
+        stop.restore()
+    number = trainer.stopped or stop.signal
+    if number is not None:
+        print(f"stopped at step {trainer.step} of {config.steps}; checkpoint saved, go on with --resume", flush=True)
+        return 128 + number
+    finish(config, trainer, task, log, train_set, test_set)
+    print(f"model written to {folder / 'model'}", flush=True)
+    if repo_id is not None:
+        try:
+            print(f"pushed: {hub.push(folder / 'model', repo_id, private=config.private)}", flush=True)
+        except hub.HubError as error:
+            again = f"python training/publish.py {folder}"
+            print(f"error: trained, but not pushed: {error}\nPush it again with: {again}", file=sys.stderr)
+            return 3
+    return 0
+
+
+def _run(config: Training, task: Task, trainer: Trainer, stop: Stop, log: Log, test_set: Dataset) -> None:
+    """Train, with a progress bar in a terminal and a line for every entry of the log elsewhere."""
+    bar = tqdm(total=config.steps, initial=trainer.step, unit="step", mininterval=1.0, dynamic_ncols=True, disable=None)
     try:
         for record in trainer.run(stop):
             bar.update(record.step - bar.n)
-            count += 1
-            sums = {name: sums.get(name, 0.0) + value for name, value in record.losses.items()}
-            if log is None:
-                continue
-            if record.step % config.log_every == 0 or record.step == config.steps:
-                means = {name: value / count for name, value in sums.items()}
-                log.add_record(record, means)
-                bar.set_postfix_str(f"loss {means['loss']:.4g}, {record.images_per_second:.0f} images/s")
-                sums, count = {}, 0
+            if record.due:
+                log.add_record(record)
+                bar.set_postfix_str(f"loss {record.losses['loss']:.4g}, {record.images_per_second:.0f} images/s")
+                if bar.disable:
+                    print(progress(config, record), flush=True)
             if record.step % config.sample_every == 0 or record.step == config.steps:
                 log.add({"step": record.step, "held_out": held_out_loss(trainer, task, test_set)})
-                save_samples(trainer, task, folder / "samples" / f"step-{record.step:08d}.png")
-                log.plot(folder / "loss.png")
+                save_samples(trainer, task, log.path.parent / "samples" / f"step-{record.step:08d}.png")
+                log.plot(log.path.parent / "loss.png")
     finally:
         bar.close()
-        stop.restore()
-    if stop.signal is not None:
-        if main_process:
-            print(f"stopped at step {trainer.step} of {config.steps}; checkpoint saved, go on with --resume", flush=True)
-        return 128 + signal.Signals(stop.signal)
-    if log is not None:
-        finish(config, trainer, task, log, train_set, test_set)
-        print(f"model written to {folder / 'model'}", flush=True)
-        if repo_id is not None:
-            try:
-                print(f"pushed: {hub.push(folder / 'model', repo_id, private=config.private)}", flush=True)
-            except hub.HubError as error:
-                print(f"error: trained, but not pushed: {error}\nPush it again with: python training/publish.py {folder}", file=sys.stderr)
-                return 3
-    return 0
+
+
+def progress(config: Training, record: Record) -> str:
+    """One line on how far the training is."""
+    left = round((config.steps - record.step) * config.batch_size / record.images_per_second)
+    clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+    rate = f"{record.images_per_second:.0f} images/s"
+    return f"step {record.step} of {config.steps}, loss {record.losses['loss']:.4g}, {rate}, {clock} left"
+
+
+def check_size(build: Callable[[DataSpec], nn.Module], spec: DataSpec) -> None:
+    """Raise ValueError, with the nearest sizes that work, where the network cannot take pictures of that size."""
+
+    def problem(size: int) -> ValueError | None:
+        try:
+            build(replace(spec, size=size))
+        except ValueError as error:
+            return error
+        return None
+
+    refused = problem(spec.size)
+    if refused is None:
+        return
+    below = next((size for size in range(spec.size - 1, 3, -1) if problem(size) is None), None)
+    above = next((size for size in range(spec.size + 1, MAX_SIZE + 1) if problem(size) is None), None)
+    nearest = " or ".join(str(size) for size in (below, above) if size)
+    raise ValueError(f"--size: {refused}" + (f"; give --size {nearest}" if nearest else "")) from refused
+
+
+def arithmetic(trainer: Trainer) -> str:
+    """fp32 or bf16."""
+    precision = trainer.accelerator.mixed_precision
+    return "fp32" if precision == "no" else precision
 
 
 @torch.inference_mode()
@@ -111,10 +190,16 @@ def held_out_loss(trainer: Trainer, task: Task, test_set: Dataset) -> dict[str, 
     """Mean losses of the averaged weights on the first test pictures, with the same noise every time."""
     model = trainer.shown.eval()
     torch.manual_seed(trainer.config.seed)
-    x = pictures.to_model(test_set.images[:HELD_OUT]).to(trainer.device)
-    labels = None if test_set.labels is None else test_set.labels[:HELD_OUT].to(trainer.device)
-    losses = task.loss(model, x, labels)
-    return {name: float(value.mean()) for name, value in losses.items()}
+    count = min(HELD_OUT, len(test_set))
+    chunk = max(1, AT_ONCE // test_set.spec.dims)
+    sums: dict[str, float] = {}
+    for first in range(0, count, chunk):
+        rows = slice(first, min(first + chunk, count))
+        x = pictures.to_model(test_set.images[rows]).to(trainer.device)
+        labels = None if test_set.labels is None else test_set.labels[rows].to(trainer.device)
+        for name, value in task.loss(model, x, labels).items():
+            sums[name] = sums.get(name, 0.0) + float(value.sum())
+    return {name: value / count for name, value in sums.items()}
 
 
 @torch.inference_mode()
@@ -128,15 +213,15 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, train_set: 
     """Write the finished model and all that travels with it to `RUN/model`."""
     folder = config.run_folder / "model"
     metrics: dict[str, Any] = {
-        "command": "python " + shlex.join([f"training/train_{config.kind}.py", *sys.argv[1:]]),
+        "command": config.command(),
         "seed": config.seed,
         "training": {
-            "options": config.fixed(),
+            "options": config.published(),
             "steps": trainer.step,
             "images_seen": trainer.step * config.batch_size,
             "seconds": round(trainer.seconds),
-            "device": str(trainer.device),
-            "precision": trainer.accelerator.mixed_precision.replace("no", "fp32"),
+            "device": trainer.device.type,
+            "precision": arithmetic(trainer),
             "processes": trainer.accelerator.num_processes,
             "data_sha256": train_set.sha256,
         },
@@ -146,7 +231,9 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, train_set: 
             "held_out_images": min(HELD_OUT, len(test_set)),
         },
     }
-    hub.save(folder, trainer.shown, metrics, examples=test_set)
+    model = trainer.shown
+    assert isinstance(model, (DDPM, VAE))
     save_samples(trainer, task, folder / "samples.png")
     log.plot(folder / "loss.png")
+    hub.save(folder, model, metrics, examples=test_set, half=config.store == "fp16")
     (config.run_folder / "training.json").write_text(json.dumps(metrics, indent=2) + "\n")

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+if not __package__:  # run as a script: look for modules beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
 
@@ -15,7 +16,7 @@ from training.config import DDPMTraining
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from genlab.data import Dataset
+    from genlab.config import DataSpec
     from training.run import Task
 
 
@@ -27,8 +28,8 @@ def task(config: DDPMTraining) -> Task:
     from genlab.sampler import Noise, ddim, timesteps, walk
     from training.run import Task
 
-    def build(data: Dataset) -> DDPM:
-        return DDPM(config.model, data.spec)
+    def build(data: DataSpec) -> DDPM:
+        return DDPM(config.model, data)
 
     def loss(network: nn.Module, x0: Tensor, label: Tensor | None) -> dict[str, Tensor]:
         # One t in each of B equal strata: every batch sees the whole chain (Kingma et al. 2021, appendix I).
@@ -45,9 +46,8 @@ def task(config: DDPMTraining) -> Task:
         noise = Noise.from_seeds(list(range(64)), model.data.shape)
         classes = len(model.data.classes)
         label = torch.arange(64, device=device) % classes if classes else None
-        frames = walk(
-            lambda x_t, t: model.predict(x_t, t, label), ddim(model.schedule), noise.draw().to(device), timesteps(model.schedule.T, 50)
-        )
+        times = timesteps(model.schedule.T, min(50, model.schedule.T))
+        frames = walk(lambda x_t, t: model.predict(x_t, t, label), ddim(model.schedule), noise.draw().to(device), times)
         *_, last = frames
         return last.x_s
 
@@ -55,7 +55,8 @@ def task(config: DDPMTraining) -> Task:
 
 
 def main() -> int:
-    config = tyro.cli(DDPMTraining, config=(tyro.conf.OmitArgPrefixes,))
+    """The command line."""
+    config = tyro.cli(DDPMTraining, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
     from training.run import main as run
 
     return run(config, task(config))

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+if not __package__:  # run as a script: look for modules beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
 
@@ -15,7 +16,7 @@ from training.config import VAETraining
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from genlab.data import Dataset
+    from genlab.config import DataSpec
     from training.run import Task
 
 
@@ -27,8 +28,8 @@ def task(config: VAETraining) -> Task:
     from genlab.vae import VAE
     from training.run import Task
 
-    def build(data: Dataset) -> VAE:
-        return VAE(config.model, data.spec)
+    def build(data: DataSpec) -> VAE:
+        return VAE(config.model, data)
 
     def loss(network: nn.Module, x: Tensor, label: Tensor | None) -> dict[str, Tensor]:
         if config.model.likelihood == "bernoulli":
@@ -45,7 +46,8 @@ def task(config: VAETraining) -> Task:
 
 
 def main() -> int:
-    config = tyro.cli(VAETraining, config=(tyro.conf.OmitArgPrefixes,))
+    """The command line."""
+    config = tyro.cli(VAETraining, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
     from training.run import main as run
 
     return run(config, task(config))

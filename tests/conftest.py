@@ -1,0 +1,45 @@
+"""Small data that several test files share."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    """An IDX file of unsigned bytes (LeCun's format): two zeros, type 8, rank, big-endian sizes, the bytes."""
+    header = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    content = header + values.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A --data-dir with `mnist` and `fashion-mnist` in the original format: 40 + 20 pictures of 8×8, ten classes."""
+    root = tmp_path_factory.mktemp("data")
+    for number, name in enumerate(("mnist", "fashion-mnist")):
+        random = np.random.default_rng(number)
+        (root / name).mkdir()
+        for stem, count in (("train", 40), ("t10k", 20)):
+            labels = np.arange(count) % 10
+            images = np.clip(25 * labels[:, None, None] + random.integers(0, 30, (count, 8, 8)), 0, 255)
+            write_idx(root / name / f"{stem}-images-idx3-ubyte.gz", images)
+            write_idx(root / name / f"{stem}-labels-idx1-ubyte.gz", labels)
+    return root
+
+
+@pytest.fixture
+def picture_folder(tmp_path: Path) -> Path:
+    """A folder of 24 RGB pictures of several sizes, twelve in each of two classes."""
+    random = np.random.default_rng(0)
+    for name, colour in (("blue", (30, 60, 200)), ("red", (200, 40, 30))):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(12):
+            noise = random.integers(0, 30, (9 + i, 20 - i, 3))
+            Image.fromarray((np.array(colour) + noise).astype(np.uint8)).save(tmp_path / "pictures" / name / f"{i:02}.png")
+    return tmp_path / "pictures"
