@@ -27,12 +27,10 @@ from genlab.demo.player import (
     PlayerData,
     Segment,
     frames_to_webp,
-    load_poster,
     new_run,
     pack_sheet,
     player_frame,
     player_sheet,
-    save_poster,
 )
 
 NAMES = ("x_t", "x̂_0", "ε̂")
@@ -126,7 +124,6 @@ def test_runs_have_different_names() -> None:
         (lambda: frames_to_webp(noise(2, 3, 4, 4), scale=0), "expected a scale of at least 1, got 0"),
         (lambda: Player(labels={"plai": "x"}, render=False), r"expected labels among .* got \['plai'\]"),
         (lambda: Player(value="<b>", render=False), "expected PlayerData or None, got str"),
-        (lambda: save_poster(PlayerData(), "x.json"), "expected player data with a sheet"),
     ],
 )
 def test_wrong_arguments_are_named(call: Any, message: str) -> None:
@@ -150,29 +147,13 @@ def test_the_download_is_an_animation_of_hard_pixels_without_loss(tmp_path: Path
         assert image.info["duration"] == (50 if i < 6 else 1500)
 
 
-def test_a_poster_comes_back_from_its_files(tmp_path: Path) -> None:
-    frames = noise(6, 3, 5, 4)
-    segments = [Segment(start=0, label="forward"), Segment(start=3, label="reverse")]
-    captions = [f"ᾱ = {i}" for i in range(6)]
-    data = player_sheet("r", frames, NAMES, captions, segments=segments, first=0, autoplay=True, loop=True, path=tmp_path / "s")
-    (tmp_path / "shipped").mkdir()
-    save_poster(data, tmp_path / "shipped" / "poster.json")
-    (tmp_path / "shipped").rename(tmp_path / "elsewhere")
-    back = load_poster(tmp_path / "elsewhere" / "poster.json")
-    assert back.sheet is not None
-    assert data.sheet is not None
-    assert Path(back.sheet.path).read_bytes() == Path(data.sheet.path).read_bytes()
-    assert back.run not in ("", "r")
-    same = {"run", "sheet"}
-    assert back.model_dump(exclude=same) == data.model_dump(exclude=same)
-
-
-def test_a_shipped_poster_is_copied_to_where_it_can_be_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_value_is_copied_to_where_it_can_be_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    save_poster(player_sheet("r", noise(6, 3, 5, 4), NAMES, path=tmp_path / "s"), tmp_path / "poster.json")
-    value = Player(value=load_poster(tmp_path / "poster.json"), render=False).value
+    data = player_sheet("r", noise(6, 3, 5, 4), NAMES, path=tmp_path / "s")
+    value = Player(value=data, render=False).value
+    assert data.sheet is not None
     assert Path(value["sheet"]["path"]).is_relative_to(tmp_path / "cache")
-    assert Path(value["sheet"]["path"]).read_bytes() == (tmp_path / "poster.png").read_bytes()
+    assert Path(value["sheet"]["path"]).read_bytes() == Path(data.sheet.path).read_bytes()
 
 
 # ---- what clients and other tabs see ----

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 import secrets
 from collections.abc import Mapping, Sequence
@@ -241,26 +240,6 @@ def frames_to_webp(
     return buffer.getvalue()
 
 
-def save_poster(data: PlayerData, path: str | Path) -> None:
-    """Writes a run that has a sheet as `path` (JSON) and, beside it, the sheet: frames that ship with the demo."""
-    if data.sheet is None:
-        raise ValueError("expected player data with a sheet, got a live frame")
-    path = Path(path)
-    sheet = path.with_suffix(Path(data.sheet.path).suffix)
-    if sheet.resolve() != Path(data.sheet.path).resolve():
-        sheet.write_bytes(Path(data.sheet.path).read_bytes())
-    fields = data.model_dump(exclude={"run", "live", "caption", "sheet"}) | {"sheet": sheet.name}
-    path.write_text(json.dumps(fields, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def load_poster(path: str | Path) -> PlayerData:
-    """What `save_poster` wrote, under a fresh run: `Player(value=load_poster(...))` moves on page load, with no model call."""
-    path = Path(path)
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    sheet = path.parent / Path(fields.pop("sheet")).name
-    return PlayerData(**fields, run=new_run(), sheet=FileData(path=str(sheet), orig_name=sheet.name))
-
-
 class Player(gr.HTML):
     """Shows `PlayerData`: an output component that plays, steps, scrubs and loops in the browser.
 
@@ -268,7 +247,7 @@ class Player(gr.HTML):
     page moves when the first frame arrives.
 
     Args:
-        value: what to show at first, `load_poster(...)` for instance.
+        value: what to show at first, a `player_sheet(...)` for instance.
         label: the component's name in the API; on the page the player is called by labels["player"].
         panes: names of the panes that are to come; pane_shape: (H, W) of each, in pixels.
         colours: as in `PlayerData`, of the empty panes.

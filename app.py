@@ -1,0 +1,52 @@
+"""Builds the page and serves it: `python app.py`. The heavy imports come after the command line has been read."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import sys
+
+
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line; GENLAB_MODELS stands in for --models."""
+    parser = argparse.ArgumentParser(description="Serve the genlab page and its API.")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="MODEL",
+        help="folders, or Hub ids user/repo or user/repo@revision, instead of the models that ship with genlab "
+        "(or GENLAB_MODELS, separated by commas or spaces)",
+    )
+    parser.add_argument(
+        "--host", help="address to listen on (or GRADIO_SERVER_NAME; default: this machine only, all on a Space)"
+    )
+    parser.add_argument("--port", type=int, help="port to listen on (or GRADIO_SERVER_PORT; default: 7860)")
+    chosen = parser.parse_args(arguments)
+    if chosen.port is not None and not 0 <= chosen.port <= 65535:
+        parser.error(f"--port: expected a number from 0 to 65535, got {chosen.port}")
+    if chosen.models is None:
+        chosen.models = [name for name in re.split(r"[,\s]+", os.environ.get("GENLAB_MODELS", "")) if name]
+    return chosen
+
+
+def main() -> None:
+    chosen = options()
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    from genlab.demo import server, theme
+    from genlab.demo.app import create_app
+    from genlab.demo.engine import Engine, EngineError
+
+    try:
+        engine = Engine.load(chosen.models)
+    except EngineError as error:
+        sys.exit(f"error: {error}")
+    for problem in engine.problems:
+        print(f"warning: {problem}", file=sys.stderr, flush=True)
+    page = create_app(engine)
+    server.serve(page, chosen.host, chosen.port, ready=lambda: True, theme=theme.theme(), css=theme.CSS)
+
+
+if __name__ == "__main__":
+    main()

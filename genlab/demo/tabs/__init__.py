@@ -1,0 +1,172 @@
+"""The tabs of the page, one file each, and the few things that they share.
+
+A tab's `build(engine, page)` is called inside its `gr.Tab`. Handlers take the raw values of their components
+(`preprocess=False`): the strict parsers of `limits` are the one gate, for the page and for the API alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from einops import rearrange
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
+from torch import Tensor
+
+from genlab.demo.engine import EngineError
+from genlab.demo.limits import ANY, LimitError
+from genlab.demo.player import PlayerData, Segment, frames_to_webp, new_run, player_frame, player_sheet
+
+MODEL_EVENT: dict[str, Any] = {
+    "concurrency_id": "model",
+    "concurrency_limit": 1,
+    "preprocess": False,
+    "show_progress": "hidden",
+}
+"""Options of every event that runs a model: they form one queue, and one runs at a time."""
+LIGHT_EVENT: dict[str, Any] = {
+    "concurrency_limit": None,
+    "preprocess": False,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
+"""Options of events that only change what the page shows."""
+LATEX: list[dict[str, str | bool]] = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "$", "right": "$", "display": False},
+]
+DICE = "() => Math.floor(Math.random() * 4294967296)"
+"""A fresh seed, drawn in the browser."""
+PACE = 0.04
+"""Least seconds between two live frames."""
+SHEET_PIXELS = 6_000_000
+"""Pixels that the sprite sheet of a run should not exceed; longer runs leave frames out, evenly."""
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Show the engine's and the parsers' messages to people; other errors stay hidden."""
+    try:
+        yield
+    except (LimitError, EngineError) as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+class Pace:
+    """Says of every frame of a run whether it is time to show it live."""
+
+    def __init__(self) -> None:
+        self._last = -1.0
+
+    def due(self) -> bool:
+        """Whether `PACE` has passed since this last was true."""
+        now = time.monotonic()
+        if now - self._last < PACE:
+            return False
+        self._last = now
+        return True
+
+
+class Film:
+    """One run for a player: live frames while it is computed, and all of them as a sheet at the end.
+
+    Args:
+        count: number of frames that will be added.
+        names, colours: of the panes, as in `PlayerData`.
+        shape: (H, W) of a pane.
+        segments: first frame and name of each stretch of the timeline.
+        fps: frames a second at speed 1×.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        names: Sequence[str],
+        shape: tuple[int, int],
+        *,
+        colours: Sequence[str] | None = None,
+        segments: Sequence[tuple[int, str]] = (),
+        fps: float = 10,
+    ) -> None:
+        chosen = kept(count, len(names) * shape[0] * shape[1])
+        self._place = {index: i for i, index in enumerate(chosen)}
+        self._names = list(names)
+        starts = [(sum(index < start for index in chosen), label) for start, label in segments]
+        self._look: dict[str, Any] = {
+            "colours": colours,
+            "segments": [Segment(start=start, label=label) for start, label in starts],
+            "fps": fps,
+        }
+        self._run, self._pace = new_run(), Pace()
+        self._frames: list[np.ndarray] = []
+        self._captions: list[str] = []
+
+    def add(self, index: int, panes: Sequence[np.ndarray], caption: str) -> PlayerData | None:
+        """Take frame `index`, from 0; what to show live, or None where it is too early for another live frame."""
+        place = self._place.get(index)
+        if place is None:
+            return None
+        self._frames.append(np.stack(panes))
+        self._captions.append(caption)
+        if not self._pace.due():
+            return None
+        return player_frame(self._run, place, len(self._place), self._frames[-1], self._names, caption, **self._look)
+
+    def sheet(self, **options: Any) -> PlayerData:
+        """All frames; `options` as in `player_sheet`."""
+        return player_sheet(self._run, np.stack(self._frames), self._names, self._captions, **self._look, **options)
+
+    def webp(self) -> bytes:
+        """All frames as a lossless animation."""
+        return frames_to_webp(np.stack(self._frames), fps=self._look["fps"])
+
+
+def heading(lead: str, run: str, stop: str, elem_id: str) -> tuple[gr.Button, gr.Button]:
+    """What a tab begins with: one sentence, the button that starts, and the one that stops."""
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=320):
+            gr.Markdown(lead)
+        with gr.Column(scale=2, min_width=320), gr.Row():
+            start = gr.Button(run, variant="primary", elem_id=elem_id, scale=3, min_width=160)
+            end = gr.Button(stop, interactive=False, scale=1, min_width=80)
+    return start, end
+
+
+def connect(run: gr.Button, stop: gr.Button, show: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Let `run` start the generator `show` and `stop` end it; each can be pressed only while that makes sense."""
+
+    def switch(running: bool) -> Callable[[], tuple[Any, Any]]:
+        return lambda: (gr.update(interactive=not running), gr.update(interactive=running))
+
+    event = run.click(switch(True), None, [run, stop], **LIGHT_EVENT).then(
+        show, inputs, outputs, api_visibility="private", **MODEL_EVENT
+    )
+    for over in (event.success, event.failure):
+        over(switch(False), None, [run, stop], **LIGHT_EVENT)
+    stop.click(switch(False), None, [run, stop], cancels=[event], **LIGHT_EVENT)
+
+
+def class_name() -> gr.Textbox:
+    """The class as a parameter of an endpoint: any text, for the classes depend on the model."""
+    return gr.Textbox(ANY, label="Class", visible=False)
+
+
+def kept(count: int, frame_pixels: int) -> list[int]:
+    """Which of `count` frames, 0 … count − 1, to keep, ends included, so that the sheet stays within `SHEET_PIXELS`."""
+    most = max(2, min(count, SHEET_PIXELS // frame_pixels))
+    return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
+
+
+def pane(picture: Tensor) -> np.ndarray:
+    """(C H W) uint8 → (H W C) for the player."""
+    return rearrange(picture, "c h w -> h w c").numpy()
+
+
+def to_file(content: bytes, name: str) -> str:
+    """Write a result where the page may serve it from; its path."""
+    return save_bytes_to_cache(content, name, cache_dir=get_upload_folder())

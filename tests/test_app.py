@@ -1,0 +1,282 @@
+"""The page's API as a Python client and a stranger see it, on the real server.
+
+`PYTHONPATH=. python tests/test_app.py` writes the present shape to tests/api.json; look at the difference before you commit.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+import tiny
+import torch
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from genlab.data import ungrid
+from genlab.demo import limits
+from genlab.demo.engine import Engine
+
+SHAPE = Path(__file__).with_name("api.json")
+SAMPLE = {"model": "ddpm-mnist", "label": "any", "count": 4, "steps": 5, "sampler": "DDIM", "guidance": 1, "seed": 3}
+INTERPOLATE = {
+    "data": "mnist",
+    "a_from": "test picture",
+    "a_number": 0,
+    "b_from": "seed",
+    "b_number": 1,
+    "points": 3,
+    "steps": 10,
+    "a_upload": None,
+    "b_upload": None,
+}
+DIFFUSE = {
+    "model": "ddpm-mnist",
+    "picture_from": "test picture",
+    "number": 0,
+    "steps": 10,
+    "sampler": "ancestral",
+    "start": "the noise reached",
+    "label": "any",
+    "seed": 0,
+    "upload": None,
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    folder = tmp_path_factory.mktemp("app")
+    engine = Engine.load([*tiny.save_models(folder / "models"), str(folder / "<b>broken")])
+    with tiny.serving(engine) as url, httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
+        yield SimpleNamespace(
+            engine=engine,
+            url=url,
+            http=http,
+            client=Client(
+                url, token=False, verbose=False, download_files=str(folder / "results"), httpx_kwargs={"timeout": 120}
+            ),
+            folder=folder,
+        )
+
+
+@pytest.fixture
+def evaluations(site, monkeypatch) -> list[float]:
+    """Times of the computations."""
+    calls: list[float] = []
+    real = Engine._once
+
+    def once(self: Engine, *arguments: Any) -> Any:
+        calls.append(time.monotonic())
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Engine, "_once", once)
+    return calls
+
+
+def shape(client: Client) -> dict[str, Any]:
+    """Names, types and defaults of the public endpoints."""
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    return {
+        name: {
+            "parameters": {
+                p["parameter_name"]: {
+                    "type": p["python_type"]["type"],
+                    **({"default": p["parameter_default"]} if p["parameter_has_default"] else {}),
+                }
+                for p in endpoint["parameters"]
+            },
+            "returns": {r["label"]: r["python_type"]["type"] for r in endpoint["returns"]},
+        }
+        for name, endpoint in endpoints.items()
+    }
+
+
+def call(site: SimpleNamespace, name: str, data: list[Any]) -> tuple[str, Any]:
+    """Last event of a call over plain HTTP: its name and content."""
+    begun = site.http.post(f"/gradio_api/call/{name}", json={"data": data})
+    if begun.status_code != 200:
+        return str(begun.status_code), begun.text
+    last: tuple[str, Any] = ("", None)
+    with site.http.stream("GET", f"/gradio_api/call/{name}/{begun.json()['event_id']}") as reply:
+        event = ""
+        for line in reply.iter_lines():
+            if line.startswith("event: "):
+                event = line.removeprefix("event: ")
+            elif line.startswith("data: ") and event != "heartbeat":
+                last = event, json.loads(line.removeprefix("data: "))
+    return last
+
+
+def test_the_shape_of_the_api_is_the_one_that_is_checked_in(site):
+    assert shape(site.client) == json.loads(SHAPE.read_text())
+
+
+def test_every_endpoint_is_described(site):
+    described = site.http.get("/gradio_api/info").json()["named_endpoints"]
+    assert set(described) == {"/sample", "/sample_stream", "/interpolate", "/diffuse", "/models"}
+    assert all(len(endpoint["description"]) > 100 for endpoint in described.values())
+
+
+def test_models_are_listed(site):
+    listed = site.client.predict(api_name="/models")
+    assert [m["id"] for m in listed] == list(site.engine.models)
+    assert listed[0]["classes"][0] == "T-shirt/top"
+    assert listed[2]["classes"] == []
+    assert json.loads(json.dumps(listed)) == listed
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_another(site):
+    first, again, other = (
+        Path(site.client.predict(**{**SAMPLE, "seed": seed}, api_name="/sample")).read_bytes() for seed in (3, 3, 4)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_the_file_holds_the_pictures_exactly(site):
+    path = site.client.predict(**SAMPLE, api_name="/sample")
+    *_, last = site.engine.sample(limits.parse_sample(site.engine.offers, **SAMPLE))
+    assert torch.equal(ungrid(Image.open(path), 4, 28, 2), last.pictures)
+
+
+def test_what_is_left_out_takes_its_default(site):
+    path = site.client.predict(model="vae-mnist", seed=1, api_name="/sample")
+    assert Image.open(path).size == (4 * 30 + 2, 4 * 30 + 2)
+
+
+def test_the_stream_ends_with_the_finished_pictures(site):
+    frames = list(site.client.submit(**{**SAMPLE, "steps": 30}, api_name="/sample_stream"))
+    assert len(frames) >= 2
+    assert Path(frames[0]).read_bytes() != Path(frames[-1]).read_bytes()
+    finished = site.client.predict(**{**SAMPLE, "steps": 30}, api_name="/sample")
+    assert Path(frames[-1]).read_bytes() == Path(finished).read_bytes()
+
+
+def test_paths_between_a_test_picture_a_seed_and_an_upload(site, tmp_path):
+    path = site.client.predict(**INTERPOLATE, api_name="/interpolate")
+    assert Image.open(path).size == (3 * 30 + 2, 3 * 30 + 2)
+    white = tmp_path / "white.png"
+    Image.new("RGB", (64, 48), "white").save(white)
+    changes = {"b_from": "upload", "b_upload": handle_file(white)}
+    uploaded = site.client.predict(**{**INTERPOLATE, **changes}, api_name="/interpolate")
+    assert Path(uploaded).read_bytes() != Path(path).read_bytes()
+
+
+def test_the_process_comes_as_an_animation_and_its_numbers(site):
+    film, numbers = site.client.predict(**DIFFUSE, api_name="/diffuse")
+    with Image.open(film) as picture:
+        assert picture.format == "WEBP"
+        assert picture.n_frames > 1
+        assert picture.width == 3 * picture.height
+    assert [n["direction"] for n in numbers] == ["forward"] * 11 + ["reverse"] * 11
+    assert numbers[0] == {"direction": "forward", "t": 0, "alpha_bar": 1, "snr": None}
+    schedule = site.engine.models["ddpm-mnist"].model.schedule
+    assert all(n["alpha_bar"] == pytest.approx(float(schedule.alpha_bar[n["t"]])) for n in numbers)
+
+
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    *(("sample", {"count": v}, "number of pictures: expected") for v in (0, 65, 2.5, True, None, "5", [], {}, 10**400)),
+    *(("sample", {"steps": v}, "steps: expected") for v in (251, 61, 1e308)),
+    *(("sample", {"guidance": v}, "guidance: expected") for v in (8.5, 0.3)),
+    *(("sample", {"seed": v}, "seed: expected") for v in (-1, 2**32, 2**64, 1.5)),
+    *(("sample", {"model": v}, "model: expected one of") for v in ("nobody/nothing", "/etc/passwd", None, ["ddpm-mnist"])),
+    *(("sample", {"label": v}, "class for ddpm-mnist: expected one of") for v in ("Shirt", 3, "<b>x</b>")),
+    ("sample", {"sampler": "ddim"}, "sampler: expected one of"),
+    ("sample_stream", {"count": 65}, "number of pictures: expected"),
+    ("interpolate", {"data": "ddpm-mnist"}, "data set: expected one of"),
+    ("interpolate", {"points": 2}, "points on the path: expected"),
+    ("interpolate", {"steps": 61}, "steps: expected"),
+    ("interpolate", {"a_number": 20}, "A, test picture: expected"),
+    ("interpolate", {"b_number": -1}, "B, seed: expected"),
+    ("interpolate", {"b_from": "upload"}, "B: expected an uploaded picture"),
+    ("interpolate", {"a_from": None}, "A comes from: expected one of"),
+    ("diffuse", {"model": "vae-mnist"}, "model: expected one of"),
+    ("diffuse", {"picture_from": "seed"}, "Picture comes from: expected one of"),
+    ("diffuse", {"start": "anywhere"}, "start of the way back: expected one of"),
+    ("diffuse", {"steps": 9}, "steps: expected"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "message"), BAD, ids=lambda v: str(v)[:40])
+def test_a_bad_value_over_plain_http_is_refused_by_name_and_computes_nothing(site, evaluations, name, changes, message):
+    good = {"sample": SAMPLE, "sample_stream": SAMPLE, "interpolate": INTERPOLATE, "diffuse": DIFFUSE}[name]
+    event, answer = call(site, name, list({**good, **changes}.values()))
+    if event == "error":
+        assert answer["error"].startswith(message)
+        assert "<b>" not in answer["error"]
+    else:
+        assert event in ("400", "413", "422")
+    assert evaluations == []
+
+
+def test_numbers_that_json_does_not_have_are_refused(site, evaluations):
+    body = json.dumps({"data": list({**SAMPLE, "guidance": float("nan")}.values())})
+    reply = site.http.post("/gradio_api/call/sample", content=body, headers={"content-type": "application/json"})
+    assert 400 <= reply.status_code < 500
+    assert evaluations == []
+
+
+def test_too_few_and_too_many_values_are_refused(site, evaluations):
+    values = list(SAMPLE.values())
+    for data in ([], values[:-1], [*values, 1], values * 100):
+        assert call(site, "sample", data)[0] in ("error", "422")
+    assert evaluations == []
+
+
+def test_a_python_client_gets_the_message(site):
+    with pytest.raises(AppError, match="seed: expected a whole number from 0 to 4,294,967,295, got -1"):
+        site.client.predict(**{**SAMPLE, "seed": -1}, api_name="/sample")
+
+
+@pytest.mark.parametrize("name", ["sample", "sample_stream", "interpolate", "diffuse"])
+def test_a_cancelled_job_stops_computing(site, evaluations, monkeypatch, name):
+    real = Engine._once
+    monkeypatch.setattr(Engine, "_once", lambda self, *a: time.sleep(0.1) or real(self, *a))
+    good = {"sample": SAMPLE, "sample_stream": SAMPLE, "interpolate": INTERPOLATE, "diffuse": DIFFUSE}[name]
+    job = site.client.submit(**{**good, "steps": 40}, api_name=f"/{name}")
+    deadline = time.monotonic() + 60
+    while len(evaluations) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(evaluations) >= 2
+    job.cancel()
+    still = len(evaluations), 0
+    while still[0] != still[1] and time.monotonic() < deadline:
+        still = len(evaluations), still[0]
+        time.sleep(0.5)
+    assert still[0] < 40
+    monkeypatch.undo()
+    assert site.client.predict(**SAMPLE, api_name="/sample")
+
+
+def test_bounds_on_the_page_are_those_of_the_table(site):
+    components = site.http.get("/config").json()["components"]
+    sliders = {(c["props"]["label"], c["props"]["minimum"], c["props"]["maximum"]) for c in components if c["type"] == "slider"}
+    chain = tiny.T  # the tiny models' chain is shorter than the table allows
+    assert sliders == {
+        ("Number of pictures", limits.COUNT.low, limits.COUNT.high),
+        ("Steps", limits.STEPS.low, chain),
+        ("Guidance w", limits.GUIDANCE.low, limits.GUIDANCE.high),
+        ("Points on the path", limits.POINTS.low, limits.POINTS.high),
+        ("Steps", limits.PATH_STEPS.low, chain),
+    }
+
+
+def test_a_model_that_could_not_be_loaded_is_named_on_the_page_as_text(site):
+    text = [c["props"].get("value") or "" for c in site.http.get("/config").json()["components"] if c["type"] == "markdown"]
+    problem = next(t for t in text if "could not be loaded" in t)
+    assert "broken" in problem
+    assert "<b>" not in problem
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder, tiny.serving(Engine.load(tiny.save_models(Path(folder)))) as url:
+        SHAPE.write_text(json.dumps(shape(Client(url, token=False, verbose=False)), indent=1, ensure_ascii=False) + "\n")
+    print(f"wrote {SHAPE.name}")

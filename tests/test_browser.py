@@ -1,0 +1,176 @@
+"""The page in a real browser: every tab computes, moves, and asks nobody else for anything."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+
+from genlab.demo.engine import Engine
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+PATIENCE = 120_000
+"""Milliseconds; a busy machine is slow, and nothing here is about speed."""
+PIXELS = """() => [...document.querySelectorAll('canvas')].filter(c => c.offsetParent && c.width && c.height).map(c => {
+    const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+    let sum = 0;
+    for (let i = 0; i < data.length; i += 4) sum = (sum * 31 + data[i] + 7 * data[i + 1] + 13 * data[i + 2]) % 2147483647;
+    return sum;
+}).join(' ')"""
+"""A number for what the visible canvases show."""
+
+
+class Gate:
+    """Lets the engine take as many steps as a test allows, so that what is seen does not depend on how fast the machine is."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._open, self._steps = threading.Event(), threading.Semaphore(0)
+        self._open.set()
+        self._compute = engine._once
+        engine._once = self._once  # type: ignore[method-assign]
+
+    def _once(self, *arguments: Any) -> Any:
+        while not self._open.is_set() and not self._steps.acquire(timeout=0.05):
+            pass
+        return self._compute(*arguments)
+
+    def close(self) -> None:
+        while self._steps.acquire(blocking=False):
+            pass
+        self._open.clear()
+
+    def let(self, steps: int) -> None:
+        self._steps.release(steps)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    engine = Engine.load(tiny.save_models(tmp_path_factory.mktemp("models")))
+    engine.deadline = PATIENCE / 1000
+    gate = Gate(engine)
+    with tiny.serving(engine) as url, sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield SimpleNamespace(url=url, gate=gate, browser=browser)
+        gate.open()
+        browser.close()
+
+
+def visit(site: SimpleNamespace, width: int) -> SimpleNamespace:
+    """The page at a width, and what the browser says and asks for from then on."""
+    page = site.browser.new_page(viewport={"width": width, "height": 900}, reduced_motion="no-preference")
+    page.set_default_timeout(PATIENCE)
+    seen = SimpleNamespace(page=page, errors=[], requests=[], gate=site.gate, url=site.url)
+    page.on("console", lambda m: seen.errors.append(f"{m.text} {m.location['url']}") if m.type == "error" else None)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.on("request", lambda r: None if r.url.startswith(("data:", "blob:")) else seen.requests.append(r.url))
+    page.goto(site.url)
+    page.wait_for_selector("canvas")
+    return seen
+
+
+@pytest.fixture(scope="module")
+def desk(site: SimpleNamespace) -> SimpleNamespace:
+    return visit(site, 1280)
+
+
+@pytest.fixture(autouse=True)
+def clean(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every test: no error in the console, and nothing asked of another host.
+
+    Cancelling a job in the very moment in which a step of it ends is a race inside gradio 6.31, answered with 500 and harmless.
+    """
+    yield
+    if "desk" in request.fixturenames:
+        seen = request.getfixturevalue("desk")
+        assert [text for text in seen.errors if not text.endswith("/gradio_api/cancel")] == []
+        assert [url for url in seen.requests if not url.startswith(seen.url)] == []
+
+
+def changed(page: Any, before: str) -> str:
+    """Waits until the visible canvases show something else than `before`; what they show then."""
+    page.wait_for_function(f"before => ({PIXELS})() !== before", arg=before)
+    return page.evaluate(PIXELS)
+
+
+def disabled(page: Any, button: str, expected: bool) -> None:
+    """Waits until a button can, or cannot, be pressed."""
+    page.wait_for_function(f"id => document.getElementById(id).disabled === {str(expected).lower()}", arg=button)
+
+
+def test_the_first_tab_moves_before_anything_is_pressed(desk):
+    first = changed(desk.page, desk.page.evaluate(PIXELS))
+    changed(desk.page, changed(desk.page, first))
+
+
+@pytest.mark.parametrize(
+    ("tab", "run"), [("Sample", "sample-run"), ("Interpolate", "interpolate-run"), ("Diffusion", "diffusion-run")]
+)
+def test_a_tab_moves_while_it_computes_and_is_scrubbed_without_the_server(desk, tab, run):
+    page = desk.page
+    page.get_by_role("tab", name=tab).click()
+    page.wait_for_selector(f"#{run}", state="visible")
+    desk.gate.close()
+    page.click(f"#{run}")
+    disabled(page, run, True)
+    desk.gate.let(5)
+    page.wait_for_timeout(1000)
+    before = page.evaluate(PIXELS)
+    for _ in range(2):
+        desk.gate.let(5)
+        before = changed(page, before)
+    disabled(page, run, True)
+    desk.gate.open()
+    changed(page, before)
+    disabled(page, run, False)
+
+    page.wait_for_timeout(1000)
+    asked = len(desk.requests)
+    scrubber = page.locator("input[type=range][aria-label='Frame']:visible")
+    shown = set()
+    for key in ("Home", "ArrowRight", "ArrowRight", "End"):
+        scrubber.press(key)
+        page.wait_for_timeout(200)
+        shown.add(page.evaluate(PIXELS))
+    assert len(shown) >= 3
+    assert len(desk.requests) == asked
+
+
+def test_stop_ends_a_run_and_another_can_begin(desk):
+    page = desk.page
+    page.get_by_role("tab", name="Sample").click()
+    desk.gate.close()
+    for _ in range(2):
+        disabled(page, "sample-run", False)
+        page.click("#sample-run")
+        disabled(page, "sample-run", True)
+        page.get_by_role("button", name="Stop").locator("visible=true").click()
+    disabled(page, "sample-run", False)
+    desk.gate.open()
+
+
+def test_a_refused_request_says_what_to_change(desk):
+    page = desk.page
+    page.get_by_role("tab", name="Sample").click()
+    page.get_by_label("Seed").locator("visible=true").first.fill("-5")
+    page.click("#sample-run")
+    page.get_by_text("seed: expected a whole number from 0 to").first.wait_for()
+    disabled(page, "sample-run", False)
+
+
+def test_a_phone_needs_no_sideways_scroll(site):
+    page = visit(site, 390).page
+    for tab in ("Sample", "Interpolate", "Diffusion"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
