@@ -295,7 +295,10 @@ def test_configuration_that_is_not_json_is_refused(folder, text, message):
         (lambda t: t.pop("unet.enter.bias"), r"unet\.enter\.bias: expected this tensor"),
         (lambda t: t.update(more=torch.zeros(1)), "unexpected tensor 'more'"),
         (lambda t: t.update({"unet.enter.bias": torch.zeros(9)}), r"unet\.enter\.bias: expected shape \(8,\), got \(9,\)"),
-        (lambda t: t.update({"unet.enter.bias": torch.zeros(8).double()}), r"unet\.enter\.bias: expected float32 or float16, got 'F64'"),
+        (
+            lambda t: t.update({"unet.enter.bias": torch.zeros(8).double()}),
+            r"unet\.enter\.bias: expected float32 or float16, got 'F64'",
+        ),
         (lambda t: t["unet.enter.bias"].__setitem__(3, float("nan")), r"unet\.enter\.bias: expected finite weights"),
         (lambda t: t["unet.enter.bias"].__setitem__(3, float("-inf")), r"unet\.enter\.bias: expected finite weights"),
     ],

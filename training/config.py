@@ -105,18 +105,18 @@ class Training:
 
     def fixed(self) -> dict[str, Any]:
         """The options that a resumed run shares with the run that it goes on from; `steps` is one, since `lr` falls by it."""
-        free = {"data_dir", "run", "resume", "log_every", "sample_every", "save_every", "push", "repo_id", "private"}
+        free = {"data_dir", "run", "resume", "log_every", "sample_every", "save_every", "store", "push", "repo_id", "private"}
         return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in free}))
 
     def published(self) -> dict[str, Any]:
-        """`fixed` as it is shown to others: of a data set in a folder of this machine, the folder's name alone."""
+        """The options that make the finished model; of a data set in a folder of this machine, the folder's name alone."""
         local = Path(self.dataset).expanduser()
         is_local = local.is_dir() or local.is_absolute() or self.dataset.startswith(".")
-        return self.fixed() | ({"dataset": self.dataset_name} if is_local else {})
+        return self.fixed() | {"store": self.store} | ({"dataset": self.dataset_name} if is_local else {})
 
     def command(self) -> str:
         """The command that trains this model: the published options that are not at their defaults."""
-        default = leaves(type(self)().fixed())
+        default = leaves(type(self)().published())
         changed = {k: v for k, v in leaves(self.published()).items() if v != default[k]}
         words = [[flag(k), *map(str, v if isinstance(v, list) else [v])] for k, v in changed.items()]
         return shlex.join(["python", f"training/train_{self.kind}.py", *(word for group in words for word in group)])

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Evaluation:
     """Measure a model on held-out pictures and write the result into its metrics.json and model card.
 
-    A DDPM: every term of the variational bound, every t once for each picture, classes hidden, in bits per dimension. A VAE: the
-    two terms of the ELBO, with the mass on each pixel's grey level as the likelihood, so that both stand in the same unit.
+    A DDPM: every term of the variational bound, every t once for each picture, classes hidden, in bits per dimension. A VAE:
+    the two terms of the ELBO, with the mass on each pixel's grey level as the likelihood, so that both stand in one unit.
     """
 
     model: Annotated[str, tyro.conf.Positional]
@@ -127,21 +127,31 @@ def run(options: Evaluation) -> int:
     from genlab.ddpm import DDPM
 
     shipped = Path(__file__).resolve().parents[1] / "genlab" / "pretrained" / options.model
-    folder = next((f for f in (Path(options.model) / "model", Path(options.model), shipped) if (f / "config.json").is_file()), None)
+    folder = next(
+        (f for f in (Path(options.model) / "model", Path(options.model), shipped) if (f / "config.json").is_file()), None
+    )
     try:
         package = hub.read(folder or options.model)
         model = package.model
         test_set = data.load(options.dataset or model.data.name, "test", options.data_dir, model.data.size, model.data.channels)
         wanted = options.images or (256 if isinstance(model, DDPM) else len(test_set))
         if wanted > len(test_set):
-            raise data.DataError(f"--images: expected at most the {len(test_set)} test pictures of {test_set.spec.name}, got {wanted}")
+            raise data.DataError(
+                f"--images: expected at most the {len(test_set)} test pictures of {test_set.spec.name}, got {wanted}"
+            )
         pixels = test_set.images[:wanted]
         metrics = dict(package.metrics)
         if isinstance(model, DDPM):
             summary, metrics["ledger_bits_per_dim"] = evaluate_ddpm(model, pixels, options.batch_size, options.seed)
         else:
             summary = evaluate_vae(model, pixels, options.batch_size, options.seed)
-        summary |= {"images": wanted, "split": "test", "dataset": test_set.spec.name, "data_sha256": test_set.sha256, "seed": options.seed}
+        summary |= {
+            "images": wanted,
+            "split": "test",
+            "dataset": test_set.spec.name,
+            "data_sha256": test_set.sha256,
+            "seed": options.seed,
+        }
         metrics["evaluation"] = {**metrics.get("evaluation", {}), "likelihood": summary}
         print(json.dumps(summary, indent=2))
         if folder is not None:

@@ -176,7 +176,9 @@ def check_size(build: Callable[[DataSpec], nn.Module], spec: DataSpec) -> None:
     below = next((size for size in range(spec.size - 1, 3, -1) if problem(size) is None), None)
     above = next((size for size in range(spec.size + 1, MAX_SIZE + 1) if problem(size) is None), None)
     nearest = " or ".join(str(size) for size in (below, above) if size)
-    raise ValueError(f"--size: {refused}" + (f"; give --size {nearest}" if nearest else "")) from refused
+    if not nearest:
+        raise refused
+    raise ValueError(f"--size: {refused}; give --size {nearest}") from refused
 
 
 def arithmetic(trainer: Trainer) -> str:
