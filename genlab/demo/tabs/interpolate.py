@@ -36,8 +36,8 @@ TEXT = {
     "run": "Find the paths",
     "stop": "Stop",
     "strip": "The paths from A to B",
-    "rows": "A on the left, B on the right. Rows, from the top: {rows}. The ends of the VAE's rows are its reconstructions of A "
-    "and B, what is left of a picture after a squeeze through z. The diffusion model's ends come back to A and B.",
+    "rows": "A on the left, B on the right. Rows, from the top: {rows}. The ends of the VAE's rows are its reconstructions of "
+    "A and B, what is left of a picture after a squeeze through z. The diffusion model's ends come back to A and B.",
     "missing": "There is no {kind} of this data set here, so its path is missing.",
     "ends": "A and B on their way to noise · t = {t}",
     "path": "noise on its way to {points} pictures, the middle one shown · t = {t}",
