@@ -359,7 +359,8 @@ def test_the_turnstile_lets_one_through_in_the_order_of_coming():
         for number in range(8):
             threads.append(threading.Thread(target=walk, args=(number,)))
             threads[-1].start()
-            while len(turnstile._waiting) < number + 2:
+            end = time.monotonic() + 30
+            while len(turnstile._waiting) < number + 2 and not order and time.monotonic() < end:
                 time.sleep(0.001)
     for thread in threads:
         thread.join()

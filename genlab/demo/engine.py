@@ -173,7 +173,7 @@ class Turnstile:
         ticket = object()
         with self._condition:
             self._waiting.append(ticket)
-            if not self._condition.wait_for(lambda: True, max(0.0, deadline - time.monotonic())):
+            if not self._condition.wait_for(lambda: self._waiting[0] is ticket, max(0.0, deadline - time.monotonic())):
                 self._waiting.remove(ticket)
                 raise EngineError("the demo is busy and this request's turn did not come in time; try again in a minute")
         try:
