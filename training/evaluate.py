@@ -66,7 +66,10 @@ def evaluate_ddpm(model: DDPM, pixels: Tensor, batch_size: int, seed: int) -> tu
     T, dims = model.schedule.T, model.data.dims
     steps = torch.zeros(len(pixels), T, dtype=torch.float64)
     prior = torch.zeros(len(pixels), dtype=torch.float64)
-    with torch.inference_mode(), tqdm(total=len(pixels) * T, unit="term", unit_scale=True, mininterval=1.0) as bar:
+    with (
+        torch.inference_mode(),
+        tqdm(total=len(pixels) * T, unit="term", unit_scale=True, mininterval=1.0, disable=None) as bar,
+    ):
         for first in range(0, len(pixels), batch_size):
             x0 = to_model(pixels[first : first + batch_size])
             rows = slice(first, first + len(x0))
@@ -99,7 +102,7 @@ def evaluate_vae(model: VAE, pixels: Tensor, batch_size: int, seed: int) -> dict
     generator = torch.Generator().manual_seed(seed)
     reconstruction, divergence = [], []
     with torch.inference_mode():
-        for batch in tqdm(pixels.split(batch_size), unit="batch", mininterval=1.0):
+        for batch in tqdm(pixels.split(batch_size), unit="batch", mininterval=1.0, disable=None):
             x = to_model(batch)
             x = binarise(x, generator) if model.binary else x
             terms = model.elbo(x, torch.randn(len(x), model.config.latent, generator=generator), discretised=True)
