@@ -1,0 +1,63 @@
+"""The README's promises: its Python runs as it stands, its links lead somewhere, its commands exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+
+from genlab.demo.engine import Engine
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+CALLS = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "gradio_client" in block]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    engine = Engine.load(tiny.save_models(tmp_path_factory.mktemp("models")))
+    with tiny.serving(engine) as url:
+        yield url
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: re.search(r'api_name="(/\w+)"', call)[1])
+def test_a_call_of_the_readme_runs(
+    call: str, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert "http://127.0.0.1:7860" in call
+    exec(compile(call.replace("http://127.0.0.1:7860", address), "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) >= 1
+
+
+def test_every_endpoint_has_a_call() -> None:
+    assert {re.search(r'api_name="/(\w+)"', call)[1] for call in CALLS} == {
+        "sample",
+        "sample_stream",
+        "interpolate",
+        "diffuse",
+        "models",
+    }
+
+
+def test_a_model_is_read_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    block = next(b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "from_pretrained" in b)
+    names: dict[str, object] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert type(names["ddpm"]).__name__ == "DDPM"
+    assert type(names["vae"]).__name__ == "VAE"
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_every_path_that_is_named_exists(document: str) -> None:
+    text = (ROOT / document).read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    named = re.findall(r"`((?:genlab|training|tests|benchmarks|docs)/[\w./-]*\w)`", text)
+    commands = re.findall(r"python (\w[\w/]*\.py)", text)
+    assert links or named
+    for path in [*links, *named, *commands]:
+        assert (ROOT / path).exists(), path
