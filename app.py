@@ -34,6 +34,9 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     chosen = options()
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    from genlab.demo.imports import import_gradio
+
+    import_gradio()
     from genlab.demo import server, theme
     from genlab.demo.app import create_app
     from genlab.demo.engine import Engine, EngineError

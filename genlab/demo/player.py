@@ -16,6 +16,7 @@ import io
 import math
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -303,13 +304,19 @@ class Player(gr.HTML):
 
     def api_info(self) -> dict[str, Any]:
         """The fields of `PlayerData`; a Python client gets a dict whose `sheet` is the path of a downloaded file."""
-        return {**PlayerData.model_json_schema(), "description": "frames; `sheet` has all of them, at the end"}
+        return {**_schema(), "description": "frames; `sheet` has all of them, at the end"}
 
     def example_payload(self) -> dict[str, Any]:
         return PlayerData().model_dump()
 
     def example_value(self) -> PlayerData:
         return PlayerData()
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    """The schema of `PlayerData`; gradio asks for it dozens of times while a page is built."""
+    return PlayerData.model_json_schema()
 
 
 def _stacked(frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
