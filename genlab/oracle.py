@@ -179,10 +179,11 @@ class Mixture(Oracle):
         """log w_k N(x_t; …), (B, K), and its gradient with respect to x_t, (B, K, …)."""
         x = x_t.double()[:, None]
         alpha_bar = at(self.schedule.alpha_bar, t, x)
-        mean = alpha_bar.sqrt() * self.mean.double()
-        variance = (alpha_bar * self.variance.double() + 1 - alpha_bar).expand_as(mean)
-        log_density = -0.5 * (LOG_2PI + variance.log() + (x - mean) ** 2 / variance)
-        return self.weight.double().log() + log_density.flatten(2).sum(dim=2), (mean - x) / variance
+        away = alpha_bar.sqrt() * self.mean.double() - x
+        variance = alpha_bar * self.variance.double() + 1 - alpha_bar
+        gradient = away / variance
+        log_density = -0.5 * (LOG_2PI + variance.log() + away * gradient)
+        return self.weight.double().log() + log_density.flatten(2).sum(dim=2), gradient
 
     def log_prob(self, x_t: Tensor, t: Tensor) -> Tensor:
         return self._components(x_t, t)[0].logsumexp(dim=1).to(x_t.dtype)
