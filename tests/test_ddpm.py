@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genlab.config import DataSpec, DDPMConfig, UNetConfig
-from genlab.ddpm import DDPM, HYBRID_WEIGHT, DDPMLoss
+from genlab.ddpm import DDPM, HYBRID_WEIGHT, DDPMLoss, training_times
 from genlab.divergence import bits_per_dim
 from genlab.nn import Attention, sinusoidal_embedding
 from genlab.process import p_reverse, q_marginal, v_from_eps, x0_from_eps
@@ -269,3 +269,24 @@ def test_the_loss_is_one_value_a_picture() -> None:
         for i in range(4):
             alone = model.loss(x0[i : i + 1], t[i : i + 1], eps[i : i + 1], label[i : i + 1]).total
             torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("early", [0.0, 0.2, 0.9])
+def test_drawing_early_times_more_often_leaves_the_average_over_t_as_it_is(early: float) -> None:
+    T, points = 30, 60_000
+    f = torch.arange(1, T + 1, dtype=torch.float64) ** -1.5
+    u = (torch.arange(points) + 0.5) / points
+    drawn = [training_times(T, 4, early, value) for value in u[::20]]
+    average = torch.stack([(weight * f[t - 1]).mean() for t, weight in drawn]).mean()
+    torch.testing.assert_close(average, f.mean(), rtol=1e-3, atol=0)
+    t = torch.cat([t for t, _ in drawn])
+    assert set(t.tolist()) == set(range(1, T + 1))
+    share = (t == 1).double().mean()
+    expected = (1 - early) / T + early / (1 / torch.arange(1, T + 1)).sum()
+    torch.testing.assert_close(share, expected.double(), rtol=2e-2, atol=0)
+
+
+def test_every_batch_of_times_is_spread_over_the_chain() -> None:
+    t, weight = training_times(1000, 64, 0.0, torch.tensor([0.999999]))
+    assert torch.equal((t - 1) * 64 // 1000, torch.arange(64))
+    torch.testing.assert_close(weight, torch.ones(64))

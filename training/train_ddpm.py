@@ -24,7 +24,7 @@ def task(config: DDPMTraining) -> Task:
     """What training a DDPM needs beside the loop."""
     import torch
 
-    from genlab.ddpm import DDPM
+    from genlab.ddpm import DDPM, training_times
     from genlab.sampler import Noise, ddim, timesteps, walk
     from training.run import Task
 
@@ -32,13 +32,11 @@ def task(config: DDPMTraining) -> Task:
         return DDPM(config.model, data)
 
     def loss(network: nn.Module, x0: Tensor, label: Tensor | None) -> dict[str, Tensor]:
-        # One t in each of B equal strata: every batch sees the whole chain (Kingma et al. 2021, appendix I).
-        strata = (torch.arange(len(x0)) + torch.rand(1)) / len(x0)
-        t = 1 + (strata * config.model.T).long().clamp(max=config.model.T - 1).to(x0.device)
+        t, weight = (values.to(x0.device) for values in training_times(config.model.T, len(x0), config.early, torch.rand(1)))
         if label is not None and network.training:
             label = label.where(torch.rand(len(x0), device=x0.device) >= config.label_dropout, -1)
         parts = network(x0, t, torch.randn_like(x0), label)
-        return {"loss": parts.total, "simple": parts.simple, "bound": parts.bound}
+        return {"loss": weight * parts.total, "simple": weight * parts.simple, "bound": weight * parts.bound}
 
     def sample(model: nn.Module) -> Tensor:
         assert isinstance(model, DDPM)
