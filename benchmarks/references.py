@@ -75,11 +75,9 @@ def file_bits(test: Tensor, kind: str) -> Tensor:
     return torch.tensor([size(p) for p in tqdm(test, desc=kind, mininterval=1.0, disable=None)], dtype=torch.float64)
 
 
-def train_pixelcnn(train: Tensor, steps: int, batch: int, seed: int) -> Iterator[tuple[PixelCNN, float]]:
-    """Train a PixelCNN on (N 1 H W) uint8; yields the network and the loss, nats per picture, after every step."""
-    torch.manual_seed(seed)
+def train_pixelcnn(net: PixelCNN, train: Tensor, steps: int, batch: int, seed: int) -> Iterator[float]:
+    """Train on (N 1 H W) uint8; yields the loss, nats per picture, after every step."""
     generator = torch.Generator().manual_seed(seed)
-    net = PixelCNN()
     optimiser = torch.optim.Adam(net.parameters(), lr=2e-3)
     decay = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=steps, pct_start=0.05)
     for _ in range(steps):
@@ -90,15 +88,17 @@ def train_pixelcnn(train: Tensor, steps: int, batch: int, seed: int) -> Iterator
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1e3)
         optimiser.step()
         decay.step()
-        yield net, float(loss.detach())
+        yield float(loss.detach())
 
 
 def pixelcnn_bits(train: Tensor, test: Tensor, steps: int, batch: int, seed: int) -> Tensor:
     """Bits per picture (N) of a PixelCNN trained here."""
-    bar = tqdm(train_pixelcnn(train, steps, batch, seed), total=steps, desc="PixelCNN", mininterval=1.0, disable=None)
+    torch.manual_seed(seed)
+    net = PixelCNN()
+    bar = tqdm(train_pixelcnn(net, train, steps, batch, seed), total=steps, desc="PixelCNN", mininterval=1.0, disable=None)
     per_dim = math.log(2) * math.prod(test.shape[1:])
     start = time.monotonic()
-    for i, (net, loss) in enumerate(bar, start=1):
+    for i, loss in enumerate(bar, start=1):
         if i % 100 == 0:
             rate = i * batch / (time.monotonic() - start)
             tqdm.write(f"PixelCNN step {i} of {steps}: {loss / per_dim:.3f} bits/dim on a batch, {rate:.0f} pictures/s")
