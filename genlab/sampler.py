@@ -4,27 +4,48 @@
     DDIM        x_s = √ᾱ_s x̂_0 + √(1 − ᾱ_s − σ²) ε̂ + σ z,   z ~ N(0, I)                      (Song et al. 2021)  (2)
                 σ² = η² (1 − ᾱ_s)/(1 − ᾱ_t) · (1 − ᾱ_t/ᾱ_s)
 
-η = 0 makes (2) deterministic and lets it run backwards, from a picture to its noise (`invert`). A sampler is a generator: it
-yields a `Frame` for every step, so that a progress bar, a live picture and an endpoint can share it, and it stops when closed.
+η = 0 makes (2) deterministic and lets it run backwards, from a picture to its noise (`invert`). It is then one step along the
+chain's probability flow, whose exact solution is, with λ = ½ log SNR and h = λ_s − λ_t (Lu et al. 2022b, proposition 4.1),
+
+    x_s = √((1 − ᾱ_s)/(1 − ᾱ_t)) x_t + √ᾱ_s (1 − e^(−h)) x̄_0,     x̄_0 = ∫ e^λ x̂_0 dλ / ∫ e^λ dλ from λ_t to λ_s             (3)
+
+Every deterministic solver is (3) with its own guess at x̄_0, the mean of what the model will see along the step. (2) takes the
+x̂_0 it sees now; the multistep solvers draw a polynomial in λ through what they have seen before, at no evaluation more:
+
+    DPM-Solver++(2M)  x̄_0 = x̂_0 + ½ h/h′ (x̂_0 − x̂_0′),  ′ the step before                    (Lu et al. 2022b)   (4)
+    its SDE form      x_s ~ q(x_s|x_t, x_0 = x̄_0): the ancestral step with x̄_0 in the place of x̂_0                 (5)
+    UniPC-p           x̄_0 = x̂_0 + Σ_k ρ_k (x̂_0^k − x̂_0)/r_k,  r_k = (λ_k − λ_t)/h             (Zhao et al. 2023)  (6)
+                      Σ_k ρ_k r_k^(n−1) = c_n,  c_n = ∫ u^n e^(hu) du / ∫ e^(hu) du from 0 to 1 = 1/(1 − e^(−h)) − n c_(n−1)/h
+
+(6) over the p − 1 points before predicts x_s. Once the model has seen x_s, (6) over these and that one corrects it, before the
+next step leaves from there: order p + 1 for p evaluations kept. Where there is one point only, ρ = ½ stands for c_1 (B₂(h) in
+the paper), which makes UniPC-2's prediction (4); ρ = ½ h/(1 − e^(−h)) is B₁(h). The first steps of a walk have fewer points.
+The last, to s = 0 where λ is infinite, takes x̄_0 = x̂_0 and so ends on x̂_0 itself: no noise is left.
+
+Where the times of few steps should lie is `spaced`, by rule, or `fit_times`, for a model. A sampler is a generator: it yields a
+`Frame` for every step, so that a progress bar, a live picture and an endpoint can share it, and it stops when closed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Protocol
+from itertools import pairwise, product
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from genlab.config import Variance
 from genlab.ddpm import Denoised
-from genlab.process import p_reverse
+from genlab.process import p_reverse, q_posterior
 from genlab.schedule import Schedule, spread
 
 Predict = Callable[[Tensor, Tensor], Denoised]
 """x_t (B C H W), t (B) → what the model sees in it."""
+Spacing = Literal["uniform", "quadratic", "log-SNR", "Karras"]
+SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
 
 
 @dataclass(frozen=True)
@@ -49,7 +70,10 @@ class Frame:
 
 
 class Step(Protocol):
-    """x_t at t, what the model sees in it, and s < t → x_s."""
+    """x_t at t, what the model sees in it, and s < t → x_s. t and s (B) are the same for the whole batch in a walk.
+
+    The multistep solvers remember: make a new one for every walk.
+    """
 
     def __call__(self, x_t: Tensor, seen: Denoised, t: Tensor, s: Tensor) -> Tensor: ...
 
@@ -72,17 +96,6 @@ class Noise:
     def draw(self) -> Tensor:
         """The next noise of every stream, (B, *shape), on the CPU."""
         return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators])
-
-
-def timesteps(T: int, count: int) -> list[int]:
-    """`count` + 1 times from T down to 0, as evenly spaced as whole numbers allow.
-
-    Raises:
-        ValueError: `count` is not from 1 to T.
-    """
-    if not 1 <= count <= T:
-        raise ValueError(f"expected 1 to {T} steps, got {count}")
-    return [round(T * (count - i) / count) for i in range(count + 1)]
 
 
 def ancestral(schedule: Schedule, noise: Noise, variance: Variance = "posterior") -> Step:
@@ -121,6 +134,90 @@ def ddim(schedule: Schedule, noise: Noise | None = None, eta: float = 0.0) -> St
     return step
 
 
+def dpm_solver(schedule: Schedule, noise: Noise | None = None) -> Step:
+    """DPM-Solver++(2M), eq. 4; given noise its SDE form, eq. 5. First order at both ends of the walk."""
+    before: list[tuple[int, Tensor]] = []
+
+    def step(x_t: Tensor, seen: Denoised, t: Tensor, s: Tensor) -> Tensor:
+        now, then = int(t[0]), int(s[0])
+        mean = _mean_x0(schedule, now, then, seen.x0_hat, before)
+        before[:] = [(now, seen.x0_hat)]
+        if noise is None:
+            return _flow(schedule, now, then, x_t, mean)
+        posterior = q_posterior(schedule, x_t, mean, t, s)
+        return posterior.mean if then == 0 else posterior.sample(noise.draw().to(x_t))
+
+    return step
+
+
+def unipc(schedule: Schedule, order: int = 2, times: Sequence[int] = (), b: Literal["B1", "B2"] = "B2") -> Step:
+    """UniPC-p, eq. 6: predict x_s, and correct it once the model has seen it. One evaluation a step.
+
+    Args:
+        order: p ≥ 1, the points that a prediction goes through.
+        times: those of the walk, so that p falls to 1 with the steps that are left, as in the authors' code; () keeps it.
+        b: the paper's B(h).
+
+    Raises:
+        ValueError: the order is below 1.
+    """
+    if order < 1:
+        raise ValueError(f"expected an order of 1 or more, got {order}")
+    left = {t: len(times) - 1 - i for i, t in enumerate(times)}
+    before: list[tuple[int, Tensor]] = []  # the points of the last prediction: t and x̂_0, the latest first
+    start: list[Tensor] = []  # the state that it left from, corrected
+
+    def step(x_t: Tensor, seen: Denoised, t: Tensor, s: Tensor) -> Tensor:
+        now, then = int(t[0]), int(s[0])
+        if before:
+            (last, x0_hat), *others = before
+            mean = _mean_x0(schedule, last, now, x0_hat, [*others, (now, seen.x0_hat)], b)
+            x_t = _flow(schedule, last, now, start[0], mean)
+        before.insert(0, (now, seen.x0_hat))
+        del before[min(order, left.get(now, order)) :]
+        start[:] = [x_t]
+        return _flow(schedule, now, then, x_t, _mean_x0(schedule, now, then, seen.x0_hat, before[1:], b))
+
+    return step
+
+
+def _flow(schedule: Schedule, t: int, s: int, x_t: Tensor, mean: Tensor) -> Tensor:
+    """Eq. 3: x_s by the mean x̄_0 of x̂_0 on the way."""
+    alpha_bar_t, alpha_bar_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
+    h = float(schedule.half_log_snr[s] - schedule.half_log_snr[t])
+    return math.sqrt((1 - alpha_bar_s) / (1 - alpha_bar_t)) * x_t - math.sqrt(alpha_bar_s) * math.expm1(-h) * mean
+
+
+def _mean_x0(
+    schedule: Schedule, t: int, s: int, x0_hat: Tensor, others: Sequence[tuple[int, Tensor]], b: Literal["B1", "B2"] = "B2"
+) -> Tensor:
+    """Eq. 6: x̄_0 from t to s by x̂_0 at t and at other times; x̂_0 itself where there are none, or s = 0."""
+    if s == 0 or not others:
+        return x0_hat
+    level = schedule.half_log_snr
+    h = float(level[s] - level[t])
+    r = [float(level[k] - level[t]) / h for k, _ in others]
+    if len(others) == 1:
+        rho = [0.5 if b == "B2" else -0.5 * h / math.expm1(-h)]
+    else:
+        c = [1.0]
+        for n in range(1, len(others) + 1):
+            c.append(-1 / math.expm1(-h) - n * c[-1] / h)
+        powers = torch.tensor([[r_k**n for r_k in r] for n in range(len(r))], dtype=torch.float64)
+        rho = torch.linalg.solve(powers, torch.tensor(c[1:], dtype=torch.float64)).tolist()
+    return x0_hat + sum(rho_k / r_k * (x0_k - x0_hat) for rho_k, r_k, (_, x0_k) in zip(rho, r, others, strict=True))
+
+
+SAMPLERS: dict[str, Callable[[Schedule, Noise, Variance], Step]] = {
+    "DDIM": lambda schedule, noise, variance: ddim(schedule),
+    "ancestral": ancestral,
+    "DPM-Solver++": lambda schedule, noise, variance: dpm_solver(schedule),
+    "DPM-Solver++ SDE": lambda schedule, noise, variance: dpm_solver(schedule, noise),
+    "UniPC": lambda schedule, noise, variance: unipc(schedule),
+}
+"""Name → a new step for one walk, from the schedule, the noise and the Σ that the sampler takes of them."""
+
+
 def walk(predict: Predict, step: Step, x: Tensor, times: list[int]) -> Iterator[Frame]:
     """Walk x (B C H W) along `times`, yielding a frame after each step.
 
@@ -141,3 +238,82 @@ def walk(predict: Predict, step: Step, x: Tensor, times: list[int]) -> Iterator[
 def invert(predict: Predict, schedule: Schedule, x0: Tensor, count: int) -> Iterator[Frame]:
     """DDIM backwards: the walk from pictures x0 to the noise x_T that DDIM turns into them (Song et al. 2021, section 4.3)."""
     return walk(predict, ddim(schedule), x0, timesteps(schedule.T, count)[::-1])
+
+
+def timesteps(T: int, count: int) -> list[int]:
+    """`count` + 1 times from T down to 0, as evenly spaced as whole numbers allow.
+
+    Raises:
+        ValueError: `count` is not from 1 to T.
+    """
+    if not 1 <= count <= T:
+        raise ValueError(f"expected 1 to {T} steps, got {count}")
+    return [round(T * (count - i) / count) for i in range(count + 1)]
+
+
+def spaced(schedule: Schedule, count: int, spacing: Spacing = "uniform") -> list[int]:
+    """`count` + 1 times from T down to 0, no two the same.
+
+    Args:
+        spacing: what is even along them: t; √t (`quadratic`); λ_t (`log-SNR`) or σ_t^(1/7), σ² = 1/SNR (`Karras`; Karras et
+            al. 2022, eq. 5), these two down to t = 1, whence the last step leads to 0, where they have no value.
+
+    Raises:
+        ValueError: `count` is not from 1 to T, or the spacing has another name.
+    """
+    if spacing not in SPACINGS:
+        raise ValueError(f"expected one of {', '.join(SPACINGS)}, got {spacing!r}")
+    even = timesteps(schedule.T, count)
+    if spacing == "uniform":
+        return even
+    if spacing == "quadratic":
+        return distinct([schedule.T * ((count - i) / count) ** 2 for i in range(count + 1)])
+    level = schedule.half_log_snr[1:]
+    rising = -level if spacing == "log-SNR" else (-level / 7).exp()
+    wanted = torch.linspace(float(rising[-1]), float(rising[0]), count, dtype=torch.float64)
+    nearest = [int((rising - value).abs().argmin()) + 1 for value in wanted]
+    return distinct([*nearest, 0])
+
+
+def distinct(times: Sequence[float]) -> list[int]:
+    """The falling times as whole numbers, moved as far as it takes for no two to be the same; the ends stay."""
+    whole = [round(t) for t in times]
+    for i in range(1, len(whole)):
+        whole[i] = min(whole[i], whole[i - 1] - 1)
+    whole[-1] = round(times[-1])
+    for i in range(len(whole) - 2, -1, -1):
+        whole[i] = max(whole[i], whole[i + 1] + 1)
+    return whole
+
+
+def fit_times(
+    predict: Predict,
+    schedule: Schedule,
+    x_T: Tensor,
+    count: int,
+    solver: Callable[[Schedule], Step] = unipc,
+    fine: int = 100,
+) -> list[int]:
+    """`count` + 1 times from T down to 0 for one model, along which the solver ends nearest to the end of a fine walk.
+
+    Starts from the best of `SPACINGS` and moves one time after the other a half, a quarter, an eighth and a sixteenth of the
+    way towards its neighbours, keeping what brings the ends from the noise x_T (B C H W) nearer, in the mean square. That is
+    8 (count − 1) walks of `count` evaluations of x_T, and one of `fine`.
+
+    Raises:
+        ValueError: `count` is not from 1 to T.
+    """
+    *_, exact = walk(predict, solver(schedule), x_T, spaced(schedule, min(fine, schedule.T), "quadratic"))
+
+    def miss(times: list[int]) -> float:
+        *_, last = walk(predict, solver(schedule), x_T, times)
+        return float((last.x_s - exact.x_s).square().mean())
+
+    least, best = min((miss(times), times) for times in (spaced(schedule, count, spacing) for spacing in SPACINGS))
+    for reach in (1 / 2, 1 / 4, 1 / 8, 1 / 16):
+        for i, neighbour in product(range(1, count), (-1, 1)):
+            trial = best.copy()
+            trial[i] += round(reach * (best[i + neighbour] - best[i]))
+            if trial != best:
+                least, best = min((least, best), (miss(trial), trial))
+    return best

@@ -1,6 +1,6 @@
 """The numbers of the forward chain (notes 1.5): how much noise each step adds.
 
-    α_t = 1 − β_t,    ᾱ_t = α_1 α_2 … α_t,    SNR_t = ᾱ_t / (1 − ᾱ_t)
+    α_t = 1 − β_t,    ᾱ_t = α_1 α_2 … α_t,    SNR_t = ᾱ_t / (1 − ᾱ_t),    λ_t = ½ log SNR_t
 
 Tables are float64 and have T + 1 entries: entry t belongs to step t, entry 0 is clean data (β_0 = 0, ᾱ_0 = 1).
 """
@@ -56,6 +56,11 @@ class Schedule:
     def snr(self) -> Tensor:
         """ᾱ_t / (1 − ᾱ_t), (T + 1): signal-to-noise ratio, infinite at t = 0."""
         return self.alpha_bar / (1 - self.alpha_bar)
+
+    @cached_property
+    def half_log_snr(self) -> Tensor:
+        """λ_t = log √ᾱ_t − log √(1 − ᾱ_t), (T + 1), nats: falls with t, infinite at t = 0."""
+        return self.snr.log() / 2
 
     def check(self, t: Tensor, lowest: int = 1) -> None:
         """Raise ValueError unless every t is a whole number from `lowest` to T."""

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from genlab.ddpm import Denoised
 from genlab.divergence import Gaussian
 from genlab.oracle import GaussianData, Mixture
 from genlab.process import eps_from_x0, x0_from_eps
-from genlab.sampler import Noise, ancestral, ddim, invert, timesteps, walk
+from genlab.sampler import (
+    SAMPLERS,
+    SPACINGS,
+    Noise,
+    Step,
+    ancestral,
+    ddim,
+    distinct,
+    dpm_solver,
+    fit_times,
+    invert,
+    spaced,
+    timesteps,
+    unipc,
+    walk,
+)
 from genlab.schedule import Schedule, cosine_schedule, linear_schedule
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # numpy about diffusers
 
 T = 40
 SCHEDULES = [pytest.param(linear_schedule(T), id="linear"), pytest.param(cosine_schedule(T), id="cosine")]
@@ -115,6 +133,62 @@ def test_ddim_steps_agree_with_diffusers(schedule: Schedule, clip: bool, eta: fl
         torch.testing.assert_close(frame.x_s, expected, rtol=1e-8, atol=1e-8)
         torch.testing.assert_close(frame.x0_hat, step.pred_original_sample, rtol=1e-8, atol=1e-8)
     assert len(drawn) == (count - 1 if eta else 0)
+
+
+WALKS = [
+    pytest.param(list(range(T, -1, -1)), id="all"),
+    pytest.param([40, 31, 12, 5, 1, 0], id="some"),
+    pytest.param([40, 9, 0], id="two"),
+    pytest.param([40, 0], id="one"),
+]
+
+
+def same_times(
+    peer: DPMSolverMultistepScheduler | UniPCMultistepScheduler, schedule: Schedule, times: list[int]
+) -> DPMSolverMultistepScheduler | UniPCMultistepScheduler:
+    """Give a diffusers solver our times, and √((1 − ᾱ)/ᾱ) in float64 with the 0 of clean data at the end."""
+    peer.set_timesteps(len(times) - 1)
+    peer.timesteps = torch.tensor([t - 1 for t in times[:-1]])
+    peer.sigmas = (1 / schedule.snr[times]).sqrt()
+    return peer
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("kind", ["dpmsolver++", "sde-dpmsolver++"])
+@pytest.mark.parametrize("times", WALKS)
+def test_dpm_solver_steps_agree_with_diffusers(schedule: Schedule, clip: bool, kind: str, times: list[int]) -> None:
+    peer = DPMSolverMultistepScheduler(T, algorithm_type=kind, prediction_type="sample", solver_order=2)
+    same_times(peer, schedule, times)
+    x = expected = 1.5 * randn(0, 2, 1, 4, 4)
+    drawn: list[Tensor] = []
+    noise = Given(lambda: drawn.append(randn(len(drawn) + 1, *x.shape)) or drawn[-1]) if kind.startswith("sde") else None
+    predict = predictor(schedule, clip)
+    for frame in walk(predict, dpm_solver(schedule, noise), x, times):
+        seen = predict(expected, in_time(x, frame.t)).x0_hat
+        z = drawn[-1] if drawn else torch.zeros_like(x)
+        expected = peer.step(seen, torch.tensor(frame.t - 1), expected, variance_noise=z).prev_sample
+        # Theirs casts the state to float32 in every step.
+        torch.testing.assert_close(frame.x_s, expected, rtol=1e-5, atol=1e-5)
+    assert len(drawn) == (len(times) - 2 if noise else 0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize(("order", "b"), [(1, "B1"), (1, "B2"), (2, "B1"), (2, "B2"), (3, "B2"), (4, "B2")])
+@pytest.mark.parametrize("times", WALKS)
+def test_unipc_steps_agree_with_diffusers(schedule: Schedule, clip: bool, order: int, b: str, times: list[int]) -> None:
+    peer = UniPCMultistepScheduler(T, solver_order=order, solver_type=b.replace("B", "bh"), prediction_type="sample")
+    same_times(peer, schedule, times)
+    x = expected = 1.5 * randn(0, 2, 1, 4, 4)
+    predict = predictor(schedule, clip)
+    for frame in walk(predict, unipc(schedule, order, times, b), x, times):  # type: ignore[arg-type]
+        seen = predict(expected, in_time(x, frame.t)).x0_hat
+        expected = peer.step(seen, torch.tensor(frame.t - 1), expected).prev_sample
+        if b == "B1" and frame.s == 0:
+            assert bool(expected.isnan().all())  # theirs multiplies B₁(∞) by zero
+            expected = frame.x0_hat
+        torch.testing.assert_close(frame.x_s, expected, rtol=1e-7, atol=1e-7)
 
 
 def test_ddim_with_eta_one_is_the_ancestral_step() -> None:
@@ -235,14 +309,58 @@ def test_the_error_of_ddim_halves_when_the_steps_double() -> None:
         assert coarse / fine == pytest.approx(2, rel=0.05)
 
 
+BIMODAL = (
+    torch.tensor([0.4, 0.6], dtype=torch.float64),
+    torch.tensor([[-1.0], [0.7]], dtype=torch.float64),
+    torch.tensor([[0.3], [0.2]], dtype=torch.float64),
+)
+
+
+def quantile(data: Mixture, p: Tensor, t: int) -> Tensor:
+    """The x_t that a share p of one-dimensional mixture data lies below at time t, by bisection."""
+    alpha_bar = data.schedule.alpha_bar[t]
+    component = torch.distributions.Normal(
+        alpha_bar.sqrt() * data.mean[:, 0], (alpha_bar * data.variance[:, 0] + 1 - alpha_bar).sqrt()
+    )
+    low, high = torch.full_like(p, -20), torch.full_like(p, 20)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = (data.weight * component.cdf(middle[:, None])).sum(dim=1) < p
+        low, high = middle.where(below, low), high.where(below, middle)
+    return low[:, None]
+
+
+@pytest.mark.parametrize(
+    ("solver", "order"),
+    [
+        pytest.param(ddim, 1, id="ddim"),
+        pytest.param(dpm_solver, 2, id="2M"),
+        pytest.param(lambda schedule: unipc(schedule, 1), 2, id="unipc-1"),
+        pytest.param(lambda schedule: unipc(schedule, 2), 3, id="unipc-2"),
+        pytest.param(lambda schedule: unipc(schedule, 2, b="B1"), 3, id="unipc-2-B1"),
+        pytest.param(lambda schedule: unipc(schedule, 3), 4, id="unipc-3"),
+    ],
+)
+def test_solvers_converge_with_their_order(solver: Callable[[Schedule], Step], order: int) -> None:
+    """The flow keeps quantiles in one dimension, so that where it leads is known; the walk ends before λ is infinite.
+
+    The corrections of UniPC-p make it one of order p + 1 (Zhao et al. 2023, theorem 3.1).
+    """
+    schedule = cosine_of_equal_angles(1.5, 1024)
+    data = Mixture(schedule, *BIMODAL)
+    p = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
+    start, end = quantile(data, p, 1024), quantile(data, p, 64)
+    errors = []
+    for count in (80, 160, 320):
+        *_, last = walk(data.predict, solver(schedule), start, [1024 - 960 // count * i for i in range(count + 1)])
+        errors.append(float((last.x_s - end).square().mean().sqrt()))
+    for coarse, fine in pairwise(errors):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.35)
+
+
 def test_ddim_undoes_its_inversion_up_to_an_error_that_halves() -> None:
     schedule = cosine_of_equal_angles(1.5, 256)
-    mixture = Mixture(
-        schedule,
-        torch.tensor([0.4, 0.6], dtype=torch.float64),
-        torch.tensor([[-1.0], [0.7]], dtype=torch.float64),
-        torch.tensor([[0.3], [0.2]], dtype=torch.float64),
-    )
+    mixture = Mixture(schedule, *BIMODAL)
     gaussian = GaussianData(schedule, torch.tensor([0.3], dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64))
     x0 = torch.linspace(-1.5, 1.5, 7, dtype=torch.float64)[:, None]
     for oracle in (mixture, gaussian):
@@ -265,6 +383,123 @@ def test_inversion_leads_to_the_noise_of_the_probability_flow() -> None:
     z = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     *_, last = invert(oracle.predict, schedule, data.sample(z), 1000)
     torch.testing.assert_close(last.x_s, z, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(("solver", "order"), [(ancestral, 1), (dpm_solver, 2)])
+def test_the_sde_form_keeps_the_marginal_of_gaussian_data(solver: Callable[[Schedule, Noise], Step], order: int) -> None:
+    """The walk is linear in x_T and in every z, all independent, so that its mean and variance follow from one unit of each.
+
+    Row 0 of the batch has x_T at its mean and no noise, row 1 one unit of x_T, row 2 + n one unit of the n-th z.
+    """
+    schedule = cosine_of_equal_angles(1.5, 512)
+    data = GaussianData(schedule, torch.tensor([0.6], dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64))
+    alpha_bar = schedule.alpha_bar
+    errors = []
+    for count in (40, 80, 160):
+        rows, drawn = torch.eye(count + 2, dtype=torch.float64), []
+        noise = Given(lambda rows=rows, drawn=drawn: drawn.append(1) or rows[:, 1 + len(drawn), None])  # type: ignore[misc]
+        start = rows[:, 1, None] * (0.3 * alpha_bar[-1] + 1 - alpha_bar[-1]).sqrt() + 0.6 * alpha_bar[-1].sqrt()
+        *_, last = walk(data.predict, solver(schedule, noise), start, [512 - 480 // count * i for i in range(count + 1)])
+        mean, spread = float(last.x_s[0]), last.x_s[1:] - last.x_s[0]
+        exact = 0.3 * alpha_bar[32] + 1 - alpha_bar[32]
+        assert len(drawn) == count
+        # At the mean x̂_0 is the mean of the data, wherever on the walk: that part is exact.
+        assert mean == pytest.approx(float(0.6 * alpha_bar[32].sqrt()), abs=1e-12)
+        errors.append(abs(float(spread.square().sum() - exact)))
+    assert errors[-1] < 0.01
+    for coarse, fine in pairwise(errors):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
+
+
+# ---- the times
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("schedule", [linear_schedule(1000), cosine_schedule(1000), linear_schedule(21), cosine_schedule(2)])
+def test_spaced_times_fall_from_T_to_0(schedule: Schedule, spacing: str) -> None:
+    chain = schedule.T
+    for count in {1, 2, 3, 4, 7, 10, 20, 50, 333, 999, 1000}:
+        if count <= chain:
+            times = spaced(schedule, count, spacing)  # type: ignore[arg-type]
+            assert (len(times), times[0], times[-1]) == (count + 1, chain, 0)
+            assert all(s < t for t, s in pairwise(times))
+            assert all(type(t) is int for t in times)
+
+
+def test_spaced_times_are_even_in_what_they_say() -> None:
+    schedule = linear_schedule(100_000)  # fine enough for whole numbers not to matter
+    level = schedule.half_log_snr
+    assert spaced(schedule, 10) == timesteps(100_000, 10)
+    for spacing, measure in (("quadratic", lambda t: math.sqrt(t)), ("log-SNR", lambda t: float(level[t]))):
+        times = spaced(schedule, 10, spacing)  # type: ignore[arg-type]
+        gaps = [measure(t) - measure(s) for t, s in pairwise(times if spacing == "quadratic" else times[:-1])]
+        assert gaps == pytest.approx([sum(gaps) / len(gaps)] * len(gaps), rel=2e-3)
+    # The noise levels of Karras et al. as diffusers computes them; its t is ours less one.
+    peer = DPMSolverMultistepScheduler(1000, beta_start=1e-4, beta_end=0.02, use_karras_sigmas=True)
+    peer.set_timesteps(12)
+    ours = spaced(linear_schedule(1000), 12, "Karras")[:-1]
+    assert max(abs(t - 1 - int(theirs)) for t, theirs in zip(ours, peer.timesteps, strict=True)) <= 1
+
+
+def test_times_are_made_distinct() -> None:
+    assert distinct([10, 10, 9.6, 3, 0.2, 0.1, 0]) == [10, 9, 8, 3, 2, 1, 0]
+    assert distinct([4, 0, 0, 0, 0]) == [4, 3, 2, 1, 0]
+    assert distinct([4, 4, 4, 4, 0]) == [4, 3, 2, 1, 0]
+    assert distinct([9, 4, 0]) == [9, 4, 0]
+
+
+def test_spacings_are_refused() -> None:
+    schedule = cosine_schedule(10)
+    with pytest.raises(ValueError, match="expected one of uniform, quadratic, log-SNR, Karras, got 'even'"):
+        spaced(schedule, 3, "even")  # type: ignore[arg-type]
+    for spacing in SPACINGS:
+        with pytest.raises(ValueError, match="expected 1 to 10 steps, got 11"):
+            spaced(schedule, 11, spacing)
+
+
+@pytest.mark.parametrize("solver", [dpm_solver, unipc])  # DDIM is at its best with the equal angles that `uniform` has here
+@pytest.mark.parametrize("count", [4, 8])
+def test_fitted_times_end_nearer_to_the_exact_flow_than_any_rule(solver: Callable[[Schedule], Step], count: int) -> None:
+    """Fitted on nine noises, measured on 25 by the quantiles that the flow keeps."""
+    schedule = cosine_schedule(1000)
+    data = Mixture(schedule, *BIMODAL)
+    start, exact = (quantile(data, torch.linspace(0.02, 0.98, 25, dtype=torch.float64), t) for t in (1000, 0))
+
+    def miss(times: list[int]) -> float:
+        *_, last = walk(data.predict, solver(schedule), start, times)
+        return float((last.x_s - exact).square().mean().sqrt())
+
+    times = fit_times(data.predict, schedule, start[::3], count, solver)
+    assert (len(times), times[0], times[-1]) == (count + 1, 1000, 0)
+    assert all(s < t for t, s in pairwise(times))
+    assert json.loads(json.dumps(times)) == times
+    assert miss(times) < 0.9 * min(miss(spaced(schedule, count, spacing)) for spacing in SPACINGS)
+
+
+def test_fitting_asks_the_network_as_often_as_it_says() -> None:
+    schedule, asked = cosine_schedule(1000), []
+    data = Mixture(schedule, *BIMODAL)
+
+    def predict(x_t: Tensor, t: Tensor) -> Denoised:
+        asked.append(len(x_t))
+        return data.predict(x_t, t)
+
+    fit_times(predict, schedule, randn(0, 3, 1), 5, fine=40)
+    assert len(asked) <= 40 + 5 * (len(SPACINGS) + 8 * 4)
+    assert set(asked) == {3}
+
+
+@pytest.mark.parametrize("chain", [2, 5])
+def test_times_of_short_chains_can_be_fitted(chain: int) -> None:
+    schedule = cosine_schedule(chain)
+    data = Mixture(schedule, *BIMODAL)
+    x_T = randn(0, 3, 1)
+    for count in range(1, chain + 1):
+        times = fit_times(data.predict, schedule, x_T, count)
+        assert (len(times), times[0], times[-1]) == (count + 1, chain, 0)
+        assert all(s < t for t, s in pairwise(times))
+    with pytest.raises(ValueError, match=f"expected 1 to {chain} steps, got {chain + 1}"):
+        fit_times(data.predict, schedule, x_T, chain + 1)
 
 
 # ---- the machinery
@@ -298,13 +533,13 @@ def test_the_noise_of_a_picture_depends_on_its_seed_alone() -> None:
     assert not torch.equal(first[0], together.draw()[0])
 
 
-@pytest.mark.parametrize("kind", ["ancestral", "ddim"])
-def test_the_same_seeds_make_the_same_pictures_alone_or_together(kind: str) -> None:
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_same_seeds_make_the_same_pictures_alone_or_together(name: str) -> None:
     schedule = cosine_schedule(20)
 
     def sample(seeds: list[int]) -> Tensor:
         noise = Noise.from_seeds(seeds, (1, 2, 2))
-        step = ancestral(schedule, noise) if kind == "ancestral" else ddim(schedule, noise, 0.5)
+        step = SAMPLERS[name](schedule, noise, "posterior")
         *_, last = walk(predictor(schedule, True), step, noise.draw().double(), timesteps(20, 10))
         return last.x_s
 
@@ -312,6 +547,68 @@ def test_the_same_seeds_make_the_same_pictures_alone_or_together(kind: str) -> N
     assert torch.equal(pictures, sample([1, 2, 3]))
     torch.testing.assert_close(pictures[1:2], sample([2]), rtol=1e-12, atol=1e-12)
     assert float((pictures[0] - pictures[1]).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_every_sampler_asks_once_a_step_and_leaves_no_noise(name: str, spacing: str, count: int) -> None:
+    schedule, asked = linear_schedule(1000), []
+    data = GaussianData(schedule, torch.tensor([0.25], dtype=torch.float64), torch.tensor([0.0], dtype=torch.float64))
+
+    def predict(x_t: Tensor, t: Tensor) -> Denoised:
+        asked.append(int(t[0]))
+        return data.predict(x_t, t)
+
+    noise = Noise.from_seeds([1, 2, 3], (1,))
+    times = spaced(schedule, count, spacing)  # type: ignore[arg-type]
+    frames = list(walk(predict, SAMPLERS[name](schedule, noise, "posterior"), noise.draw(), times))
+    assert asked == times[:-1]
+    assert torch.equal(frames[-1].x_s, frames[-1].x0_hat)
+    torch.testing.assert_close(frames[-1].x_s, torch.full((3, 1), 0.25), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "draws"),
+    [
+        ("DDIM", lambda schedule, noise: ddim(schedule), 0),
+        ("ancestral", lambda schedule, noise: ancestral(schedule, noise, "learned"), 5),
+        ("DPM-Solver++", lambda schedule, noise: dpm_solver(schedule), 0),
+        ("DPM-Solver++ SDE", lambda schedule, noise: dpm_solver(schedule, noise), 5),
+        ("UniPC", lambda schedule, noise: unipc(schedule), 0),
+    ],
+)
+def test_names_stand_for_their_samplers(name: str, build: Callable[[Schedule, Noise], Step], draws: int) -> None:
+    schedule, drawn = linear_schedule(T), []
+    noise = Given(lambda: drawn.append(1) or randn(len(drawn), 2, 1, 2, 2))
+
+    def end(step: Step) -> Tensor:
+        drawn.clear()
+        *_, last = walk(predictor(schedule, True), step, randn(0, 2, 1, 2, 2), spaced(schedule, 6, "quadratic"))
+        assert len(drawn) == draws
+        return last.x_s
+
+    assert torch.equal(end(SAMPLERS[name](schedule, noise, "learned")), end(build(schedule, noise)))
+    assert len(SAMPLERS) == 5
+
+
+@pytest.mark.parametrize("name", ["DDIM", "DPM-Solver++", "UniPC"])
+def test_float32_walks_follow_those_of_float64(name: str) -> None:
+    schedule = linear_schedule(1000)
+    data = Mixture(schedule, *BIMODAL)
+    x_T = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    for times in (spaced(schedule, 50, "Karras"), spaced(schedule, 80, "log-SNR")):
+        wide, narrow = (
+            list(walk(data.predict, SAMPLERS[name](schedule, Noise((), ()), "posterior"), x, times)) for x in (x_T, x_T.float())
+        )
+        assert narrow[-1].x_s.dtype == torch.float32
+        for exact, got in zip(wide, narrow, strict=True):
+            torch.testing.assert_close(got.x_s.double(), exact.x_s, rtol=0, atol=2e-5)
+
+
+def test_unipc_with_an_order_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected an order of 1 or more, got 0"):
+        unipc(cosine_schedule(10), 0)
 
 
 def test_frames_tell_the_walk() -> None:

@@ -23,14 +23,16 @@ def test_agrees_with_diffusers(ours: str, theirs: str) -> None:
 @pytest.mark.parametrize("schedule", [linear_schedule(100), cosine_schedule(100), linear_schedule(21), cosine_schedule(2)])
 def test_tables(schedule: Schedule) -> None:
     T = schedule.T
-    tables = (schedule.beta, schedule.alpha, schedule.alpha_bar, schedule.snr)
+    tables = (schedule.beta, schedule.alpha, schedule.alpha_bar, schedule.snr, schedule.half_log_snr)
     assert all(table.shape == (T + 1,) and table.dtype == torch.float64 for table in tables)
-    assert (schedule.beta[0], schedule.alpha[0], schedule.alpha_bar[0], schedule.snr[0]) == (0, 1, 1, math.inf)
+    assert [table[0] for table in tables] == [0, 1, 1, math.inf, math.inf]
     product = 1.0
     for t in range(1, T + 1):
         product *= 1 - float(schedule.beta[t])
         assert float(schedule.alpha_bar[t]) == pytest.approx(product, rel=1e-12)
         assert float(schedule.snr[t]) == pytest.approx(product / (1 - product), rel=1e-12)
+        signal, noise = math.sqrt(product), math.sqrt(1 - product)
+        assert float(schedule.half_log_snr[t]) == pytest.approx(math.log(signal / noise), rel=1e-9, abs=1e-12)
     assert bool((schedule.alpha_bar.diff() < 0).all())
 
 
