@@ -1,9 +1,14 @@
-"""The model card: `README.md` of a model folder, written from its config.json and metrics.json alone."""
+"""The model card: `README.md` of a model folder, written from its config.json and metrics.json alone.
+
+What training/evaluate.py measured becomes tables, and metadata that the Hub shows (`model-index`). A metric's name says what it
+is: a Fréchet distance on the features of a small classifier is not called FID, a bound not a likelihood.
+"""
 
 from __future__ import annotations
 
 import html
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,6 +34,8 @@ LOSS_UNITS = {
     "ddpm": {"loss": "simple + 0.001 × bound", "simple": "mean squared error", "bound": "bits/dim"},
     "vae": {"loss": "nats/picture", "reconstruction": "nats/picture", "kl": "nats/picture"},
 }
+SIGMA = {"learned": "Σ learned", "posterior": "Σ = β̃", "beta": "Σ = β"}
+NOTHING = "–"
 LONGEST_TEXT = 300
 
 
@@ -40,14 +47,14 @@ def write_card(
     Args:
         config, metrics: content of config.json and metrics.json.
         parameters: number of weights.
-        pictures: which of samples.png, examples.png and loss.png lie beside it.
+        pictures: which of samples.png, examples.png, loss.png, ledger.png and nearest.png lie beside it.
         dataset: id of the data set on the Hub, or None where it has none.
     """
     kind, data = config["kind"], config["data"]
     short, what = NOTES[kind]
     channels = "gray" if data["channels"] == 1 else "RGB"
     parts = [
-        _front_matter(kind, dataset),
+        _front_matter(kind, data["name"], dataset, metrics),
         f"# {short} of {escape(data['name'])}",
         f"This is {what} with {parameters:,} parameters for {channels} pictures of {data['size']}×{data['size']} pixels, "
         f"trained from scratch with genlab {escape(config['genlab'])}.",
@@ -61,9 +68,14 @@ def write_card(
         f'```python\nfrom genlab.{kind} import {short}\n\nmodel = {short}.from_pretrained("{REPO_ID}")\n```',
         f"`GENLAB_MODELS={REPO_ID} python app.py` shows it in the browser. Weights are safetensors; loading runs no code.",
     ]
-    measured = list(_measured(kind, metrics))
-    if measured:
-        parts += ["## Measured", _table(("quantity", "value", "unit"), measured)]
+    measured = measured_tables(metrics)
+    if "ledger.png" in pictures and measured:
+        measured.append(f"![{LEDGER[kind]}](ledger.png)")
+    if "nearest.png" in pictures and measured:
+        measured.append("![Samples and the training pictures nearest to them](nearest.png)")
+    rest = list(_rest(kind, metrics))
+    if measured or rest:
+        parts += ["## Measured", *measured, *([_table(("quantity", "value", "unit"), rest)] if rest else [])]
     training = metrics.get("training", {})
     facts = [("seed", escape(metrics["seed"]), "")] if "seed" in metrics else []
     facts += [(label, _text(training[key]), unit) for key, label, unit in _TRAINING if key in training]
@@ -101,21 +113,184 @@ def escape(text: object) -> str:
     return re.sub(r"(?i)(https?|ftp|www|mailto)(?=[:.])", lambda found: found[0][0] + "\u200b" + found[0][1:], line)
 
 
-def _front_matter(kind: str, dataset: str | None) -> str:
+def measured_tables(metrics: dict[str, Any]) -> list[str]:
+    """Markdown of what training/evaluate.py measured: the likelihood, then the samples. Empty where it measured nothing."""
+    evaluation = metrics.get("evaluation", {})
+    likelihood, samples = (evaluation.get(name) for name in ("likelihood", "samples"))
+    parts = []
+    if _is_ledger(likelihood):
+        parts += _ledger_table(likelihood, evaluation.get("ode"))
+    elif _is_weighted(likelihood):
+        parts += _weighted_table(likelihood)
+    if _is_sampled(samples):
+        parts += _samples_table(samples)
+    if parts and "command" in evaluation:
+        parts.append(_code(evaluation["command"]))
+    return parts
+
+
+LEDGER = {
+    "ddpm": "The bound and the errors of the network at each step t",
+    "vae": "The KL divergence of each latent",
+}
+
+
+def _is_ledger(likelihood: Any) -> bool:
+    return isinstance(likelihood, dict) and isinstance(likelihood.get("by_variance"), dict)
+
+
+def _is_weighted(likelihood: Any) -> bool:
+    return isinstance(likelihood, dict) and isinstance(likelihood.get("importance_weighted"), list)
+
+
+def _is_sampled(samples: Any) -> bool:
+    return isinstance(samples, dict) and "frechet_distance" in samples
+
+
+def _ledger_table(likelihood: dict[str, Any], ode: Any) -> list[str]:
+    own, by_variance = likelihood["variance"], likelihood["by_variance"]
+    names = sorted(by_variance, key=lambda name: name != own)
+    every = likelihood["mode"] == "every t"
+    drawn = f"{_text(likelihood['looks_per_image'])} of the {_text(likelihood['T'])} steps t, one drawn in each stratum"
+    times = f"every one of the {_text(likelihood['T'])} steps t" if every else drawn
+    rows = [
+        ("L_T", *[_value(likelihood, "prior_term_L_T", "bits_per_dim")] * len(names)),
+        ("L_1 + … + L_{T−1}", *(_value(by_variance[n], "transition_terms_sum", "bits_per_dim") for n in names)),
+        ("L_0", *(_value(by_variance[n], "decoder_term_L_0", "bits_per_dim") for n in names)),
+        ("**bound on −log p(x)**", *(f"**{_value(by_variance[n], 'bound', 'bits_per_dim')}**" for n in names)),
+    ]
+    if isinstance(ode, dict):
+        label = f"the same by the flow ODE, {_text(ode['images'])} pictures"
+        rows.append((label, _value(ode, "bound", "bits_per_dim"), *[NOTHING] * (len(names) - 1)))
+    head = ("bits/dim", *(SIGMA.get(n, escape(n)) + (", the model's own" if n == own else "") for n in names))
+    return [
+        f"Likelihood of {_text(likelihood['images'])} held-out pictures, classes hidden, each looked at for {times}; "
+        "± is the standard error.",
+        _table(head, rows),
+    ]
+
+
+def _weighted_table(likelihood: dict[str, Any]) -> list[str]:
+    binary = "binarisation" in likelihood
+    rows = []
+    for row in likelihood["importance_weighted"]:
+        name = "ELBO" if row["k"] == 1 else f"importance-weighted, k = {_text(row['k'])}"
+        bits = () if binary else (_value(row, "bound", "bits_per_dim"),)
+        rows.append((name, _text(row["images"]), _value(row, "bound", "nats"), *bits))
+    what = f"{escape(likelihood['binarisation'])} binarisation" if binary else escape(likelihood["likelihood"])
+    reconstruction, divergence = (_value(likelihood, name, "nats") for name in ("reconstruction", "kl"))
+    return [
+        f"Likelihood of held-out pictures ({what}); ± is the standard error.",
+        _table(("bound", "pictures", "log p(x) ≥, nats", *(() if binary else ("−log p(x) ≤, bits/dim",))), rows),
+        f"The ELBO is the reconstruction, {reconstruction} nats, less the KL divergence, {divergence} nats. "
+        f"{_text(likelihood['active_latents'])} of {_text(likelihood['latents'])} latents are active: the variance of their "
+        "posterior mean is above 0.01.",
+    ]
+
+
+def _samples_table(samples: dict[str, Any]) -> list[str]:
+    features = samples["features"]
+    low, high = (_short(end) for end in samples["frechet_interval_95"])
+    kernel = _value(samples, "kernel_distance", "x1000")
+    memorised = "share nearer to a training picture than a held-out one usually is"
+    rows = [
+        (
+            "Fréchet distance",
+            f"{_short(samples['frechet_distance'])} (95 %: {low} to {high})",
+            _short(samples["frechet_floor"]),
+        ),
+        ("kernel distance × 1000", kernel, _short(samples["kernel_distance_floor_x1000"])),
+        *((name, _short(samples[name]), _short(samples[f"{name}_of_real"])) for name in ("precision", "recall")),
+        (memorised, _short(samples["memorised_share"]), _short(samples["memorised_share_of_held_out"])),
+    ]
+    how = [_text(samples["sampler"])]
+    how += [f"{_text(samples['steps'])} steps"] if samples.get("steps", 1) > 1 else []
+    return [
+        f"{_text(samples['images'])} samples ({', '.join(how)}) against {_text(samples['reference_images'])} held-out "
+        f"pictures, on the features of genlab's {escape(features['name'])} classifier "
+        f"(SHA-256 {escape(features['sha256'])[:12]}…, test accuracy {_text(features['accuracy'])}): "
+        "these are not the FID, KID, … of an Inception network.",
+        _table(("samples", "of the model", "of real pictures in their place"), rows),
+    ]
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _value(tree: dict[str, Any], name: str, unit: str) -> str:
+    """A measurement and its standard error, with two digits of the error."""
+    value, error = tree.get(f"{name}_{unit}"), tree.get(f"{name}_standard_error_{unit}")
+    if not isinstance(value, float) or not isinstance(error, float) or not error > 0:
+        return NOTHING if value is None else _text(value)
+    if abs(value) < 1e-3:
+        return f"{value:.3g} ± {error:.1g}"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:,.{digits}f} ± {error:,.{digits}f}"
+
+
+def _front_matter(kind: str, name: str, dataset: str | None, metrics: dict[str, Any]) -> str:
     lines = ["---", "license: apache-2.0", "library_name: genlab", "pipeline_tag: unconditional-image-generation"]
     lines += ["tags:", "- genlab", f"- {kind}", f"- {'diffusion' if kind == 'ddpm' else 'variational-autoencoder'}"]
     lines += ["datasets:", f"- {json.dumps(dataset)}"] if dataset else []
+    results = list(_results(metrics))
+    if results:
+        lines += ["model-index:", f"- name: {json.dumps(f'{kind}-{name}')}", "  results:", "  - task:"]
+        lines += ["      type: unconditional-image-generation", "    dataset:", f"      name: {json.dumps(name)}"]
+        lines += [f"      type: {json.dumps(dataset or name)}", "      split: test", "    metrics:"]
+        for metric, label, value in results:
+            lines += [f"    - type: {metric}", f"      name: {json.dumps(label)}", f"      value: {json.dumps(value)}"]
     return "\n".join([*lines, "---"])
 
 
-def _measured(kind: str, metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(quantity, value, unit) of everything that was measured: the losses at the end of training, then the evaluation."""
+def _results(metrics: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """(type, name, value) of the measurements that the Hub shows."""
+    evaluation = metrics.get("evaluation", {})
+    likelihood, ode, samples = (evaluation.get(part) for part in ("likelihood", "ode", "samples"))
+    found: list[tuple[str, str, Any]] = []
+    if isinstance(likelihood, dict) and isinstance(likelihood.get("images"), int):
+        n = f"n = {likelihood['images']:,}"
+        kind = "variational bound" if "T" in likelihood else "ELBO"
+        found.append(("bits_per_dim_bound", f"bits/dim, {kind} on −log p(x), {n}", likelihood.get("bound_bits_per_dim")))
+    if _is_weighted(likelihood):
+        best = max(likelihood["importance_weighted"], key=lambda row: row["k"])
+        n = f"k = {best['k']:,}, n = {best['images']:,}"
+        if "binarisation" in likelihood:
+            label = f"nats, importance-weighted bound on −log p(x), {likelihood['binarisation']} binarisation, {n}"
+            found.append(("nats_bound", label, -best["bound_nats"]))
+        else:
+            label = f"bits/dim, importance-weighted bound on −log p(x), {n}"
+            found.append(("bits_per_dim_importance_weighted", label, best["bound_bits_per_dim"]))
+    if isinstance(ode, dict):
+        label = f"bits/dim, bound on −log p(x) by the probability-flow ODE, n = {_text(ode.get('images'))}"
+        found.append(("bits_per_dim_ode", label, ode.get("bound_bits_per_dim")))
+    if _is_sampled(samples):
+        where = f"features of genlab's {samples['features']['name']} classifier, n = {samples['images']:,}"
+        floor = f"real against real {samples['frechet_floor']:.3g}"
+        found += [
+            ("frechet_distance", f"Fréchet distance ({where}; {floor}), not FID", samples["frechet_distance"]),
+            ("kernel_distance_x1000", f"kernel distance × 1000 ({where}), not KID", samples["kernel_distance_x1000"]),
+            ("precision", f"precision ({where})", samples["precision"]),
+            ("recall", f"recall ({where})", samples["recall"]),
+            ("memorised_share", "share of samples nearer to a training picture than a held-out one usually is",
+             samples["memorised_share"]),
+        ]  # fmt: skip
+    yield from ((t, label, value) for t, label, value in found if type(value) in (int, float) and math.isfinite(value))
+
+
+def _rest(kind: str, metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(quantity, value, unit) of all that was measured and has no table: the losses at the end of training, then facts."""
     loss = metrics.get("loss", {})
     held_out = f"{_text(loss['held_out_images'])} held-out pictures" if "held_out_images" in loss else "held-out pictures"
     for key, where in (("training", "training batches"), ("held_out", held_out)):
         for name, value in loss.get(key, {}).items():
             yield f"{_words(name)}, {where}", _text(value), LOSS_UNITS[kind].get(name, "")
-    for name, value in _leaves(metrics.get("evaluation", {})):
+    evaluation = metrics.get("evaluation", {})
+    shown = {"command"}
+    shown |= {"likelihood", "ode"} if _is_ledger(evaluation.get("likelihood")) else set()
+    shown |= {"likelihood"} if _is_weighted(evaluation.get("likelihood")) else set()
+    shown |= {"samples"} if _is_sampled(evaluation.get("samples")) else set()
+    for name, value in _leaves({k: v for k, v in evaluation.items() if k not in shown}):
         yield _named(name, value)
 
 

@@ -28,7 +28,7 @@ from huggingface_hub.utils import httpx
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from genlab import __version__
@@ -52,6 +52,8 @@ MAX_BYTES = {
     "examples.png": 64_000_000,
     "samples.png": 64_000_000,
     "loss.png": 8_000_000,
+    "ledger.png": 8_000_000,
+    "nearest.png": 8_000_000,
     "README.md": 1_000_000,
 }
 """The files of a model, and the most bytes each may have."""
@@ -65,6 +67,7 @@ MODELS: dict[str, tuple[type[DDPM] | type[VAE], type[DDPMConfig] | type[VAEConfi
 HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 
 Model = TypeVar("Model", DDPM, VAE)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class HubError(RuntimeError):
@@ -82,6 +85,7 @@ class Package:
         labels: (N) their classes, or None.
         source: the folder or Hub id it came from.
         revision: its commit on the Hub, 40 hexadecimal digits, or None for a folder.
+        folder: where its files lie on this machine.
     """
 
     model: DDPM | VAE
@@ -90,6 +94,7 @@ class Package:
     labels: Tensor | None
     source: str
     revision: str | None
+    folder: Path
 
 
 # Writing
@@ -141,7 +146,7 @@ def refresh_card(folder: Path) -> None:
     trained_on = metrics.get("training", {}).get("options", {}).get("dataset")
     dataset = metrics.get("dataset") or (KNOWN[trained_on][0] if trained_on in KNOWN else None)
     parameters = sum(math.prod(shape) for shape in _header(folder / "model.safetensors").values())
-    pictures = [name for name in ("samples.png", "examples.png", "loss.png") if (folder / name).exists()]
+    pictures = [name for name in MAX_BYTES if name.endswith(".png") and (folder / name).exists()]
     text = write_card(config, metrics, parameters, pictures, dataset)
     fresh = folder / ".README.md"
     fresh.write_text(text, encoding="utf-8")
@@ -240,7 +245,7 @@ def _package(folder: Path, source: str, revision: str | None) -> Package:
         raise HubError(f"{source}{'@' + revision if revision else ''}: {error}") from error
     except OSError as error:
         raise HubError(f"{source}: cannot be read ({error.strerror or type(error).__name__})") from error
-    return Package(model, metrics, examples, labels, source, revision)
+    return Package(model, metrics, examples, labels, source, revision, folder)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -329,8 +334,8 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
         raise HubError("model.safetensors: expected a safetensors file, got other content") from error
 
 
-def _model(cls: type[DDPM] | type[VAE], config: Any, data: DataSpec, path: Path) -> DDPM | VAE:
-    """The model of a configuration with exactly the weights of a file."""
+def _model(cls: type[Network], config: Any, data: DataSpec, path: Path) -> Network:
+    """The network of a configuration with exactly the weights of a file."""
     try:
         with torch.device("meta"), _WithoutInit():
             expected = {name: tuple(tensor.shape) for name, tensor in cls(config, data).state_dict().items()}

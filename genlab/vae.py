@@ -67,6 +67,11 @@ class ELBO:
         return self.reconstruction - self.kl
 
 
+def log_mean_exp(log_weights: Tensor) -> Tensor:
+    """log 1/k Σ_i exp(w_i) along the first dimension, (k, …) → (…)."""
+    return log_weights.logsumexp(dim=0) - math.log(len(log_weights))
+
+
 class VAE(nn.Module):
     """A variational autoencoder of pictures in [−1, 1].
 
@@ -119,15 +124,25 @@ class VAE(nn.Module):
         q = self.encode(x)
         return ELBO(self._log_likelihood(q.sample(noise), x, discretised), kl(q, standard_normal(q.mean)))
 
+    def log_weights(self, x: Tensor, noise: Tensor, discretised: bool = False, at_once: int = 512) -> Tensor:
+        """log p(x, z_i)/q(z_i|x), nats (k, B), for z_i = mean + σ·noise_i; noise (k, B, latent).
+
+        Args:
+            at_once: how many z are decoded together; bounds the memory.
+        """
+        q, k = self.encode(x), len(noise)
+        log_prior_ratio = 0.5 * (noise**2 - q.sample(noise) ** 2 + q.log_var).sum(dim=2)  # log p(z)/q(z|x): the 2π cancel
+        rows = max(1, at_once // len(x))
+        likelihood = []
+        for some in noise.split(rows):
+            z = rearrange(q.sample(some), "k b d -> (k b) d")
+            pictures = repeat(x, "b ... -> (k b) ...", k=len(some))
+            likelihood.append(rearrange(self._log_likelihood(z, pictures, discretised), "(k b) -> k b", k=len(some)))
+        return torch.cat(likelihood).reshape(k, -1) + log_prior_ratio
+
     def importance_weighted_bound(self, x: Tensor, noise: Tensor, discretised: bool = False) -> Tensor:
         """L_k, eq. 4, nats (B); noise (k, B, latent)."""
-        k = len(noise)
-        q = self.encode(x)
-        z = rearrange(q.sample(noise), "k b d -> (k b) d")
-        log_q = Gaussian(repeat(q.mean, "b d -> (k b) d", k=k), repeat(q.log_var, "b d -> (k b) d", k=k)).log_prob(z)
-        log_joint = standard_normal(z).log_prob(z) + self._log_likelihood(z, repeat(x, "b ... -> (k b) ...", k=k), discretised)
-        weights = rearrange(log_joint - log_q, "(k b) -> k b", k=k)
-        return weights.logsumexp(dim=0) - math.log(k)
+        return log_mean_exp(self.log_weights(x, noise, discretised))
 
     def _log_likelihood(self, z: Tensor, x: Tensor, discretised: bool) -> Tensor:
         p = self.decode(z)

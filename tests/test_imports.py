@@ -54,12 +54,16 @@ def test_there_is_code_to_look_at() -> None:
         ("vae", {"config", "divergence", "nn", "vlb", "hub"}),
         ("ddpm", {"config", "divergence", "process", "schedule", "unet", "vlb", "hub"}),
         ("sampler", {"config", "ddpm", "process", "schedule"}),
+        ("score", {"ddpm", "divergence", "process", "sampler", "schedule", "vlb"}),
+        ("plane", {"config", "ddpm", "divergence", "nn", "oracle", "process", "sampler", "schedule", "score", "vae"}),
         ("oracle", {"ddpm", "divergence", "process", "schedule"}),
         ("data", {"config"}),
+        ("features", {"config", "data", "hub"}),
+        ("metrics", set()),
     ],
 )
 def test_imports_go_one_way(stem: str, may_import: set[str]) -> None:
-    """schedule ← process ← {vlb, sampler}, divergence ← {vae, vlb}; only `from_pretrained` reaches for the hub, when called."""
+    """schedule ← process ← {vlb, sampler} ← score, divergence ← {vae, vlb}; only `from_pretrained` reaches for the hub."""
     assert within_genlab(ROOT / "genlab" / f"{stem}.py") <= may_import
 
 
@@ -161,10 +165,11 @@ def loaded(code: str) -> set[str]:
 
 
 def test_configurations_load_without_torch() -> None:
-    assert not loaded("import genlab.config, training.config") & {"torch", "numpy", "accelerate", "gradio"}
+    used = loaded("import genlab.config, training.config, training.sample_quality")
+    assert not used & {"torch", "numpy", "accelerate", "gradio"}
 
 
-@pytest.mark.parametrize("script", ["train_ddpm", "train_vae"])
+@pytest.mark.parametrize("script", ["train_ddpm", "train_vae", "train_classifier"])
 def test_help_loads_no_torch(script: str) -> None:
     code = f"""
 import runpy, sys

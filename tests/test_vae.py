@@ -13,6 +13,8 @@ from genlab.config import DataSpec, VAEConfig
 from genlab.divergence import Gaussian
 from genlab.oracle import LinearGaussianVAE
 from genlab.vae import LOWEST_LOG_VAR, VAE, Bernoulli
+from training.likelihood import vae_bound
+from training.partial import Partial, Progress
 
 SIDE, LATENT = 4, 3
 
@@ -108,6 +110,114 @@ def test_more_importance_samples_close_the_gap(linear: LinearGaussianVAE, x: Ten
             bound = vae.importance_weighted_bound(many.reshape(-1, 1, SIDE, SIDE), noise)
         gaps.append(float((linear.log_evidence(many) - bound).mean()))
     assert gaps[0] > 2 * gaps[1] > 4 * abs(gaps[2])
+
+
+def test_how_many_are_decoded_together_changes_nothing(linear: LinearGaussianVAE, x: Tensor) -> None:
+    vae, pictures = as_vae(linear, 0.4), x.reshape(6, 1, SIDE, SIDE)
+    noise = torch.randn(7, 6, LATENT, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = vae.log_weights(pictures, noise)
+    assert whole.shape == (7, 6)
+    for at_once in (1, 6, 13, 100):
+        torch.testing.assert_close(vae.log_weights(pictures, noise, at_once=at_once), whole, rtol=1e-12, atol=1e-12)
+
+
+class LinearEncoder(nn.Module):
+    """q(z|x) = N(A x + b, Σ), Σ diagonal and the same for every x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Linear(SIDE**2, LATENT)
+        self.log_var = nn.Parameter(torch.zeros(LATENT))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.mean(x.flatten(1))
+        return torch.cat([mean, self.log_var.expand_as(mean)], dim=1)
+
+
+def test_a_trained_linear_vae_reaches_the_evidence_of_probabilistic_pca(linear: LinearGaussianVAE) -> None:
+    """Trained on its ELBO alone, with no look at the answer (Tipping & Bishop 1999; Lucas et al. 2019).
+
+    The reconstruction is a polynomial of degree 2 in the three noises of z. Over the four points of `noise` these have means 0,
+    variances 1 and no correlation, as under N(0, I): so the loss is exact, and L-BFGS can be used.
+    """
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(300, LATENT, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 1.5, 20.0], dtype=torch.float64)
+    x = linear.decode(z).sample(torch.randn(300, SIDE**2, generator=generator, dtype=torch.float64))
+    torch.manual_seed(0)
+    vae = VAE(VAEConfig(latent=LATENT, width=8, hidden=8), DataSpec(size=SIDE))
+    vae.encoder = LinearEncoder()  # type: ignore[assignment]
+    vae.decoder = nn.Sequential(nn.Linear(LATENT, SIDE**2), nn.Unflatten(1, (1, SIDE, SIDE)))  # type: ignore[assignment]
+    vae.double()
+    noise = torch.tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64).repeat_interleave(300, dim=0)
+    pictures = x.reshape(300, 1, SIDE, SIDE)
+    optimiser = torch.optim.LBFGS(
+        vae.parameters(), max_iter=500, history_size=50, tolerance_change=0, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        total = -vae(pictures.repeat(4, 1, 1, 1), noise).total.mean()
+        total.backward()
+        return total
+
+    optimiser.step(loss)
+    best = LinearGaussianVAE.fit(x, LATENT)
+    evidence = float(best.log_evidence(x).mean())
+    assert -loss().item() == pytest.approx(evidence, abs=5e-5)
+    assert vae.log_var is not None
+    assert vae.log_var.exp().item() == pytest.approx(best.variance, rel=1e-3)
+
+    # Measured as any VAE is: the posterior is exact by now, so that every weight is log p(x), and so is every bound.
+    vae.requires_grad_(False)
+    section = vae_bound(vae, pictures, 3, 200, 50, 0, 64, *nowhere(), discretised=False)
+    for row in section["importance_weighted"]:
+        assert row["bound_nats"] == pytest.approx(float(best.log_evidence(x[: row["images"]]).mean()), abs=1e-3)
+
+
+def nowhere() -> tuple[Partial, Progress]:
+    progress = Progress(1, "decoding")
+    progress.close()
+    return Partial(None, {}), progress
+
+
+def test_measured_bounds_rise_with_k_to_the_evidence(linear: LinearGaussianVAE, x: Tensor) -> None:
+    shift = 0.1
+    vae, many = as_vae(linear, shift).requires_grad_(False), x.repeat(50, 1)
+    section = vae_bound(vae, many.reshape(-1, 1, SIDE, SIDE), 10, 1000, 120, 0, 64, *nowhere(), discretised=False)
+    rows = {(row["k"], row["images"]): row for row in section["importance_weighted"]}
+    assert set(rows) == {(1, 300), (10, 300), (1000, 120), (1, 120), (10, 120)}
+    some = [rows[k, 120]["bound_nats"] for k in (1, 10, 1000)]
+    evidence, posterior = float(linear.log_evidence(many[:120]).mean()), linear.posterior(x)
+    q = peer.Normal(posterior.mean + shift, posterior.std * math.exp(-shift / 2))
+    gap = float(peer.kl_divergence(q, peer.Normal(posterior.mean, posterior.std)).sum(dim=1).mean())
+    assert some[0] < some[1] < some[2]
+    assert some[2] == pytest.approx(evidence, abs=0.02)
+    assert evidence - some[0] == pytest.approx(gap, rel=0.2)
+    assert evidence - some[1] > 0.05 * gap
+    assert section["reconstruction_nats"] - section["kl_nats"] == pytest.approx(section["elbo_nats"], abs=1e-9)
+    assert rows[1000, 120]["bound_bits_per_dim"] == pytest.approx(-some[2] / math.log(2) / 16)
+
+
+def test_kl_and_activity_of_each_latent(linear: LinearGaussianVAE) -> None:
+    """The posterior mean of z_j has, over the data, the variance |w_j|²/(|w_j|² + σ²): here 0.98, 0.83 and 0.024."""
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(4000, LATENT, generator=generator, dtype=torch.float64)
+    x = linear.decode(z).sample(torch.randn(4000, 16, generator=generator, dtype=torch.float64))
+    vae = as_vae(linear).requires_grad_(False)
+    section = vae_bound(vae, x.reshape(-1, 1, SIDE, SIDE), 2, 5, 0, 0, 500, *nowhere(), discretised=False)
+    power = (linear.weight**2).sum(dim=0)
+    share = power / (power + linear.variance)
+    assert section["posterior_mean_variance_per_latent"] == pytest.approx(share.tolist(), rel=0.1)
+    assert (section["active_latents"], section["latents"]) == (3, 3)
+    q = linear.posterior(x)
+    expected = peer.kl_divergence(peer.Normal(q.mean, q.std), peer.Normal(0.0, 1.0)).mean(dim=0)
+    assert section["kl_per_latent_nats"] == pytest.approx(expected.tolist(), rel=1e-5)
+    assert section["kl_nats"] == pytest.approx(float(expected.sum()))
+    dead = LinearGaussianVAE(linear.weight * torch.tensor([1.0, 1.0, 0.5]).double(), linear.mean, linear.variance)  # 0.006
+    quiet = as_vae(dead).requires_grad_(False)
+    x = dead.decode(z).sample(torch.randn(4000, 16, generator=generator, dtype=torch.float64))
+    section = vae_bound(quiet, x.reshape(-1, 1, SIDE, SIDE), 2, 5, 0, 0, 500, *nowhere(), discretised=False)
+    assert section["active_latents"] == 2
 
 
 def test_the_importance_weighted_bound_is_its_definition() -> None:

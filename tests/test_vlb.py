@@ -16,7 +16,19 @@ from genlab.divergence import Gaussian, bits_per_dim, cross_entropy, standard_no
 from genlab.oracle import GaussianData
 from genlab.process import p_reverse, q_marginal, q_posterior, q_step
 from genlab.schedule import Schedule, cosine_schedule, linear_schedule
-from genlab.vlb import Ledger, Reverse, bound, discretised_log_prob, prior_term, step_term, walk_bound
+from genlab.vlb import (
+    Ledger,
+    Reverse,
+    bound,
+    discretised_log_prob,
+    draw_times,
+    prior_term,
+    step_term,
+    strata,
+    walk_bound,
+)
+from training.likelihood import diffusion_bound
+from training.partial import Partial, Progress, generator
 
 SCHEDULES = [
     pytest.param(schedule(T), id=f"{schedule.__name__}-{T}")
@@ -235,12 +247,15 @@ def test_discretised_gradient_is_that_of_the_exact_mass() -> None:
 
 
 def calc_bpd_loop(
-    betas: Tensor, x_start: Tensor, noise: dict[int, Tensor], network: Callable[[Tensor, Tensor], Tensor], learned: bool
+    betas: Tensor, x_start: Tensor, noise: dict[int, Tensor], network: Callable[[Tensor, Tensor], Tensor], variance: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The bound as Nichol & Dhariwal 2021 define it (section 2.1, eqs. 4–7, and 3.1, eq. 15), in bits per dimension.
 
-    Their t runs from 0 to T − 1. Returns the total (B), the prior's (B) and the terms (B, T), t = 0 first. `network` gives ε̂,
-    then v; x̂_0 is held within [−1, 1], as their calc_bpd_loop does by default.
+    Their t runs from 0 to T − 1. Their fixed Σ = β ("beta") is β̃_2 at t = 0, for a better decoder. x̂_0 is held within
+    [−1, 1], as their calc_bpd_loop does by default. Returns the total (B), the prior's (B) and the terms (B, T), t = 0 first.
+
+    Args:
+        network: gives ε̂, then v.
     """
     betas, x_start = betas.double(), x_start.double()
     alphas_cumprod = torch.cumprod(1 - betas, 0)
@@ -267,7 +282,9 @@ def calc_bpd_loop(
         pred_xstart = (x_t / alphas_cumprod[t].sqrt() - (1 / alphas_cumprod[t] - 1).sqrt() * eps).clamp(-1, 1)
         model_mean = coefficient_x_start[t] * pred_xstart + coefficient_x_t[t] * x_t
         model_log_variance = posterior_log_variance_clipped[t].expand_as(x_t)
-        if learned:
+        if variance == "beta":
+            model_log_variance = torch.cat([posterior_variance[1:2], betas[1:]]).log()[t].expand_as(x_t)
+        if variance == "learned":
             frac = (output[:, x_start.shape[1] :] + 1) / 2
             model_log_variance = frac * betas[t].log() + (1 - frac) * posterior_log_variance_clipped[t]
         if t > 0:
@@ -287,19 +304,24 @@ def calc_bpd_loop(
     return stacked.sum(dim=1) + prior, prior, stacked
 
 
-@pytest.mark.parametrize("variance", ["posterior", "learned"])
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_agrees_with_the_published_definition(variance: str, schedule: str) -> None:
+def random_model(variance: str, schedule: str) -> tuple[DDPM, Tensor]:
+    """A network whose answer depends on everything, and three pictures, uint8."""
     unet = UNetConfig(width=8, patch=2, multipliers=(1,))
     config = DDPMConfig(T=21, schedule=schedule, variance=variance, prediction="eps", unet=unet)  # type: ignore[arg-type]
     torch.manual_seed(0)
     model = DDPM(config, DataSpec(size=8)).eval()
     torch.nn.init.normal_(model.unet.leave[-1].weight, std=0.05)
     generator = torch.Generator().manual_seed(1)
-    pixels = torch.randint(0, 256, (3, 1, 8, 8), generator=generator)
-    pixels[0] = torch.tensor([0, 255]).repeat(32).reshape(1, 8, 8)
-    x0 = pixels / 127.5 - 1
+    pixels = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    pixels[0] = torch.tensor([0, 255], dtype=torch.uint8).repeat(32).reshape(1, 8, 8)
+    return model, pixels
 
+
+@pytest.mark.parametrize("variance", ["posterior", "learned"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_agrees_with_the_published_definition(variance: str, schedule: str) -> None:
+    model, pixels = random_model(variance, schedule)
+    x0 = pixels / 127.5 - 1
     with torch.no_grad():
         ledger = bound(model.schedule, model.reverse, x0, torch.Generator().manual_seed(2))
         again = torch.Generator().manual_seed(2)
@@ -308,6 +330,40 @@ def test_agrees_with_the_published_definition(variance: str, schedule: str) -> N
         def network(x_t: Tensor, t: Tensor) -> Tensor:
             return model.unet(x_t.float(), t + 1)
 
-        total, prior, terms = calc_bpd_loop(model.schedule.beta[1:], x0, noise, network, variance == "learned")
+        total, prior, terms = calc_bpd_loop(model.schedule.beta[1:], x0, noise, network, variance)
     bits = bits_per_dim(torch.cat([ledger.prior[:, None], ledger.steps, ledger.total[:, None]], dim=1).double(), 64)
     torch.testing.assert_close(bits, torch.cat([prior[:, None], terms, total[:, None]], dim=1), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_what_is_measured_agrees_with_the_published_definition_for_every_variance(schedule: str) -> None:
+    """training/evaluate.py's way: all three Σ from the same looks, every t, the noise of each batch from its own generator."""
+    model, pixels = random_model("learned", schedule)
+    T, progress = model.schedule.T, Progress(1, "look")
+    section = diffusion_bound(model, pixels, T, 4, 2, Partial(None, {}), progress)
+    progress.close()
+    noise: dict[int, list[Tensor]] = {t: [] for t in range(T)}
+    for index, size in enumerate((2, 1)):
+        again = generator(4, 0, index)
+        draw_times(strata(T, T), size, again)
+        for t in range(T):
+            noise[t].append(torch.randn((size, 1, 8, 8), generator=again))
+    all_noise = {t: torch.cat(parts) for t, parts in noise.items()}
+
+    def network(x_t: Tensor, t: Tensor) -> Tensor:
+        return model.unet(x_t.float(), t + 1)
+
+    for variance in ("posterior", "beta", "learned"):
+        with torch.no_grad():
+            total, prior, terms = calc_bpd_loop(model.schedule.beta[1:], pixels / 127.5 - 1, all_noise, network, variance)
+        ours, ledger = section["by_variance"][variance], section["ledger"]["mean_term_bits_per_dim"][variance]
+        decoder = ours["decoder_term_L_0_bits_per_dim"]
+        if variance == "beta":  # ours takes Σ = β_1 at its word; theirs β̃_2, which is that of "posterior"
+            theirs = section["by_variance"]["posterior"]["decoder_term_L_0_bits_per_dim"]
+            assert abs(theirs - decoder) > 1e-3
+            ours["bound_bits_per_dim"] += theirs - decoder
+            decoder = theirs
+        assert ours["bound_bits_per_dim"] == pytest.approx(float(total.mean()), abs=1e-4)
+        assert decoder == pytest.approx(float(terms[:, 0].mean()), abs=1e-4)
+        assert section["prior_term_L_T_bits_per_dim"] == pytest.approx(float(prior.mean()), abs=1e-6)
+        torch.testing.assert_close(torch.tensor(ledger[1:]).double(), terms.mean(dim=0)[1:], rtol=1e-4, atol=1e-4)

@@ -1,11 +1,23 @@
-"""Measure a model on held-out pictures: `python training/evaluate.py --help`."""
+"""Measure a model on held-out pictures: `python training/evaluate.py --help`.
+
+Writes into the model's folder: metrics.json (below), ledger.png, nearest.png, and the model card with their tables.
+
+    schema      1: the version of what follows; another number where a name or a unit changes its meaning
+    evaluation  command, seed, device, seconds, versions {genlab, torch, numpy}, model_sha256 (of model.safetensors),
+                data {name, split, images, sha256, training_sha256}, and one section for each thing that was measured:
+      likelihood  the bound of a DDPM (`likelihood.diffusion_bound`), the ELBO of a VAE (`likelihood.vae_bound`)
+      ode         a DDPM's likelihood by the probability-flow ODE (`likelihood.ode_likelihood`)
+      samples     distances between samples and held-out pictures, and memorisation (`sample_quality.measure`)
+
+A name ends in its unit: _bits_per_dim, _nats, _seconds; what has none is a number, a share or a name.
+"""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -13,163 +25,366 @@ if not __package__:
 import tyro
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from genlab.data import Dataset
     from genlab.ddpm import DDPM
+    from genlab.hub import Package
     from genlab.vae import VAE
+    from training.partial import Partial
+    from training.sample_quality import Sampling
+
+SCHEMA = 1
+"""Version of the layout of metrics.json."""
+UNPUBLISHED = ("data_dir", "out", "device")
+"""Options that say where, not what: they are not part of the command that metrics.json records."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Measure a model on held-out pictures and write the result into its metrics.json and model card.
+    """Measure a model on held-out pictures and write the result into its metrics.json, plots and model card.
 
-    A DDPM: every term of the variational bound, every t once for each picture, classes hidden, in bits per dimension. A VAE:
-    the two terms of the ELBO, with the mass on each pixel's grey level as the likelihood, so that both stand in one unit.
+    A DDPM: every term of the variational bound for each Σ it can have, classes hidden, and the likelihood by the
+    probability-flow ODE. A VAE: the terms of its ELBO and the importance-weighted bound. All in bits per dimension of 8-bit
+    pictures, so that they stand in one column. Both: samples against held-out pictures, and against what was trained on.
+    Stopped at any moment, the same command goes on where it was, and gives the same numbers.
     """
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A run folder, a model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
     dataset: str | None = None
-    """Data set whose test pictures to take; the one that the model was trained on where none is given."""
+    """Data set whose held-out pictures to take; the one that the model was trained on where none is given."""
     data_dir: str | None = None
     """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
     images: int | None = None
-    """Number of test pictures, the first ones; 256 for a DDPM and all for a VAE where none is given."""
+    """Number of held-out pictures, the first ones; all where none is given, 500 with --quick."""
+    quick: bool = False
+    """A first answer in a minute or two: fewer pictures, steps and samples wherever their number is not given."""
+    strata: int | None = None
+    """DDPM: steps t at which each picture is looked at, one drawn in each of so many strata of 1…T (24; 8 with --quick); T
+    itself is every t."""
+    ode_images: int | None = None
+    """DDPM: pictures whose likelihood the ODE gives (256; 0 with --quick); 0 leaves it out."""
+    importance: int = 5000
+    """VAE: draws of z in the tightest importance-weighted bound."""
+    importance_images: int | None = None
+    """VAE: pictures for that bound (100; 8 with --quick); 0 leaves it out."""
+    samples: int | None = None
+    """Samples to compare with held-out pictures (10,000; 500 with --quick); 0 leaves them out."""
+    sample_steps: int | None = None
+    """DDPM: steps of the sampler (25; 10 with --quick)."""
     batch_size: int = 64
     """Pictures a batch."""
     seed: int = 0
     """Fixes all noise."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes the GPU where there is one."""
+    out: Path | None = None
+    """Folder to write into; the model's own where none is given, runs/NAME for a model on the Hub."""
 
     def __post_init__(self) -> None:
-        for name, value in (("images", self.images), ("batch-size", self.batch_size)):
-            if value is not None and value < 2:
-                raise ValueError(f"--{name}: expected 2 or more, got {value}")
+        lowest = {"images": 2, "strata": 2, "ode_images": 0, "importance": 2, "importance_images": 0, "samples": 0}
+        for name, low in (lowest | {"sample_steps": 1, "batch_size": 1}).items():
+            value = getattr(self, name)
+            if value is not None and (value < low or (low == 0 and value == 1)):
+                expected = f"{low} or more" if low else "0, or 2 or more"
+                raise ValueError(f"--{name.replace('_', '-')}: expected {expected}, got {value}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed: expected a whole number from 0 to {2**32 - 1}, got {self.seed}")
 
+    def command(self) -> str:
+        """The command that measures the same again."""
+        import shlex
 
-def mean_and_error(values: Tensor) -> tuple[float, float]:
-    """Mean of (N) values and its standard error, s/√N."""
-    return float(values.mean()), float(values.std() / len(values) ** 0.5)
-
-
-def evaluate_ddpm(model: DDPM, pixels: Tensor, batch_size: int, seed: int) -> tuple[dict[str, Any], list[float]]:
-    """The bound of pictures (N C H W) uint8: its summary, and the mean term of each step t = 1…T, bits per dimension."""
-    import torch
-    from tqdm import tqdm
-
-    from genlab.data import to_model
-    from genlab.divergence import bits_per_dim
-    from genlab.vlb import prior_term, walk_bound
-
-    generator = torch.Generator().manual_seed(seed)
-    T, dims = model.schedule.T, model.data.dims
-    steps = torch.zeros(len(pixels), T, dtype=torch.float64)
-    prior = torch.zeros(len(pixels), dtype=torch.float64)
-    with (
-        torch.inference_mode(),
-        tqdm(total=len(pixels) * T, unit="term", unit_scale=True, mininterval=1.0, disable=None) as bar,
-    ):
-        for first in range(0, len(pixels), batch_size):
-            x0 = to_model(pixels[first : first + batch_size])
-            rows = slice(first, first + len(x0))
-            prior[rows] = prior_term(model.schedule, x0).double()
-            for t, term in walk_bound(model.schedule, model.reverse, x0, generator):
-                steps[rows, t - 1] = term.double()
-                bar.update(len(x0))
-    steps, prior = bits_per_dim(steps, dims), bits_per_dim(prior, dims)
-    total, error = mean_and_error(prior + steps.sum(dim=1))
-    summary = {
-        "bound_bits_per_dim": total,
-        "bound_standard_error_bits_per_dim": error,
-        "prior_term_L_T_bits_per_dim": float(prior.mean()),
-        "transition_terms_sum_bits_per_dim": float(steps[:, 1:].sum(dim=1).mean()),
-        "decoder_term_L_0_bits_per_dim": float(steps[:, 0].mean()),
-        "T": T,
-        "variance": model.config.variance,
-    }
-    return summary, steps.mean(dim=0).tolist()
+        words = [_name(self.model)]
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value != field.default and field.name not in UNPUBLISHED:
+                words += [f"--{field.name.replace('_', '-')}"]
+                words += [] if value is True else [_name(value) if field.name == "dataset" else str(value)]
+        return shlex.join(["python", "training/evaluate.py", *words])
 
 
-def evaluate_vae(model: VAE, pixels: Tensor, batch_size: int, seed: int) -> dict[str, Any]:
-    """The ELBO of pictures (N C H W) uint8, one z for each; binarised dynamically where the decoder is Bernoulli."""
-    import torch
-    from tqdm import tqdm
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured, every number decided."""
 
-    from genlab.data import binarise, to_model
-    from genlab.divergence import bits_per_dim
+    images: int
+    strata: int
+    ode_images: int
+    importance_draws: int
+    importance_images: int
+    samples: int
+    sample_steps: int
 
-    generator = torch.Generator().manual_seed(seed)
-    reconstruction, divergence = [], []
-    with torch.inference_mode():
-        for batch in tqdm(pixels.split(batch_size), unit="batch", mininterval=1.0, disable=None):
-            x = to_model(batch)
-            x = binarise(x, generator) if model.binary else x
-            terms = model.elbo(x, torch.randn(len(x), model.config.latent, generator=generator), discretised=True)
-            reconstruction.append(terms.reconstruction.double())
-            divergence.append(terms.kl.double())
-    log_likelihood, kl = torch.cat(reconstruction), torch.cat(divergence)
-    elbo, error = mean_and_error(log_likelihood - kl)
-    summary = {
-        "elbo_nats": elbo,
-        "elbo_standard_error_nats": error,
-        "reconstruction_nats": float(log_likelihood.mean()),
-        "kl_nats": float(kl.mean()),
-        "likelihood": "bernoulli, dynamic binarisation" if model.binary else f"discretised {model.config.likelihood}",
-    }
-    if not model.binary:
-        bits, bits_error = mean_and_error(bits_per_dim(kl - log_likelihood, model.data.dims))
-        summary |= {"bound_bits_per_dim": bits, "bound_standard_error_bits_per_dim": bits_error}
-    return summary
+
+FULL = {"strata": 24, "ode_images": 256, "draws": 50, "importance_images": 100, "samples": 10_000, "sample_steps": 25}
+"""On two cores: under 40 minutes for 10,000 pictures of 28×28 and the models that ship."""
+QUICK = {
+    "images": 500,
+    "strata": 8,
+    "ode_images": 0,
+    "draws": 10,
+    "importance_images": 8,
+    "samples": 500,
+    "sample_steps": 10,
+}
+"""On two cores: under two minutes."""
+
+
+def make_plan(options: Evaluation, model: DDPM | VAE, test: Dataset) -> Plan:
+    """The numbers that were given, and for the others those that fit the model and the data set.
+
+    Raises:
+        ValueError: more pictures than the data set holds out, or more strata than the chain has steps.
+    """
+    from genlab.ddpm import DDPM
+
+    size, chosen = len(test), QUICK if options.quick else FULL
+    T = model.schedule.T if isinstance(model, DDPM) else 0
+    for name in ("images", "ode_images", "importance_images"):
+        if (getattr(options, name) or 0) > size:
+            flag = name.replace("_", "-")
+            raise ValueError(
+                f"--{flag}: expected at most the {size} held-out pictures of {test.spec.name}, got {getattr(options, name)}"
+            )
+    if size < 2:
+        raise ValueError(f"{test.spec.name}: expected 2 or more held-out pictures, for an error of the mean, got {size}")
+    if options.strata and T and options.strata > T:
+        raise ValueError(f"--strata: expected at most the {T} steps of the model, got {options.strata}")
+
+    def pick(name: str, most: int) -> int:
+        given = getattr(options, name)
+        return min(chosen.get(name, most), most) if given is None else given
+
+    images = pick("images", size)
+    return Plan(
+        images=images,
+        strata=pick("strata", T) if T else 0,
+        ode_images=pick("ode_images", images) if T else 0,
+        importance_draws=min(chosen["draws"], options.importance),
+        importance_images=0 if T else min(pick("importance_images", images), images),
+        samples=pick("samples", size),
+        sample_steps=pick("sample_steps", T) if T else 0,
+    )
+
+
+def find(model: str) -> Path | None:
+    """The folder of a model: of a run, its own, or one that ships; None where it is to be looked for on the Hub."""
+    shipped = Path(__file__).resolve().parents[1] / "genlab" / "pretrained" / model
+    places = (Path(model).expanduser() / "model", Path(model).expanduser(), shipped)
+    return next((place for place in places if (place / "config.json").is_file()), None)
+
+
+def load_data(options: Evaluation, package: Package) -> tuple[Dataset, Dataset]:
+    """The held-out and the training pictures, as the model was trained on them.
+
+    Raises:
+        DataError: they are not found, or they are not what the model was made for.
+    """
+    from genlab import data
+
+    wanted, name = package.model.data, options.dataset or package.model.data.name
+    own, folder = _name(name) == wanted.name, Path(name).expanduser().is_dir()
+    # Another data set keeps its own size and channels, so that a model of others is seen to be one; a folder has no own size.
+    size, channels = wanted.size if own or folder else None, wanted.channels if own else None
+    test = data.load(name, "test", options.data_dir, size, channels)
+    for what in ("channels", "size", "classes"):
+        expected, got = getattr(wanted, what), getattr(test.spec, what)
+        if expected != got:
+            expected, got = (", ".join(v) or "none" if isinstance(v, tuple) else v for v in (expected, got))
+            raise data.DataError(f"--dataset: expected {what} {expected}, as the model was trained with, got {got} in {name}")
+    train = data.load(name, "train", options.data_dir, size, channels)
+    trained_on = package.metrics.get("training", {}).get("data_sha256")
+    if own and trained_on is not None and trained_on != train.sha256:
+        raise data.DataError(
+            f"{name}: expected the pictures that the model was trained on (SHA-256 {trained_on}), got others ({train.sha256}): "
+            f"those that are held out here may be among those that it was trained on"
+        )
+    return test, train
 
 
 def run(options: Evaluation) -> int:
-    """Measure, print, and write the result where the model is a folder."""
-    import json
+    """Measure, write, print; returns the exit status: 0 done, 1 an error that the message explains, 130 interrupted."""
+    from genlab import hub
 
-    from genlab import data, hub
-    from genlab.ddpm import DDPM
-
-    shipped = Path(__file__).resolve().parents[1] / "genlab" / "pretrained" / options.model
-    folder = next(
-        (f for f in (Path(options.model) / "model", Path(options.model), shipped) if (f / "config.json").is_file()), None
-    )
     try:
-        package = hub.read(folder or options.model)
-        model = package.model
-        test_set = data.load(options.dataset or model.data.name, "test", options.data_dir, model.data.size, model.data.channels)
-        wanted = options.images or (256 if isinstance(model, DDPM) else len(test_set))
-        if wanted > len(test_set):
-            raise data.DataError(
-                f"--images: expected at most the {len(test_set)} test pictures of {test_set.spec.name}, got {wanted}"
-            )
-        pixels = test_set.images[:wanted]
-        metrics = dict(package.metrics)
-        if isinstance(model, DDPM):
-            summary, metrics["ledger_bits_per_dim"] = evaluate_ddpm(model, pixels, options.batch_size, options.seed)
-        else:
-            summary = evaluate_vae(model, pixels, options.batch_size, options.seed)
-        summary |= {
-            "images": wanted,
-            "split": "test",
-            "dataset": test_set.spec.name,
-            "data_sha256": test_set.sha256,
-            "seed": options.seed,
-        }
-        metrics["evaluation"] = {**metrics.get("evaluation", {}), "likelihood": summary}
-        print(json.dumps(summary, indent=2))
-        if folder is not None:
-            (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-            hub.refresh_card(folder)
-    except (data.DataError, hub.HubError) as error:
+        return _run(options)
+    except (ValueError, OSError, hub.HubError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _run(options: Evaluation) -> int:
+    import time
+
+    import torch
+
+    from genlab import card, hub
+    from training import sample_quality
+    from training.likelihood import plot_ledger
+    from training.partial import Partial
+
+    start = time.monotonic()
+    package = hub.read(find(options.model) or options.model)
+    model = package.model
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device: expected a GPU for cuda, got none that torch can use")
+    test, train = load_data(options, package)
+    plan = make_plan(options, model, test)
+    sampling = sample_quality.Sampling(steps=plan.sample_steps or sample_quality.Sampling.steps)
+    why_no_samples = None
+    if plan.samples:
+        try:
+            sample_quality.check(model, test, train, plan.samples, sampling)
+        except ValueError as error:
+            if options.samples is not None:
+                raise
+            why_no_samples = str(error)
+            print(f"samples are not measured: {why_no_samples}", file=sys.stderr)
+    folder = _folder(options, package)
+    weights = _sha256(package.folder / "model.safetensors")
+    facts = {
+        "schema": SCHEMA,
+        "model_sha256": weights,
+        "data_sha256": test.sha256,
+        "plan": vars(plan),
+        "seed": options.seed,
+        "batch_size": options.batch_size,
+        "importance": options.importance,
+        "device": device,
+        "versions": _versions(),
+    }
+    partial = Partial(folder, facts)
+    model.to(device).requires_grad_(False)
+    evaluation: dict[str, Any] = {
+        "command": options.command(),
+        "seed": options.seed,
+        "device": device,
+        "versions": _versions(),
+        "model_sha256": weights,
+        "data": {
+            "name": test.spec.name,
+            "split": "test",
+            "images": len(test),
+            "sha256": test.sha256,
+            "training_sha256": train.sha256,
+        },
+    }
+    measured = plan.samples if why_no_samples is None else 0
+    evaluation |= _sections(options, replace(plan, samples=measured), model, test, train, sampling, partial, folder, device)
+    evaluation["seconds"] = round(time.monotonic() - start)
+    trained = {k: v for k, v in package.metrics.items() if k in ("command", "seed", "dataset", "training", "loss")}
+    metrics = {"schema": SCHEMA, **trained, "evaluation": evaluation}
+    plot_ledger(evaluation["likelihood"], folder / "ledger.png")
+    _write(folder / "metrics.json", metrics)
+    hub.refresh_card(folder)
+    partial.remove()
+    print("\n\n".join(card.measured_tables(metrics)))
+    print(f"\nwritten to {folder}: metrics.json, README.md and pictures ({evaluation['seconds']} s)")
     return 0
+
+
+def _sections(
+    options: Evaluation,
+    plan: Plan,
+    model: DDPM | VAE,
+    test: Dataset,
+    train: Dataset,
+    sampling: Sampling,
+    partial: Partial,
+    folder: Path,
+    device: str,
+) -> dict[str, Any]:
+    """Every section of `evaluation`; what a run that was cut short has summed is used."""
+    from genlab.ddpm import DDPM
+    from training import sample_quality
+    from training.likelihood import diffusion_bound, draw_samples, ode_likelihood, ode_work, vae_bound
+    from training.partial import Progress
+
+    pictures = test.images[: plan.images]
+    sections: dict[str, Any] = {}
+    work = plan.samples * max(1, plan.sample_steps)
+    if isinstance(model, DDPM):
+        work += plan.images * plan.strata + ode_work(model, plan.ode_images, options.batch_size)
+    else:
+        work += plan.images * plan.importance_draws + plan.importance_images * options.importance
+    progress = Progress(work, "evaluation" if isinstance(model, DDPM) else "decoding")
+    shared = (options.seed, options.batch_size, partial, progress, device)
+    try:
+        if isinstance(model, DDPM):
+            sections["likelihood"] = diffusion_bound(model, pictures, plan.strata, *shared)
+            if plan.ode_images:
+                sections["ode"] = ode_likelihood(model, pictures[: plan.ode_images], *shared)
+        else:
+            few, many, some = plan.importance_draws, options.importance, plan.importance_images
+            sections["likelihood"] = vae_bound(model, pictures, few, many, some, *shared)
+        if plan.samples:
+            drawn = draw_samples(model, plan.samples, options.seed, options.batch_size, sampling, partial, progress)
+    finally:
+        progress.close()
+    if plan.samples:
+        print("comparing the samples with held-out and training pictures", file=sys.stderr, flush=True)
+        sections["samples"], _ = sample_quality.measure(
+            model, test, train, plan.samples, options.seed, sampling, folder, pictures=drawn
+        )
+    return sections
+
+
+def _folder(options: Evaluation, package: Package) -> Path:
+    """Where to write: the model's folder, or a copy of the model in `--out` or, for one on the Hub, in runs/NAME."""
+    import shutil
+
+    from genlab.hub import MAX_BYTES
+
+    found = find(options.model)
+    folder = options.out or found or Path("runs") / package.source.replace("/", "--")
+    if folder.resolve() != package.folder.resolve():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in MAX_BYTES:
+            if (package.folder / name).is_file():
+                shutil.copyfile(package.folder / name, folder / name)
+    return folder
+
+
+def _write(path: Path, metrics: dict[str, Any]) -> None:
+    """metrics.json, each list of numbers on one line."""
+    import json
+    import re
+
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
+    text = re.sub(r"\[\s+([-+.\deE,\s]+?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
+    fresh = path.with_name(".metrics.json")
+    fresh.write_text(text + "\n", encoding="utf-8")
+    fresh.replace(path)
+
+
+def _versions() -> dict[str, str]:
+    import numpy
+    import torch
+
+    from genlab import __version__
+
+    return {"genlab": __version__, "torch": torch.__version__, "numpy": numpy.__version__}
+
+
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _name(text: str) -> str:
+    """The last part of a folder of this machine, so that nothing about it is published; anything else as it is."""
+    path = Path(text).expanduser()
+    return path.resolve().name if path.is_dir() or text.startswith(("/", "~", ".")) else text
 
 
 def main() -> int:
     """The command line."""
-    return run(tyro.cli(Evaluation))
+    return run(tyro.cli(Evaluation, config=(tyro.conf.FlagCreatePairsOff,)))
 
 
 if __name__ == "__main__":

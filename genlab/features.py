@@ -1,0 +1,197 @@
+"""The feature network: a small classifier of the data set, whose next-to-last layer says what is in a picture.
+
+The measures of `genlab.metrics` compare pictures by features. Photographs have Inception for that; for small gray pictures it
+is the wrong eye. Here each data set has its own: four convolutions, then D features and a score for each class,
+
+    f(x) = A h(x) + a ∈ ℝ^D,   scores = W max(f(x), 0) + b                                           (1)
+
+trained on the data set's own training pictures by `training/train_classifier.py`, weights in `genlab/classifiers/`. A distance
+between features is a unit of its own: it compares with other figures of the same network alone, so the name of the network, the
+hash of its weights and its accuracy go wherever such a figure goes. No layer normalises a picture by its own mean and variance:
+a sample that is too pale must not look like one that is not. The features are taken before the maximum, where they are nearer
+to a Gaussian than after it, in units of their standard deviation on the training pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from genlab import __version__, hub
+from genlab.config import DataSpec
+from genlab.data import to_model
+
+CLASSIFIERS = Path(__file__).parent / "classifiers"
+FILES = ("config.json", "model.safetensors", "metrics.json")
+AT_ONCE = 500
+"""Pictures that go through the network together."""
+
+
+class FeatureError(ValueError):
+    """There is no feature network for these pictures, or it is damaged; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Shape of the feature network."""
+
+    width: int = 32
+    """Channels of the convolutions."""
+    features: int = 64
+    """D, the number of features."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("width", self.width), ("features", self.features)):
+            if not isinstance(value, int) or isinstance(value, bool) or not 2 <= value <= 512:
+                raise ValueError(f"{name}: expected a whole number from 2 to 512, got {value!r}")
+
+
+class FeatureNet(nn.Module):
+    """Pictures (B C H W) in [−1, 1] → features (B, D); `head` makes class scores of them (B, classes).
+
+    Raises:
+        ValueError: the side of the pictures is odd, or they have fewer than two classes.
+    """
+
+    kind = "classifier"
+
+    def __init__(self, config: ClassifierConfig, data: DataSpec) -> None:
+        super().__init__()
+        if data.size % 2 or len(data.classes) < 2:
+            raise ValueError(f"expected an even side and 2 or more classes, got {data.size} and {len(data.classes)}")
+        self.config = config
+        self.data = data
+        width, dims = config.width, config.features
+        self.body = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            *_convolution(4 * data.channels, width),
+            *_convolution(width, width),
+            *_convolution(width, width, stride=2),
+            *_convolution(width, width),
+            nn.Flatten(),
+            nn.Linear(width * ((data.size // 2 + 1) // 2) ** 2, dims),
+        )
+        self.head = nn.Sequential(nn.ReLU(), nn.Linear(dims, len(data.classes)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, D), eq. 1."""
+        return self.body(x)
+
+
+def _convolution(inside: int, outside: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    """A convolution and its nonlinearity."""
+    return nn.Conv2d(inside, outside, 3, stride=stride, padding=1), nn.ReLU()
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A feature network and what must stand beside its figures.
+
+    Attributes:
+        network: in evaluation mode.
+        name: the network's name, its data set's.
+        sha256: hash of its weights file.
+        accuracy: share of the data set's test pictures that it classifies rightly.
+    """
+
+    network: FeatureNet
+    name: str
+    sha256: str
+    accuracy: float
+
+    @classmethod
+    def load(cls, folder: Path) -> Classifier:
+        """The network in a folder, every part checked as strictly as a model's (`hub.read`).
+
+        Raises:
+            FeatureError: a file is missing, or anything in it is not as it should be.
+        """
+        try:
+            for name in FILES:
+                if not (folder / name).is_file():
+                    raise hub.HubError(f"expected {', '.join(FILES)}, got no {name}")
+            config = hub._read_json(folder / "config.json")
+            hub._check_keys("config.json", config, {"genlab", "kind", "model", "data"})
+            if config["kind"] != FeatureNet.kind:
+                raise hub.HubError(f"config.json: kind: expected {FeatureNet.kind}, got {config['kind']!r:.100}")
+            shape = hub._build(ClassifierConfig, config["model"], "model")
+            data = hub._build(DataSpec, config["data"], "data")
+            network = hub._model(FeatureNet, shape, data, folder / "model.safetensors")
+            accuracy = hub._read_json(folder / "metrics.json").get("test_accuracy")
+            if not isinstance(accuracy, float) or not 0 <= accuracy <= 1:
+                raise hub.HubError(f"metrics.json: test_accuracy: expected a number from 0 to 1, got {accuracy!r:.100}")
+        except hub.HubError as error:
+            raise FeatureError(f"feature network {folder.name}: {error}") from error
+        weights = (folder / "model.safetensors").read_bytes()
+        return cls(network, data.name, hashlib.sha256(weights).hexdigest(), accuracy)
+
+    @property
+    def dims(self) -> int:
+        """D, the number of features."""
+        return self.network.config.features
+
+    @torch.inference_mode()
+    def features(self, pixels: Tensor) -> Tensor:
+        """Features (N, D) float32 of pictures (N C H W) uint8, on the CPU.
+
+        Raises:
+            ValueError: pictures of another shape or type.
+        """
+        shape = self.network.data.shape
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != shape:
+            raise ValueError(
+                f"expected pictures (N, {', '.join(map(str, shape))}) uint8, got {tuple(pixels.shape)} {pixels.dtype}"
+            )
+        found = torch.empty(len(pixels), self.dims)
+        for first in range(0, len(pixels), AT_ONCE):
+            found[first : first + AT_ONCE] = self.network(to_model(pixels[first : first + AT_ONCE]))
+        return found
+
+    @torch.inference_mode()
+    def classes(self, features: Tensor) -> Tensor:
+        """The class that the network sees in each row of features (N, D) → (N)."""
+        return self.network.head(features).argmax(dim=1)
+
+    def facts(self) -> dict[str, Any]:
+        """What stands beside a figure that these features give."""
+        return {"name": self.name, "sha256": self.sha256, "accuracy": self.accuracy, "dims": self.dims}
+
+
+def classifier_for(data: DataSpec) -> Classifier:
+    """The feature network that ships for a data set.
+
+    Raises:
+        FeatureError: none ships for that name, or for pictures of another size or other channels.
+    """
+    shipped = sorted(folder.name for folder in CLASSIFIERS.iterdir() if folder.is_dir())
+    if data.name not in shipped:
+        raise FeatureError(
+            f"no feature network ships for the data set {data.name!r}: expected one of {', '.join(shipped)}; "
+            "training/train_classifier.py trains one"
+        )
+    found = Classifier.load(CLASSIFIERS / data.name)
+    own = found.network.data
+    if data.shape != own.shape:
+        raise FeatureError(f"the feature network of {data.name}: expected pictures {_sides(own)}, got {_sides(data)}")
+    return found
+
+
+def _sides(data: DataSpec) -> str:
+    return f"of {data.size}×{data.size} with {data.channels} channel{'s' if data.channels > 1 else ''}"
+
+
+def save(folder: Path, network: FeatureNet, metrics: dict[str, Any]) -> None:
+    """Write a feature network to a folder, its weights as float16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"genlab": __version__, "kind": network.kind, "model": asdict(network.config), "data": asdict(network.data)}
+    hub._write_json(folder / "config.json", config)
+    weights = folder / "model.safetensors"
+    save_file({name: value.half().contiguous() for name, value in network.state_dict().items()}, weights)
+    weights.chmod(0o644)
+    hub._write_json(folder / "metrics.json", metrics)

@@ -1,0 +1,266 @@
+"""How far samples are from real pictures: measures of two sets of features, a (N, D) and b (M, D).
+
+Fréchet distance (Dowson & Landau 1982; Heusel et al. 2017): both sets are taken for Gaussians of their mean m and covariance C,
+
+    d² = ‖m_a − m_b‖² + tr C_a + tr C_b − 2 tr(C_a^½ C_b C_a^½)^½                                     (1)
+
+With any roots C = L Lᵀ the last trace is the sum of the singular values of L_aᵀ L_b: those are the roots of the eigenvalues of
+L_aᵀ C_b L_a, which has the eigenvalues of C_a C_b. Nothing is complex and no root of a lopsided matrix is taken. What is called
+the Fréchet distance in this field is d², and so it is here. It has a bias of order 1/N + 1/M: two sets drawn from one
+distribution do not have distance 0. Hence it says something only beside N and the distance of real pictures at that N.
+
+Kernel distance (Bińkowski et al. 2018): the squared maximum mean discrepancy, without bias for every N and M,
+
+    k(x, y) = (x·y/D + 1)³                                                                            (2)
+    MMD²    = mean of k over pairs i ≠ j of a  +  the same of b  −  2 · mean of k over all pairs of a and b   (3)
+
+Precision and recall (Kynkäänniemi et al. 2019): the manifold of a set is the union of the balls around its points that reach to
+their k-th nearest neighbour in the set. Precision is the share of samples in the manifold of the real pictures, recall the
+share of real pictures in that of the samples.
+
+Memorisation: a smooth picture is near many training pictures, a copy near one. So let
+
+    c(x) = d_1(x) / mean of d_1(x) … d_50(x)                                                          (4)
+
+with d_i(x) the distance in pixels from x to the i-th nearest training picture (after Carlini et al. 2023), and let τ_k be the
+value that a share α of the held-out pictures of class k stays below. The memorised share is
+
+    share of samples x with c(x) < τ_k(x),  α = 5 %                                                   (5)
+
+so that pictures nobody trained on score α, whatever their class, and copies of training pictures score 1.
+
+All is computed in float64; only the search among pixels in `nearest` is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NEIGHBOURS = 3
+"""k of precision and recall."""
+BASE_RATE = 0.05
+"""α of eq. 5."""
+CROWD = 50
+"""Training pictures in the mean of eq. 4."""
+BLOCKS = 10
+"""Independent parts that the standard error of the kernel distance is taken over."""
+RESAMPLES = 500
+"""Draws of the bootstrap."""
+AT_ONCE = 1_000
+"""Rows of a table of distances that are held together."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """A Gaussian with any covariance: mean (D) and covariance (D, D), float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+def moments(features: Tensor) -> Moments:
+    """Mean and unbiased covariance of features (N, D).
+
+    Raises:
+        ValueError: N ≤ D, where the covariance has no full rank and eq. 1 means little; or a feature is not finite.
+    """
+    _check_features(features)
+    count, dims = features.shape
+    if count <= dims:
+        raise ValueError(f"too few pictures for the covariance of {dims} features: expected more than {dims}, got {count}")
+    x = features.double()
+    mean = x.mean(dim=0)
+    return Moments(mean, (x - mean).T @ (x - mean) / (count - 1))
+
+
+def gaussian_frechet_distance(a: Moments, b: Moments) -> float:
+    """d² of two Gaussians, eq. 1; covariances of any rank."""
+    overlap = torch.linalg.svdvals(_root(a.covariance).T @ _root(b.covariance)).sum()
+    distance = ((a.mean - b.mean) ** 2).sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap
+    return max(0.0, float(distance))
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """L with L Lᵀ = C; eigenvalues that rounding made negative count as 0."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt()
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """d² between the Gaussians fitted to features a (N, D) and b (M, D), eq. 1.
+
+    Raises:
+        ValueError: see `moments`.
+    """
+    return gaussian_frechet_distance(moments(a), moments(b))
+
+
+def frechet_interval(
+    a: Tensor, b: Tensor, generator: torch.Generator, resamples: int = RESAMPLES, coverage: float = 0.95
+) -> tuple[float, float]:
+    """Bootstrap interval of the Fréchet distance at these N and M (Efron 1979): how far it moves when both sets are drawn anew.
+
+    Pictures drawn with replacement repeat, so that every resampled distance carries the bias of (1) once more. The percentiles
+    are therefore taken about the mean of the resampled distances and laid about the measured distance, not below 0.
+
+    Raises:
+        ValueError: see `moments`.
+    """
+    measured = frechet_distance(a, b)
+    draws = zip(_resampled(a, generator), _resampled(b, generator), strict=False)
+    found = torch.tensor([gaussian_frechet_distance(*next(draws)) for _ in range(resamples)], dtype=torch.float64)
+    tail = (1 - coverage) / 2
+    low, high = (found - found.mean()).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return max(0.0, measured + low), measured + high
+
+
+def _resampled(features: Tensor, generator: torch.Generator) -> Iterator[Moments]:
+    """Moments of features (N, D) drawn N times with replacement, again and again: a picture counts as often as it was drawn."""
+    count = len(features)
+    centre = features.double().mean(dim=0)
+    x = features.double() - centre
+    while True:
+        times = torch.bincount(torch.randint(count, (count,), generator=generator), minlength=count).double()
+        mean = times @ x / count
+        covariance = ((x * times[:, None]).T @ x - count * torch.outer(mean, mean)) / (count - 1)
+        yield Moments(centre + mean, covariance)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its standard error."""
+
+    value: float
+    error: float
+
+
+def kernel_distance(a: Tensor, b: Tensor, generator: torch.Generator, blocks: int = BLOCKS) -> Estimate:
+    """MMD² of features a (N, D) and b (M, D), eqs. 2 and 3: the mean over `blocks` disjoint parts of both, which is unbiased.
+
+    The parts are drawn at random: in their order, pictures may have their classes in turn, and no part would be like the whole.
+    The kernel looks out from the origin, so centre both sets on one point of the data's first.
+
+    Raises:
+        ValueError: fewer than two features a part, fewer than two parts, or a feature that is not finite.
+    """
+    for features in (a, b):
+        _check_features(features)
+    if blocks < 2 or min(len(a), len(b)) < 2 * blocks:
+        raise ValueError(f"expected 2 or more blocks of 2 or more pictures, got {blocks} of {len(a)} and {len(b)} pictures")
+    parts = zip(*(x.double()[torch.randperm(len(x), generator=generator)].tensor_split(blocks) for x in (a, b)), strict=True)
+    found = torch.tensor([_mmd(*part) for part in parts], dtype=torch.float64)
+    return Estimate(float(found.mean()), float(found.std() / blocks**0.5))
+
+
+def _mmd(a: Tensor, b: Tensor) -> float:
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    def among(x: Tensor) -> Tensor:
+        table = kernel(x, x)
+        return (table.sum() - table.trace()) / (len(x) * (len(x) - 1))
+
+    return float(among(a) + among(b) - 2 * kernel(a, b).mean())
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Shares from 0 to 1."""
+
+    precision: float
+    recall: float
+
+
+def precision_recall(samples: Tensor, real: Tensor, k: int = NEIGHBOURS) -> PrecisionRecall:
+    """Precision and recall of features (N, D) of samples and (M, D) of real pictures.
+
+    Both fall with fewer and rise with more real pictures or samples: take N = M, and compare at equal N.
+
+    Raises:
+        ValueError: a set has k pictures or fewer, or a feature is not finite.
+    """
+    for name, features in (("samples", samples), ("real pictures", real)):
+        _check_features(features)
+        if len(features) <= k:
+            raise ValueError(f"expected more than {k} {name} for their {k} nearest neighbours, got {len(features)}")
+    return PrecisionRecall(_share_inside(samples, real, k), _share_inside(real, samples, k))
+
+
+def _share_inside(points: Tensor, of: Tensor, k: int) -> float:
+    """The share of points within the manifold of another set."""
+    of = of.double()
+    # A point is its own nearest neighbour, so the k-th other one has rank k + 1.
+    radius = torch.cat([_distances(rows, of).kthvalue(k + 1, dim=1).values for rows in of.split(AT_ONCE)])
+    inside = [(_distances(rows, of) <= radius).any(dim=1) for rows in points.double().split(AT_ONCE)]
+    return float(torch.cat(inside).double().mean())
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distances (N, M), exactly 0 between equal rows."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """For each of N rows the nearest k of another set, nearest first: distance, float64, and index, both (N, k)."""
+
+    distance: Tensor
+    index: Tensor
+
+    @property
+    def closeness(self) -> Tensor:
+        """c of eq. 4 with these k, (N)."""
+        return self.distance[:, 0] / self.distance.mean(dim=1).clamp(min=1e-12)
+
+
+def nearest(points: Tensor, of: Tensor, k: int = 1) -> Nearest:
+    """The nearest k rows of `of` (M, D), or all where M < k, for each row of `points` (N, D); features, or pixels as uint8.
+
+    The search multiplies matrices, ‖x − y‖² = ‖x‖² − 2 x·y + ‖y‖², for pixels in float32, whose seven digits are enough for
+    them. The distances of what it finds are computed anew.
+    """
+    kind = torch.float32 if points.dtype == torch.uint8 else torch.float64
+    k = min(k, len(of))
+    centre = of.to(kind).mean(dim=0)
+    of_centred = of.to(kind) - centre
+    half_squares = (of_centred**2).sum(dim=1) / 2
+    distances, indices = [], []
+    for rows in points.split(AT_ONCE // 4):
+        index = (half_squares - (rows.to(kind) - centre) @ of_centred.T).topk(k, largest=False).indices
+        distance, order = (rows[:, None].double() - of[index].double()).norm(dim=2).sort(dim=1)
+        distances.append(distance)
+        indices.append(index.gather(1, order))
+    return Nearest(torch.cat(distances), torch.cat(indices))
+
+
+def memorised_share(
+    closeness: Tensor, group: Tensor, held_out_closeness: Tensor, held_out_group: Tensor, base_rate: float = BASE_RATE
+) -> float:
+    """The share of samples that are closer to a training picture than held-out pictures of their class usually are, eq. 5.
+
+    Args:
+        closeness, group: (N) c(x) and class of each sample.
+        held_out_closeness, held_out_group: (M) the same of held-out pictures.
+        base_rate: α, the score of the held-out pictures themselves (rounded down to a whole number of pictures a class).
+
+    Raises:
+        ValueError: a class of the samples has too few held-out pictures for α.
+    """
+    close = torch.zeros(len(closeness), dtype=torch.bool)
+    for c in group.unique().tolist():
+        usual = held_out_closeness[held_out_group == c].sort().values
+        below = int(base_rate * len(usual) + 1e-9)
+        if below < 1:
+            raise ValueError(f"class {c}: expected {round(1 / base_rate)} or more held-out pictures, got {len(usual)}")
+        close |= (group == c) & (closeness < usual[below])
+    return float(close.double().mean())
+
+
+def _check_features(features: Tensor) -> None:
+    if features.ndim != 2 or not bool(features.isfinite().all()):
+        kind = "other numbers" if features.ndim == 2 else f"shape {tuple(features.shape)}"
+        raise ValueError(f"expected features (N, D) that are finite, got {kind}")

@@ -1,0 +1,225 @@
+"""The feature networks: those that ship, what they refuse, and the script that trains them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from genlab import hub
+from genlab.config import DataSpec
+from genlab.data import KNOWN, to_model
+from genlab.features import CLASSIFIERS, Classifier, ClassifierConfig, FeatureError, FeatureNet, classifier_for, save
+from training import train_classifier
+from training.train_classifier import ClassifierTraining, in_own_units, moved, with_norms, without_norms
+
+ROOT = Path(__file__).resolve().parents[1]
+AT_LEAST = {"fashion-mnist": 0.91, "mnist": 0.99}
+
+
+def spec(name: str) -> DataSpec:
+    return DataSpec(name, 1, 28, KNOWN[name][1])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small untrained network as it is stored."""
+    torch.manual_seed(0)
+    save(tmp_path / "small", FeatureNet(ClassifierConfig(8, 12), DataSpec("small", 3, 8, ("a", "b"))), {"test_accuracy": 0.5})
+    return tmp_path / "small"
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_one_ships_for_each_known_data_set(name: str):
+    found = classifier_for(spec(name))
+    weights = CLASSIFIERS / name / "model.safetensors"
+    notes = json.loads((CLASSIFIERS / name / "metrics.json").read_text())
+    assert found.facts() == {
+        "name": name,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "accuracy": notes["test_accuracy"],
+        "dims": 64,
+    }
+    assert found.accuracy >= AT_LEAST[name]
+    assert weights.stat().st_size < 300_000
+    assert notes["test_images"] == 10_000
+    assert notes["command"].startswith("python training/train_classifier.py")
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_stated_accuracy_is_that_on_held_out_pictures(name: str):
+    """256 of them travel with a model; 3 standard errors of a share."""
+    found = classifier_for(spec(name))
+    package = hub.read(ROOT / "genlab" / "pretrained" / f"ddpm-{name}")
+    assert package.labels is not None
+    right = found.classes(found.features(package.examples)).eq(package.labels).double().mean()
+    assert abs(float(right) - found.accuracy) < 3 * (found.accuracy * (1 - found.accuracy) / 256) ** 0.5 + 1 / 256
+
+
+def test_the_recorded_command_is_that_of_the_script(monkeypatch: pytest.MonkeyPatch):
+    for name in KNOWN:
+        notes = json.loads((CLASSIFIERS / name / "metrics.json").read_text())
+        found: list[ClassifierTraining] = []
+        monkeypatch.setattr("sys.argv", shlex.split(notes["command"])[1:])
+        monkeypatch.setattr(train_classifier, "run", lambda config, found=found: found.append(config) or 0)
+        assert train_classifier.main() == 0
+        assert found[0].options() == notes["training"]["options"]
+        assert (found[0].dataset, found[0].seed) == (name, notes["seed"])
+
+
+def test_features_are_those_of_the_network_whatever_the_batch(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    found = Classifier.load(folder)
+    pixels = torch.randint(256, (23, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with torch.no_grad():
+        whole = found.network(to_model(pixels))
+        scores = found.network.head(whole)
+    for at_once in (5, 23, 100):
+        monkeypatch.setattr("genlab.features.AT_ONCE", at_once)
+        features = found.features(pixels)
+        assert features.dtype == torch.float32
+        torch.testing.assert_close(features, whole)
+        assert found.classes(features).tolist() == scores.argmax(dim=1).tolist()
+    assert found.features(pixels[:0]).shape == (0, 12)
+
+
+def test_a_pale_picture_looks_other_than_a_strong_one():
+    found = classifier_for(spec("fashion-mnist"))
+    strong = hub.read(ROOT / "genlab" / "pretrained" / "ddpm-fashion-mnist").examples[:32]
+    difference = (found.features(strong // 2) - found.features(strong)).norm(dim=1)
+    assert bool((difference > 0.1 * found.features(strong).norm(dim=1)).all())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (DataSpec("cats", 1, 28, ("a", "b")), "no feature network ships for the data set 'cats': expected one of"),
+        (DataSpec("../classifiers/mnist", 1, 28), "no feature network ships"),
+        (DataSpec("mnist", 1, 32), "mnist: expected pictures of 28×28 with 1 channel, got of 32×32 with 1 channel"),
+        (DataSpec("fashion-mnist", 3, 28), "expected pictures of 28×28 with 1 channel, got of 28×28 with 3 channels"),
+    ],
+)  # fmt: skip
+def test_pictures_without_a_network_are_refused(data: DataSpec, message: str):
+    with pytest.raises(FeatureError, match=message):
+        classifier_for(data)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 8, 8), (4, 3, 10, 10), (3, 8, 8)])
+def test_other_pictures_get_no_features(folder: Path, shape: tuple[int, ...]):
+    with pytest.raises(ValueError, match="expected pictures"):
+        Classifier.load(folder).features(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_pixels_must_be_8_bit(folder: Path):
+    with pytest.raises(ValueError, match=r"uint8, got \(4, 3, 8, 8\) torch.float32"):
+        Classifier.load(folder).features(torch.zeros(4, 3, 8, 8))
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def edit_weights(path: Path, **changes: torch.Tensor) -> None:
+    save_file({**load_file(path), **changes}, path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "metrics.json").unlink(), "got no metrics.json"),
+        (lambda f: (f / "model.safetensors").unlink(), "got no model.safetensors"),
+        (lambda f: edit_json(f / "config.json", kind="vae"), "kind: expected classifier, got 'vae'"),
+        (lambda f: edit_json(f / "config.json", more=1), "unknown key 'more'"),
+        (lambda f: edit_json(f / "config.json", model={"width": 8, "features": 13}), "expected shape"),
+        (lambda f: edit_json(f / "config.json", model={"width": 8, "features": 10**6}), "2 to 512"),
+        (lambda f: edit_json(f / "metrics.json", test_accuracy=1.5), "test_accuracy: expected a number from 0 to 1"),
+        (lambda f: edit_json(f / "metrics.json", test_accuracy=None), "test_accuracy: expected a number"),
+        (lambda f: edit_weights(f / "model.safetensors", extra=torch.zeros(1)), "unexpected tensor 'extra'"),
+        (lambda f: edit_weights(f / "model.safetensors", **{"head.1.bias": torch.zeros(3)}), "expected shape"),
+        (lambda f: edit_weights(f / "model.safetensors", **{"head.1.bias": torch.full((2,), torch.nan)}), "finite"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"no"), "expected a safetensors file"),
+    ],
+)
+def test_a_damaged_network_is_refused(folder: Path, damage, message: str):
+    assert Classifier.load(folder).accuracy == 0.5
+    damage(folder)
+    with pytest.raises(FeatureError, match=f"feature network small: .*{message}"):
+        Classifier.load(folder)
+
+
+def test_the_script_trains_a_network_and_measures_what_it_wrote(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Forty pictures whose brightness is their class: two fifths are right by far more than chance, and again the same."""
+    config = ClassifierTraining(
+        dataset="mnist", data_dir=str(data_dir), folder=tmp_path / "a", epochs=60, batch_size=8, shift=0
+    )
+    assert train_classifier.run(config) == 0
+    found, notes = Classifier.load(tmp_path / "a"), json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] == found.accuracy == notes["test_accuracy"]
+    assert found.accuracy >= 0.4
+    assert notes["training"]["accuracy"] >= 0.4
+    assert (notes["training"]["images"], notes["test_images"]) == (40, 20)
+    assert notes["command"] == "python training/train_classifier.py --dataset mnist --epochs 60 --batch-size 8 --shift 0"
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert train_classifier.run(ClassifierTraining(**{**vars(config), "folder": tmp_path / "b"})) == 0
+    assert Classifier.load(tmp_path / "b").sha256 == found.sha256
+
+
+def test_pictures_without_classes_cannot_train_it(tmp_path: Path, picture_folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert train_classifier.run(ClassifierTraining(dataset=str(picture_folder / "red"), folder=tmp_path / "x")) == 1
+    assert "expected pictures with classes, got none" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_normalisation_folds_into_the_convolutions():
+    torch.manual_seed(0)
+    body = with_norms(FeatureNet(ClassifierConfig(8, 12), DataSpec("small", 3, 8, ("a", "b"))).body)
+    for layer in body:
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(layer.weight)
+            torch.nn.init.normal_(layer.bias)
+    x = torch.randn(16, 3, 8, 8)
+    for _ in range(5):
+        body(3 * x + 1)
+    with torch.no_grad():
+        expected = body.eval()(x)
+        folded = without_norms(body)
+        torch.testing.assert_close(folded(x), expected, rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded)
+
+
+def test_features_are_in_units_of_their_deviation_and_scores_stay():
+    torch.manual_seed(0)
+    network = FeatureNet(ClassifierConfig(8, 12), DataSpec("small", 3, 8, ("a", "b"))).eval()
+    pixels = torch.randint(256, (900, 3, 8, 8), dtype=torch.uint8)
+    with torch.no_grad():
+        scores = network.head(network(to_model(pixels)))
+        in_own_units(network, pixels)
+        features = network(to_model(pixels))
+        torch.testing.assert_close(features.std(dim=0), torch.ones(12))
+        torch.testing.assert_close(network.head(features), scores)
+
+
+def test_pictures_move_whole_and_by_no_more_than_they_may():
+    x = torch.full((200, 1, 9, 9), -1.0)
+    x[:, 0, 4, 4] = 0.5
+    generator = torch.Generator().manual_seed(0)
+    places = moved(x, 2, generator).eq(0.5).nonzero()
+    assert places[:, 0].tolist() == list(range(200))
+    assert {tuple(p) for p in places[:, 2:].tolist()} == {(i, j) for i in range(2, 7) for j in range(2, 7)}
+    assert torch.equal(moved(x, 0, generator), x)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"epochs": 0}, {"batch_size": 0}, {"shift": -1}, {"seed": -1}, {"lr": 2.0}, {"weight_decay": float("nan")}]
+)
+def test_bad_options_are_named(bad: dict[str, float]):
+    name, value = next(iter(bad.items()))
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')}: expected .*, got {value}"):
+        ClassifierTraining(**bad)

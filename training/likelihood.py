@@ -1,0 +1,506 @@
+"""How likely a model finds held-out pictures: the bound of a DDPM, the ELBO and importance-weighted bound of a VAE, the ODE's.
+
+Each function goes through the pictures batch by batch and adds to sums that a `Partial` keeps, so that a run that was cut short
+goes on where it was.
+
+The error of the stratified bound (`vlb` eq. 5). The estimates L̂(x_i) of N pictures are independent and identically distributed,
+since the pictures are and each has its own t's and noise. So s/√N of them is the standard error of their mean, whatever its
+cause: pictures, t or noise. What the draw of t adds to its square is
+
+    1/N Σ_k |S_k|² V_k,   V_k = Var_{t∈S_k}[E ℓ_t] = Var[ℓ_t] − E_t Var[ℓ_t|t],                     (1)
+
+the first variance over all draws of stratum k, the second within those that share a t; it is reported beside the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genlab.card import SIGMA
+from genlab.config import DataSpec, DDPMConfig, Variance
+from genlab.data import binarise, to_model
+from genlab.divergence import Gaussian, bits_per_dim, kl, standard_normal, sum_dims
+from genlab.process import p_reverse, q_marginal
+from genlab.schedule import Schedule
+from genlab.score import ODEBound, flow_times, ode_bound
+from genlab.vae import log_mean_exp
+from genlab.vlb import Decoder, discretised_log_prob, draw_times, prior_term, step_term, strata
+from training.partial import Partial, Progress, generator
+from training.sample_quality import Sampling, draw
+
+if TYPE_CHECKING:
+    from genlab.ddpm import DDPM, Denoised
+    from genlab.vae import VAE
+
+ACTIVE_VARIANCE = 0.01
+"""A latent is active where its posterior mean has a larger variance than this over the pictures (Burda et al. 2016)."""
+ODE_STEPS = 100
+"""Steps of the flow ODE, where the chain is longer than that."""
+DIGITS = 6
+"""Significant digits of the columns of a ledger in metrics.json."""
+
+
+COLOURS = {"learned": "#D55E00", "posterior": "#0072B2", "beta": "#999999"}
+
+
+class Denoiser(Protocol):
+    """What is measured of a diffusion model; `DDPM` is one, and so is an oracle with a schedule and a configuration."""
+
+    config: DDPMConfig
+    data: DataSpec
+    schedule: Schedule
+
+    def predict(self, x_t: Tensor, t: Tensor) -> Denoised: ...
+
+
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """Mean of (N) values and its standard error, s/√N."""
+    return float(values.mean()), float(values.std() / len(values) ** 0.5)
+
+
+def as_model(pictures: Tensor, device: torch.device | str) -> Tensor:
+    """8-bit pictures in the model's [−1, 1]; any others are taken as they are."""
+    return (to_model(pictures) if pictures.dtype == torch.uint8 else pictures).to(device)
+
+
+def _rows(index: int, batch_size: int, count: int) -> slice:
+    return slice(index * batch_size, min((index + 1) * batch_size, count))
+
+
+def _size(batch_size: int, count: int, times: int = 1) -> Callable[[int], int]:
+    return lambda index: times * max(0, min((index + 1) * batch_size, count) - index * batch_size)
+
+
+# The bound of a diffusion model
+
+
+def diffusion_bound(
+    model: Denoiser,
+    pictures: Tensor,
+    count: int,
+    seed: int,
+    batch_size: int,
+    partial: Partial,
+    progress: Progress,
+    device: torch.device | str = "cpu",
+    decoder: Decoder = discretised_log_prob,
+) -> dict[str, Any]:
+    """The bound L_T + Σ L_{t−1} + L_0 on −log p of pictures, with each Σ that the model can have, from the same looks.
+
+    Args:
+        pictures: (N C H W), uint8, or floating as the model sees them.
+        count: K, looks at each picture, one in each stratum of `vlb.strata`; T for every t.
+        decoder: log p_θ(x_0|x_1); see `vlb.step_term`.
+
+    Returns:
+        The section `likelihood` of metrics.json.
+    """
+    N, T, own = len(pictures), model.schedule.T, model.config.variance
+    variances: tuple[Variance, ...] = ("posterior", "beta", "learned") if own == "learned" else ("posterior", "beta")
+    last, V = strata(T, count), len(variances)
+    sums = {
+        "prior": torch.zeros(N, dtype=torch.float64),
+        "decoder": torch.zeros(V, N, dtype=torch.float64),
+        "transitions": torch.zeros(V, N, dtype=torch.float64),
+        "draws": torch.zeros(T + 1, dtype=torch.float64),
+        "terms": torch.zeros(V, T + 1, dtype=torch.float64),
+        "squares": torch.zeros(V, T + 1, dtype=torch.float64),
+        "errors": torch.zeros(2, T + 1, dtype=torch.float64),
+    }
+    length = torch.tensor([0, *last]).diff()
+    batches = -(-N // batch_size)
+    for index in partial.batches("bound", sums, batches, progress, _size(batch_size, N, count)):
+        rows, noise_of = _rows(index, batch_size, N), generator(seed, 0, index)
+        x0 = as_model(pictures[rows], device)
+        times = draw_times(last, len(x0), noise_of)
+        with torch.inference_mode():
+            sums["prior"][rows] = prior_term(model.schedule, x0).double().cpu()
+            for k, t_k in enumerate(times.unbind(dim=1)):
+                t, eps = t_k.to(device), torch.randn(x0.shape, generator=noise_of, dtype=x0.dtype).to(device)
+                terms, errors = _look(model, variances, x0, eps, t, decoder)
+                sums["decoder" if k == 0 else "transitions"][:, rows] += length[k] * terms
+                sums["draws"].index_add_(0, t_k, torch.ones(len(x0), dtype=torch.float64))
+                sums["terms"].index_add_(1, t_k, terms)
+                sums["squares"].index_add_(1, t_k, terms**2)
+                sums["errors"].index_add_(1, t_k, errors)
+    return _diffusion_section(model, variances, last, sums)
+
+
+def _look(
+    model: Denoiser, variances: tuple[Variance, ...], x0: Tensor, eps: Tensor, t: Tensor, decoder: Decoder
+) -> tuple[Tensor, Tensor]:
+    """From one look at each picture: the terms of step t, nats (V, B), and the mean squared errors of ε̂ and x̂_0, (2, B)."""
+    x_t = q_marginal(model.schedule, x0, t).sample(eps)
+    seen = model.predict(x_t, t)
+    terms = [
+        step_term(
+            model.schedule,
+            lambda *_, v=variance: p_reverse(model.schedule, x_t, seen.x0_hat, t, None, v, seen.fraction),
+            x0,
+            x_t,
+            t,
+            decoder,
+        )
+        for variance in variances
+    ]
+    errors = [sum_dims((seen.eps_hat - eps) ** 2) / model.data.dims, sum_dims((seen.x0_hat - x0) ** 2) / model.data.dims]
+    return torch.stack(terms).double().cpu(), torch.stack(errors).double().cpu()
+
+
+def _diffusion_section(
+    model: Denoiser, variances: tuple[Variance, ...], last: tuple[int, ...], sums: dict[str, Tensor]
+) -> dict[str, Any]:
+    N, T, dims, own = len(sums["prior"]), model.schedule.T, model.data.dims, model.config.variance
+    prior = bits_per_dim(sums["prior"], dims)
+    by_variance, ledger_terms, ledger_errors = {}, {}, {}
+    for v, name in enumerate(variances):
+        decoder, transitions = (bits_per_dim(sums[part][v], dims) for part in ("decoder", "transitions"))
+        terms, squares = bits_per_dim(sums["terms"][v], dims), bits_per_dim(bits_per_dim(sums["squares"][v], dims), dims)
+        mean, variance, from_t = per_stratum(last, sums["draws"], terms, squares)
+        length = torch.tensor([0, *last]).diff()
+        total, error = mean_and_error(prior + decoder + transitions)
+        by_variance[name] = {
+            "bound_bits_per_dim": total,
+            "bound_standard_error_bits_per_dim": error,
+            "bound_standard_error_from_draw_of_t_bits_per_dim": float((length**2 * from_t).sum() / N) ** 0.5,
+            "transition_terms_sum_bits_per_dim": float(transitions.mean()),
+            "transition_terms_sum_standard_error_bits_per_dim": mean_and_error(transitions)[1],
+            "decoder_term_L_0_bits_per_dim": float(decoder.mean()),
+            "decoder_term_L_0_standard_error_bits_per_dim": mean_and_error(decoder)[1],
+        }
+        ledger_terms[name], ledger_errors[name] = _digits(mean), _digits((variance / N).sqrt())
+    eps_error, x0_error = (_stratum_means(last, sums["draws"], errors) for errors in sums["errors"])
+    return {
+        "bound_bits_per_dim": by_variance[own]["bound_bits_per_dim"],
+        "bound_standard_error_bits_per_dim": by_variance[own]["bound_standard_error_bits_per_dim"],
+        "mode": "every t" if len(last) == T else "stratified",
+        "images": N,
+        "T": T,
+        "looks_per_image": len(last),
+        "variance": own,
+        "prior_term_L_T_bits_per_dim": float(prior.mean()),
+        "prior_term_L_T_standard_error_bits_per_dim": mean_and_error(prior)[1],
+        "by_variance": by_variance,
+        "ledger": {
+            "first_t": [e + 1 for e in (0, *last[:-1])],
+            "last_t": list(last),
+            "mean_term_bits_per_dim": ledger_terms,
+            "standard_error_bits_per_dim": ledger_errors,
+            "eps_hat_mean_squared_error": _digits(eps_error),
+            "x0_hat_mean_squared_error": _digits(x0_error),
+        },
+    }
+
+
+def per_stratum(last: tuple[int, ...], draws: Tensor, terms: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance and V (eq. 1) of the terms in each stratum, (K) each, from their sums at each t, (T + 1) each.
+
+    V is an upper bound where no t of a stratum was drawn twice, for then nothing tells t and picture apart.
+    """
+    mean = _stratum_means(last, draws, terms)
+    count, square = _stratum_sums(last, draws), _stratum_sums(last, squares)
+    variance = (square - count * mean**2).clamp(min=0) / (count - 1)
+    distinct = _stratum_sums(last, (draws > 0).double())
+    within = (square - _stratum_sums(last, terms**2 / draws.clamp(min=1))).clamp(min=0) / (count - distinct).clamp(min=1)
+    single = torch.tensor([0, *last]).diff() == 1
+    return mean, variance, (variance - within).clamp(min=0).masked_fill(single, 0)
+
+
+def _stratum_sums(last: tuple[int, ...], at_t: Tensor) -> Tensor:
+    """(T + 1) values, one for each t, summed over each stratum, (K)."""
+    return torch.stack([part.sum() for part in at_t[1:].split(torch.tensor([0, *last]).diff().tolist())])
+
+
+def _stratum_means(last: tuple[int, ...], draws: Tensor, at_t: Tensor) -> Tensor:
+    return _stratum_sums(last, at_t) / _stratum_sums(last, draws)
+
+
+def _digits(values: Tensor) -> list[float]:
+    return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
+
+
+# The likelihood by the flow ODE
+
+
+def ode_work(model: Denoiser, images: int, batch_size: int, index: int | None = None) -> int:
+    """Looks of the network that the ODE takes for `images` pictures, or for those of one batch; a derivative counts as two."""
+    most, here = min(ODE_STEPS, model.schedule.T - 1), _size(batch_size, images)
+    looks, coarse = (len(flow_times(model.schedule, steps)) for steps in (most, max(1, most // 2)))
+    again = here(0) * 3 * coarse if index in (0, None) else 0
+    return (images if index is None else here(index)) * 3 * looks + again
+
+
+def ode_likelihood(
+    model: Denoiser,
+    pictures: Tensor,
+    seed: int,
+    batch_size: int,
+    partial: Partial,
+    progress: Progress,
+    device: torch.device | str = "cpu",
+    decoder: Decoder = discretised_log_prob,
+    probes: int | None = 1,
+) -> dict[str, Any]:
+    """The bound on −log p of pictures by the probability-flow ODE (`score` eq. 12).
+
+    One x_1 and one set of probes for each picture; as above, s/√N of the estimates holds the pictures, x_1 and the probes. The
+    first batch is walked again with half the steps from the same x_1 with the same probes, to show the error of the solver.
+
+    Args:
+        pictures, decoder: see `diffusion_bound`.
+        probes: random probes of the trace; None for the exact trace, one derivative for each dimension.
+
+    Returns:
+        The section `ode` of metrics.json.
+    """
+    N, steps = len(pictures), min(ODE_STEPS, model.schedule.T - 1)
+    sums = {
+        "decoder": torch.zeros(N, dtype=torch.float64),
+        "flow": torch.zeros(N, dtype=torch.float64),
+        "coarse": torch.zeros(min(N, batch_size), dtype=torch.float64),
+    }
+
+    def reverse(x_t: Tensor, t: Tensor) -> Gaussian:
+        seen = model.predict(x_t, t)
+        return p_reverse(model.schedule, x_t, seen.x0_hat, t, None, model.config.variance, seen.fraction)
+
+    def walk(index: int, count: int) -> ODEBound:
+        x0 = as_model(pictures[_rows(index, batch_size, N)], device)
+        return ode_bound(model.predict, reverse, model.schedule, x0, generator(seed, 3, index), count, probes, decoder)
+
+    batches = -(-N // batch_size)
+    for index in partial.batches("ODE", sums, batches, progress, lambda i: ode_work(model, N, batch_size, i)):
+        rows, terms = _rows(index, batch_size, N), walk(index, steps)
+        sums["decoder"][rows], sums["flow"][rows] = terms.decoder.cpu(), terms.flow.cpu()
+        if index == 0:
+            sums["coarse"][:] = walk(0, max(1, steps // 2)).total.cpu()
+    decoder_bits, flow_bits, coarse = (bits_per_dim(sums[part], model.data.dims) for part in ("decoder", "flow", "coarse"))
+    total, error = mean_and_error(decoder_bits + flow_bits)
+    return {
+        "bound_bits_per_dim": total,
+        "bound_standard_error_bits_per_dim": error,
+        "images": N,
+        "steps": len(flow_times(model.schedule, steps)) - 1,
+        "probes": "exact trace" if probes is None else probes,
+        "decoder_term_L_0_bits_per_dim": float(decoder_bits.mean()),
+        "flow_term_bits_per_dim": float(flow_bits.mean()),
+        "half_the_steps_change_bits_per_dim": float((coarse - (decoder_bits + flow_bits)[: len(coarse)]).mean()),
+    }
+
+
+# The VAE
+
+
+def vae_bound(
+    model: VAE,
+    pictures: Tensor,
+    k: int,
+    many: int,
+    many_pictures: int,
+    seed: int,
+    batch_size: int,
+    partial: Partial,
+    progress: Progress,
+    device: torch.device | str = "cpu",
+    discretised: bool = True,
+) -> dict[str, Any]:
+    """The ELBO of pictures, its two terms, the KL of each latent, and the importance-weighted bounds.
+
+    The ELBO is the mean log-weight over k draws of z, of which the importance-weighted bound takes the log-mean-exp: both come
+    from the same decodings. 8-bit pictures are binarised for a Bernoulli model, each pixel light with its grey level as the
+    probability (dynamic binarisation, one draw for each picture).
+
+    Args:
+        pictures: (N C H W), uint8, or floating as the model sees them.
+        k: draws of z for every picture.
+        many, many_pictures: draws of z for each of the first `many_pictures`; 0 pictures leave it out.
+        discretised: the mass on each grey level; False for the density.
+
+    Returns:
+        The section `likelihood` of metrics.json.
+    """
+    N, D = len(pictures), model.config.latent
+    sums = {
+        "elbo": torch.zeros(N, dtype=torch.float64),
+        "kl": torch.zeros(N, dtype=torch.float64),
+        "importance": torch.zeros(N, dtype=torch.float64),
+        "latent_kl": torch.zeros(D, dtype=torch.float64),
+        "latent_mean": torch.zeros(D, dtype=torch.float64),
+        "latent_square": torch.zeros(D, dtype=torch.float64),
+    }
+
+    if model.binary and pictures.dtype == torch.uint8:
+        pictures = binarise(to_model(pictures), generator(seed, 2, 0))
+
+    def look(rows: slice, noise_of: torch.Generator, draws: int) -> tuple[Tensor, Tensor]:
+        x = as_model(pictures[rows], device)
+        noise = torch.randn(draws, len(x), D, generator=noise_of, dtype=x.dtype).to(device)
+        return x, model.log_weights(x, noise, discretised).double().cpu()
+
+    batches = -(-N // batch_size)
+    for index in partial.batches("ELBO", sums, batches, progress, _size(batch_size, N, k)):
+        rows = _rows(index, batch_size, N)
+        with torch.inference_mode():
+            x, weights = look(rows, generator(seed, 0, index), k)
+            q = model.encode(x)
+            latent = Gaussian(q.mean.double().reshape(-1, 1), q.log_var.double().reshape(-1, 1))
+            divergence = kl(latent, standard_normal(latent.mean)).reshape(-1, D).cpu()
+            means = q.mean.double().cpu()
+        # At the exact posterior every log-weight is log p(x): their mean has less noise than one with the KL in closed form.
+        sums["elbo"][rows] = weights.mean(dim=0)
+        sums["importance"][rows] = log_mean_exp(weights)
+        sums["kl"][rows] = divergence.sum(dim=1)
+        sums["latent_kl"] += divergence.sum(dim=0)
+        sums["latent_mean"] += means.sum(dim=0)
+        sums["latent_square"] += (means**2).sum(dim=0)
+    subset = {"importance": torch.zeros(many_pictures, dtype=torch.float64)}
+    small = max(1, batch_size // 8)
+    for index in partial.batches(
+        "importance weights", subset, -(-many_pictures // small), progress, _size(small, many_pictures, many)
+    ):
+        rows = _rows(index, small, many_pictures)
+        with torch.inference_mode():
+            subset["importance"][rows] = log_mean_exp(look(rows, generator(seed, 1, index), many)[1])
+    return _vae_section(model, sums, subset["importance"], k, many, discretised)
+
+
+def _vae_section(model: VAE, sums: dict[str, Tensor], subset: Tensor, k: int, many: int, discretised: bool) -> dict[str, Any]:
+    N = len(sums["elbo"])
+    spread = (sums["latent_square"] - sums["latent_mean"] ** 2 / N) / (N - 1)
+    elbo, error = mean_and_error(sums["elbo"])
+    section: dict[str, Any] = {}
+    if not model.binary:
+        section |= _in_bits("bound", sums["elbo"], model.data.dims)
+    section |= {
+        "images": N,
+        "likelihood": f"{'discretised' if discretised else 'density of'} {model.config.likelihood}",
+        "elbo_nats": elbo,
+        "elbo_standard_error_nats": error,
+        "draws_of_z_per_image": k,
+        "reconstruction_nats": float((sums["elbo"] + sums["kl"]).mean()),
+        "reconstruction_standard_error_nats": mean_and_error(sums["elbo"] + sums["kl"])[1],
+        "kl_nats": float(sums["kl"].mean()),
+        "kl_standard_error_nats": mean_and_error(sums["kl"])[1],
+        "kl_per_latent_nats": _digits(sums["latent_kl"] / N),
+        "posterior_mean_variance_per_latent": _digits(spread),
+        "latents": model.config.latent,
+        "active_latents": int((spread > ACTIVE_VARIANCE).sum()),
+    }
+    if model.binary:
+        section |= {"likelihood": "bernoulli", "binarisation": "dynamic"}
+    rows = [(1, sums["elbo"]), (k, sums["importance"])]
+    if len(subset) > 1:  # the fewer draws on the same pictures too, so that the gain can be read off
+        rows += [(draws, values[: len(subset)]) for draws, values in rows] + [(many, subset)]
+    section["importance_weighted"] = []
+    for draws, values in rows:
+        nats, nats_error = mean_and_error(values)
+        row = {"k": draws, "images": len(values), "bound_nats": nats, "bound_standard_error_nats": nats_error}
+        section["importance_weighted"].append(row | ({} if model.binary else _in_bits("bound", values, model.data.dims)))
+    return section
+
+
+def _in_bits(name: str, nats: Tensor, dims: int) -> dict[str, float]:
+    """A bound on −log p from one on log p."""
+    bits, error = mean_and_error(bits_per_dim(-nats, dims))
+    return {f"{name}_bits_per_dim": bits, f"{name}_standard_error_bits_per_dim": error}
+
+
+# The samples
+
+
+def draw_samples(
+    model: DDPM | VAE, count: int, seed: int, batch_size: int, sampling: Sampling, partial: Partial, progress: Progress
+) -> Tensor:
+    """`count` samples (count C H W) uint8, as `sample_quality.draw` makes them."""
+    sums = {"pictures": torch.zeros(count, *model.data.shape, dtype=torch.uint8)}
+    work = _size(batch_size, count, sampling.steps if model.kind == "ddpm" else 1)
+    for index in partial.batches("samples", sums, -(-count // batch_size), progress, work):
+        rows = _rows(index, batch_size, count)
+        sums["pictures"][rows] = torch.cat(list(draw(model, rows.stop, seed, sampling, batch_size, start=rows.start)))
+    return sums["pictures"]
+
+
+# The picture
+
+
+def plot_ledger(likelihood: dict[str, Any], path: Path) -> None:
+    """Draw where the bits go: the terms of a DDPM's bound and its errors along t, or a VAE's KL along the latents."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    if "ledger" in likelihood:
+        figure, panels = plt.subplots(1, 3, figsize=(13, 3.8), dpi=120, layout="constrained")
+        _plot_terms(likelihood, *panels[:2])
+        _plot_errors(likelihood["ledger"], panels[2])
+    else:
+        figure, axes = plt.subplots(figsize=(6, 3.5), dpi=120, layout="constrained")
+        _plot_latents(likelihood, axes)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _plot_terms(likelihood: dict[str, Any], each: Any, together: Any) -> None:
+    ledger, own, edges = likelihood["ledger"], likelihood["variance"], _edges(likelihood["ledger"])
+    for name in sorted(likelihood["by_variance"], key=lambda name: name != own):
+        mean, errors = (np.array(ledger[key][name]) for key in ("mean_term_bits_per_dim", "standard_error_bits_per_dim"))
+        numbers = likelihood["by_variance"][name]
+        total = f"{numbers['bound_bits_per_dim']:.3f} ± {numbers['bound_standard_error_bits_per_dim']:.3f}"
+        style = (
+            {"color": COLOURS[name], "linewidth": 1.8, "zorder": 3} if name == own else {"color": COLOURS[name], "zorder": 2}
+        )
+        each.stairs(mean, edges, baseline=None, label=SIGMA[name], **style)
+        low, high = (np.append(v, v[-1]) for v in (mean - 2 * errors, mean + 2 * errors))
+        each.fill_between(edges, low, high, step="post", color=COLOURS[name], alpha=0.2, linewidth=0)
+        so_far = np.cumsum(np.append(likelihood["prior_term_L_T_bits_per_dim"], mean * np.diff(edges)))[1:]
+        together.plot(
+            ledger["last_t"],
+            so_far,
+            label=f"{SIGMA[name]}: {total}",
+            marker=".",
+            markersize=4 if len(mean) < 100 else 0,
+            **style,
+        )
+    _along_t(each, edges, "bits/dim of one step", r"The terms of the bound: $L_0$ at $t=1$, then $L_{t-1}$")
+    _along_t(together, edges, "bits/dim up to step t", "Their sum, from the clean end", yscale="linear")
+    together.set_ylim(bottom=0)
+
+
+def _plot_errors(ledger: dict[str, Any], axes: Any) -> None:
+    for name, label, colour in (
+        ("eps_hat", r"noise, $\hat\epsilon$", "#CC79A7"),
+        ("x0_hat", r"picture, $\hat x_0$", "#009E73"),
+    ):
+        values = ledger[f"{name}_mean_squared_error"]
+        axes.stairs(values, _edges(ledger), baseline=None, label=label, color=colour, linewidth=1.8)
+    _along_t(axes, _edges(ledger), "mean squared error", "How far off the network is")
+
+
+def _along_t(axes: Any, edges: list[float], quantity: str, title: str, yscale: str = "log") -> None:
+    axes.set(xscale="log", yscale=yscale, xlim=(edges[0], edges[-1]), xlabel="step t", ylabel=quantity)
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def _edges(ledger: dict[str, Any]) -> list[float]:
+    return [0.5, *(last + 0.5 for last in ledger["last_t"])]
+
+
+def _plot_latents(likelihood: dict[str, Any], axes: Any) -> None:
+    pairs = zip(likelihood["kl_per_latent_nats"], likelihood["posterior_mean_variance_per_latent"], strict=True)
+    ranked = sorted(pairs, reverse=True)
+    colours = ["#D55E00" if spread > ACTIVE_VARIANCE else "#999999" for _, spread in ranked]
+    axes.bar(range(1, len(ranked) + 1), [divergence for divergence, _ in ranked], color=colours)
+    active = f"{likelihood['active_latents']} of {likelihood['latents']} latents are active"
+    axes.set(xlabel="latent, by its KL", ylabel="KL[q(z_j|x) ‖ p(z_j)], nats")
+    axes.set_title(f"{active}, {likelihood['kl_nats']:.1f} nats in all", fontsize=10)
+    axes.grid(alpha=0.3, axis="y")
+    axes.set_axisbelow(True)

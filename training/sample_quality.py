@@ -1,0 +1,302 @@
+"""How good the samples of a model are: drawn from it, and measured against held-out and training pictures.
+
+What is reported never stands alone (`measure`): beside each figure is what real pictures score in its place, at the same number
+and against the same held-out pictures. Those are training pictures drawn at random: a model that had learned the distribution
+of its training pictures perfectly, or one that copied them, would come down to that floor, and no lower but by chance. The
+memorised share tells the two apart.
+
+Nothing here imports torch before it is used: a command line can take its options from `Sampling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from genlab.data import Dataset
+    from genlab.ddpm import DDPM
+    from genlab.metrics import Nearest
+    from genlab.sampler import Noise, Step
+    from genlab.vae import VAE
+
+Sampler = Literal["ddim", "ancestral", "dpm-solver", "dpm-solver-sde", "unipc"]
+FLOOR_DRAWS = 10
+"""Draws of training pictures that the floor is the mean of."""
+HELD_OUT = 5_000
+"""Most held-out pictures that say how close to a training picture is usual."""
+SHOWN = 16
+"""Samples in each half of nearest.png."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a DDPM draws its samples; a VAE has one way."""
+
+    sampler: Sampler = "ddim"
+    """The reverse step: ddim, ancestral, or a multistep solver of the probability flow (-sde: with fresh noise)."""
+    steps: int = 25
+    """Steps from noise to picture."""
+    spacing: Literal["uniform", "quadratic", "log-SNR", "Karras"] = "uniform"
+    """How the steps lie along the chain."""
+    eta: float = 0.0
+    """Share of fresh noise in a step of ddim, from 0 (none) to 1 (as much as the ancestral step)."""
+    variance: Literal["own", "posterior", "beta"] = "own"
+    """Σ of the ancestral step: the model's own, β̃ or β."""
+    labels: Literal["in turn", "none"] = "in turn"
+    """Class of each sample: one class after the other, or none. No matter where the model knows no classes."""
+    guidance: float = 1.0
+    """w of classifier-free guidance; 1 is the plain conditional model."""
+
+    def __post_init__(self) -> None:
+        if self.sampler not in get_args(Sampler):
+            raise ValueError(f"--sampler: expected one of {', '.join(get_args(Sampler))}, got {self.sampler!r}")
+        if self.steps < 1:
+            raise ValueError(f"--steps: expected 1 or more, got {self.steps}")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"--eta: expected a number from 0 to 1, got {self.eta}")
+
+
+def make_step(model: DDPM, how: Sampling, noise: Noise, times: list[int]) -> Step:
+    """The reverse step of one walk along `times`."""
+    from genlab import sampler
+
+    match how.sampler:
+        case "ancestral":
+            return sampler.ancestral(model.schedule, noise, model.config.variance if how.variance == "own" else how.variance)
+        case "dpm-solver":
+            return sampler.dpm_solver(model.schedule)
+        case "dpm-solver-sde":
+            return sampler.dpm_solver(model.schedule, noise)
+        case "unipc":
+            return sampler.unipc(model.schedule, times=times)
+        case _:
+            return sampler.ddim(model.schedule, noise, how.eta)
+
+
+def check(model: DDPM | VAE, test: Dataset, train: Dataset, count: int, sampling: Sampling) -> None:
+    """Raise, before anything slow, what `measure` would raise of its arguments."""
+    from genlab.ddpm import DDPM
+    from genlab.features import classifier_for
+
+    if test.spec != train.spec:
+        raise ValueError(f"expected test and training pictures of one data set, got {test.spec} and {train.spec}")
+    if model.data.shape != test.spec.shape:
+        raise ValueError(f"expected pictures {model.data.shape} for this model, got {test.spec.shape} of {test.spec.name}")
+    dims = classifier_for(test.spec).dims
+    for what, given in (("samples", count), ("held-out pictures", len(test))):
+        if given <= dims:
+            raise ValueError(f"expected more than {dims} {what} for the covariance of {dims} features, got {given}")
+    if len(train) < count:
+        raise ValueError(f"expected at most as many samples as the {len(train)} training pictures, got {count}")
+    if isinstance(model, DDPM) and sampling.steps > model.schedule.T:
+        raise ValueError(f"--steps: expected 1 to {model.schedule.T}, got {sampling.steps}")
+
+
+def draw(
+    model: DDPM | VAE,
+    count: int,
+    seed: int,
+    sampling: Sampling,
+    batch_size: int = 100,
+    on_step: Callable[[int], object] = lambda pictures: None,
+    start: int = 0,
+) -> Iterator[Tensor]:
+    """Samples `start` … `count` − 1 in batches (B C H W) uint8, on the CPU.
+
+    Each picture has its own stream of noise, by `seed` and its number: it is the same whatever the batch size and the count.
+
+    Args:
+        on_step: is told after each step how many pictures made it.
+    """
+    import torch
+
+    from genlab.data import to_pixels
+    from genlab.ddpm import DDPM
+    from genlab.sampler import Noise, spaced, walk
+
+    device = next(model.parameters()).device
+    for first in range(start, count, batch_size):
+        numbers = range(first, min(first + batch_size, count))
+        seeds = [seed * 1_000_000 + i for i in numbers]
+        if not isinstance(model, DDPM):
+            z = Noise.from_seeds(seeds, (model.config.latent,)).draw().to(device)
+            with torch.inference_mode():
+                x = model.decode(z).mean
+            on_step(len(x))
+            yield to_pixels(x.cpu())
+            continue
+        noise = Noise.from_seeds(seeds, model.data.shape)
+        classes = len(model.data.classes) if sampling.labels == "in turn" else 0
+        label = torch.tensor([i % classes for i in numbers], device=device) if classes else None
+        times = spaced(model.schedule, sampling.steps, sampling.spacing)
+        x = noise.draw().to(device)
+
+        def predict(x_t: Tensor, t: Tensor, label: Tensor | None = label) -> Any:
+            return model.predict(x_t, t, label, sampling.guidance)
+
+        for frame in walk(predict, make_step(model, sampling, noise, times), x, times):
+            x = frame.x_s
+            on_step(len(x))
+        yield to_pixels(x.cpu())
+
+
+def measure(
+    model: DDPM | VAE,
+    test: Dataset,
+    train: Dataset,
+    count: int = 2000,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+    folder: Path | None = None,
+    batch_size: int = 100,
+    pictures: Tensor | None = None,
+) -> tuple[dict[str, Any], Tensor]:
+    """Draw samples and measure them; deterministic under `seed`, with a progress bar.
+
+    Args:
+        model: in evaluation mode; it runs where it lies.
+        test, train: all held-out pictures, which are the reference, and all training pictures.
+        count: number of samples.
+        folder: where nearest.png goes: samples beside their nearest training pictures.
+        pictures: the samples, where `draw` has made all of them already.
+
+    Returns:
+        What goes into metrics.json, and the samples (N C H W) uint8. Figures that end in `_floor` or `_of_real` are those of
+        `count` training pictures in the place of the samples; `memorised_share_of_held_out` is the base rate.
+
+    Raises:
+        ValueError: no feature network ships for these pictures, they do not fit the model or each other, there are too few for
+            the covariance of the features, or the sampler cannot take that many steps.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from genlab import metrics
+    from genlab.features import classifier_for
+
+    sampling = sampling or Sampling()
+    check(model, test, train, count, sampling)
+    eye = classifier_for(test.spec)
+    how = _how(model, sampling)
+    if pictures is None:
+        with tqdm(
+            total=count * how["steps"],
+            desc="samples",
+            unit="step",
+            unit_scale=True,
+            mininterval=1.0,
+            dynamic_ncols=True,
+            disable=None,
+        ) as bar:
+            pictures = torch.cat(list(draw(model, count, seed, sampling, batch_size, bar.update)))
+
+    generator = torch.Generator().manual_seed(seed)
+    seen, held_out, trained = (eye.features(p) for p in (pictures, test.images, train.images))
+    draws = [trained[torch.randperm(len(trained), generator=generator)[:count]] for _ in range(FLOOR_DRAWS)]
+    centre = trained.mean(dim=0)
+    kernel, *kernel_floor = (metrics.kernel_distance(some - centre, held_out - centre, generator) for some in (seen, *draws))
+    equal = held_out[torch.randperm(len(held_out), generator=generator)[:count]]
+    shares, real = (metrics.precision_recall(some[: len(equal)], equal) for some in (seen, draws[0]))
+    rows = torch.randperm(len(test), generator=generator)[:HELD_OUT]
+    by_pixel, of_held_out = (
+        metrics.nearest(p.flatten(1), train.images.flatten(1), metrics.CROWD) for p in (pictures, test.images[rows])
+    )
+    usual = (of_held_out.closeness, eye.classes(held_out[rows]))
+    section = {
+        "images": count,
+        "seed": seed,
+        **how,
+        "reference": "test",
+        "reference_images": len(test),
+        "reference_data_sha256": test.sha256,
+        "training_data_sha256": train.sha256,
+        "features": eye.facts(),
+        "frechet_distance": metrics.frechet_distance(seen, held_out),
+        "frechet_interval_95": list(metrics.frechet_interval(seen, held_out, generator)),
+        "frechet_floor": _mean(metrics.frechet_distance(some, held_out) for some in draws),
+        "kernel_distance_x1000": 1000 * kernel.value,
+        "kernel_distance_standard_error_x1000": 1000 * kernel.error,
+        "kernel_distance_floor_x1000": 1000 * _mean(found.value for found in kernel_floor),
+        "neighbours": metrics.NEIGHBOURS,
+        "precision": shares.precision,
+        "recall": shares.recall,
+        "precision_of_real": real.precision,
+        "recall_of_real": real.recall,
+        "memorised_share": metrics.memorised_share(by_pixel.closeness, eye.classes(seen), *usual),
+        "memorised_share_of_held_out": metrics.memorised_share(*usual, *usual),
+    }
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        nearest_page(pictures, train.images, by_pixel, metrics.nearest(seen, trained)).save(
+            folder / "nearest.png", optimize=True
+        )
+    return section, pictures
+
+
+def _mean(values: Iterator[float]) -> float:
+    given = list(values)
+    return sum(given) / len(given)
+
+
+def _how(model: DDPM | VAE, sampling: Sampling) -> dict[str, Any]:
+    """What of the sampling matters for the samples of this model."""
+    from genlab.ddpm import DDPM
+
+    if not isinstance(model, DDPM):
+        return {"sampler": "decoder mean", "steps": 1, "network_evaluations": 1}
+    labels = sampling.labels if model.data.classes else "none"
+    guided = labels != "none" and sampling.guidance != 1
+    how: dict[str, Any] = {
+        "sampler": sampling.sampler,
+        "steps": sampling.steps,
+        "network_evaluations": sampling.steps * (2 if guided else 1),
+        "spacing": sampling.spacing,
+        "labels": labels,
+    }
+    if sampling.sampler == "ddim":
+        how["eta"] = sampling.eta
+    if sampling.sampler == "ancestral":
+        how["variance"] = model.config.variance if sampling.variance == "own" else sampling.variance
+    if guided:
+        how["guidance"] = sampling.guidance
+    return how
+
+
+def nearest_page(pictures: Tensor, training: Tensor, by_pixel: Nearest, by_feature: Nearest) -> Image.Image:
+    """Samples, each beside its nearest training picture by pixels and by features.
+
+    The left half shows the first samples; the right half those that are closest to a training picture (`metrics`, eq. 4).
+    """
+    import torch
+    from PIL import Image, ImageDraw, ImageFont
+
+    from genlab.data import grid
+
+    first = torch.arange(min(SHOWN, len(pictures)))
+    closest = by_pixel.closeness.argsort()[:SHOWN]
+    titles = ("The first samples, not selected", f"Of {len(pictures):,} samples, the closest to a training picture")
+    columns = []
+    for rows in (*first.chunk(2), *closest.chunk(2)):
+        nearest = (training[found.index[rows, 0]] for found in (by_pixel, by_feature))
+        sheet = grid(torch.stack([pictures[rows], *nearest], dim=1).flatten(0, 1), columns=3)
+        columns.append(sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST))
+    width, height = columns[0].size
+    margin, head = 20, 76
+    page = Image.new(columns[0].mode, (4 * width + 5 * margin, height + head + margin), "white")
+    pen = ImageDraw.Draw(page)
+    large, small = ImageFont.load_default(15), ImageFont.load_default(11)
+    for i, column in enumerate(columns):
+        left = margin + i * (width + margin)
+        page.paste(column, (left, head))
+        if i % 2 == 0:
+            pen.text((left, 10), titles[i // 2], "black", font=large)
+            pen.text((left, 32), "Each sample is followed by its nearest training picture", "black", font=small)
+        for place, text in enumerate(("sample", "by pixels", "by features")):
+            pen.text((left + (place + 0.5) * width / 3, head - 4), text, "black", font=small, anchor="mb")
+    return page
