@@ -13,13 +13,35 @@ zero-forcing; notes 1.3.2). For diagonal Gaussians p = N(m₁, s₁²), q = N(m�
     H(p)      = ½ log(2πe s₁²)                                        (5)
     KL[p‖q]   = ½ [log(s₂²/s₁²) + (s₁² + (m₁ − m₂)²)/s₂² − 1]          (6)
 
+Densities on the line that have no closed form are tabulated at evenly spaced points and integrated by the trapezoidal rule,
+
+    ∫ f(x) dx ≈ h Σ_i f(x_i)                                           (7)
+
+which for smooth f that vanish at both ends is as good as exact (Trefethen & Weideman 2014). To such a p one Gaussian
+q = N(m, s²) is fitted by walking down one of the two divergences, r = log q − log p:
+
+    KL[p‖q]   ∂/∂m = (m − E_p[x])/s²         ∂/∂log s = 1 − E_p[(x − m)²]/s²                  (8)
+    KL[q‖p]   ∂/∂m = E_q[r (x − m)]/s²       ∂/∂log s = E_q[r ((x − m)²/s² − 1)]              (9)
+
+(8) is zero in one place only: q has the mean and the variance of p, wherever the walk began. (9) may be zero near every mode of
+p, so the start decides which one q falls into. The walk goes by the natural gradient (Amari 1998): the Fisher information of
+N(m, s²) in (m, log s) is diag(1/s², 2), so that
+
+    m ← m − c s² ∂/∂m,   log s ← log s − ½ c ∂/∂log s                                         (10)
+
+does not depend on the unit of x, and near any optimum, be it wide or narrow, brings m nearer by the factor 1 − c a step:
+where (9) vanishes, E_q[−(log p)''] = 1/s² (integrate by parts), and that is the curvature along m. Far from it c is smaller, so
+that no step moves q by more than a fixed length of the Fisher metric, √(Δm²/s² + 2 (Δlog s)²), nor leads up.
+
 Everything is in nats, one value per sample, summed over the dimensions of x; bits only through `nats_to_bits`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -91,16 +113,86 @@ class Gaussian:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log N(x; mean, σ²) in nats, (B, …) → (B)."""
-        return sum_dims(-0.5 * (LOG_2PI + self.log_var + (x - self.mean) ** 2 * (-self.log_var).exp()))
+        return sum_dims(self._log_density(x))
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        """The same for every value by itself, of the shape that x, mean and variance broadcast to."""
+        return -0.5 * (LOG_2PI + self.log_var + (x - self.mean) ** 2 * (-self.log_var).exp())
 
 
-Distribution = Categorical | Gaussian
+@dataclass(frozen=True)
+class Tabulated:
+    """Densities on the line by their logarithms `log_density` (B, N) at N evenly spaced, rising points `x` (N); eq. 7.
+
+    The points have to reach so far that nothing is left beyond them, and lie closer than the densities' own scale.
+
+    Raises:
+        ValueError: the points are not evenly spaced, a logarithm is NaN or +∞, or a row does not integrate to one within 1e-4.
+    """
+
+    x: Tensor
+    log_density: Tensor
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 1 or len(self.x) < 2 or self.log_density.ndim != 2 or self.log_density.shape[1] != len(self.x):
+            raise ValueError(
+                f"expected N points and logarithms (B, N), got {tuple(self.x.shape)} and {tuple(self.log_density.shape)}"
+            )
+        steps = self.x.diff()
+        if not bool((steps > 0).all()) or float(steps.max() - steps.min()) > 1e-6 * float(self.x[-1] - self.x[0]):
+            raise ValueError("expected evenly spaced, rising points, got others")
+        if not bool((self.log_density < math.inf).all()):
+            raise ValueError("expected logarithms below infinity, got some that are not")
+        off = float((self.integrate(self.density.detach()) - 1).abs().max())
+        if off > 1e-4:
+            raise ValueError(f"expected densities that integrate to 1, got an integral that is off by {off:.2g}")
+
+    @cached_property
+    def density(self) -> Tensor:
+        """p(x_i), (B, N)."""
+        return self.log_density.exp()
+
+    def integrate(self, values: Tensor) -> Tensor:
+        """∫ f dx for f (…, N) at the points, (…); eq. 7."""
+        return values @ self._weights
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        weights = torch.full_like(self.x, float(self.x[-1] - self.x[0]) / (len(self.x) - 1))
+        weights[[0, -1]] *= 0.5
+        return weights
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """H(p) in nats, (B); eq. 1."""
+        return self.integrate(_times(self.density, -self.log_density))
+
+    @cached_property
+    def moments(self) -> Gaussian:
+        """The Gaussian of the same mean and variance, (B, 1): the only minimum of KL[p‖q] among all Gaussians q, eq. 8."""
+        mean = self.integrate(self.density * self.x)[:, None]
+        return Gaussian(mean, self.integrate(self.density * (self.x - mean) ** 2)[:, None].log())
+
+
+def tabulate(q: Gaussian, x: Tensor) -> Tabulated:
+    """Gaussians on the line, `mean` and `log_var` (B, 1), at the points x (N)."""
+    return Tabulated(x, q._log_density(x))
+
+
+def mixture(weight: Tensor, components: Gaussian, x: Tensor) -> Tabulated:
+    """Σ_k w_k N(m_k, s_k²) on the line at the points x (N), as one row; weight (K) sums to one, mean and log_var are (K, 1)."""
+    return Tabulated(x, (weight.log()[:, None] + components._log_density(x)).logsumexp(dim=0, keepdim=True))
+
+
+Distribution = Categorical | Gaussian | Tabulated
 
 
 def entropy(p: Distribution) -> Tensor:
     """H(p) = −E_p[log p] in nats, (B); eq. 1. For a Gaussian it is the differential entropy, eq. 5."""
     if isinstance(p, Categorical):
         return -torch.special.xlogy(p.prob, p.prob).sum(dim=1)
+    if isinstance(p, Tabulated):
+        return p.entropy
     return sum_dims(0.5 * (LOG_2PI + 1 + p.log_var.expand(torch.broadcast_shapes(p.mean.shape, p.log_var.shape))))
 
 
@@ -114,6 +206,8 @@ def cross_entropy(p: Distribution, q: Distribution) -> Tensor:
         return -torch.special.xlogy(p.prob, q.prob).sum(dim=1)
     if isinstance(p, Gaussian) and isinstance(q, Gaussian):
         return sum_dims(0.5 * (LOG_2PI + q.log_var + (p.variance + (p.mean - q.mean) ** 2) * (-q.log_var).exp()))
+    if isinstance(p, Tabulated) and isinstance(q, Tabulated):
+        return p.integrate(_times(p.density, -_at_points_of(p, q)))
     raise TypeError(f"expected two distributions of one family, got {type(p).__name__} and {type(q).__name__}")
 
 
@@ -130,7 +224,105 @@ def kl(p: Distribution, q: Distribution) -> Tensor:
     if isinstance(p, Gaussian) and isinstance(q, Gaussian):
         gap = p.log_var - q.log_var
         return sum_dims(0.5 * (torch.expm1(gap) - gap + (p.mean - q.mean) ** 2 * (-q.log_var).exp()))
+    if isinstance(p, Tabulated) and isinstance(q, Tabulated):
+        return p.integrate(kl_integrand(p, q))
     raise TypeError(f"expected two distributions of one family, got {type(p).__name__} and {type(q).__name__}")
+
+
+def kl_integrand(p: Tabulated, q: Tabulated) -> Tensor:
+    """p(x) [log p(x) − log q(x)] at every point, (B, N): KL[p‖q] is the area under it, and it may be negative in places.
+
+    Large where p is and q is not, 0 where p is not: KL[p‖q] makes q cover p (zero-avoiding). For KL[q‖p], with the roles
+    exchanged, q has to keep out of where p is not (zero-forcing; notes 1.3.2).
+    """
+    return _times(p.density, p.log_density - _at_points_of(p, q))
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A divergence of q = N(m, s²) from p and its derivatives, (B, 1) each.
+
+    Attributes:
+        value: KL[p‖q] or KL[q‖p] in nats.
+        mean, log_std: its derivatives with respect to m and log s.
+    """
+
+    value: Tensor
+    mean: Tensor
+    log_std: Tensor
+
+
+Direction = Callable[[Tabulated, Gaussian], Slope]
+
+
+def forward(p: Tabulated, q: Gaussian) -> Slope:
+    """KL[p‖q] of q = N(m, s²), mean and log_var (B, 1), and its slope; eq. 8."""
+    off = q.mean - p.moments.mean
+    ratio = (p.moments.variance + off**2) / q.variance
+    value = 0.5 * (LOG_2PI + q.log_var + ratio) - p.entropy[:, None]
+    return Slope(value, off / q.variance, 1 - ratio)
+
+
+def reverse(p: Tabulated, q: Gaussian) -> Slope:
+    """KL[q‖p] of q = N(m, s²), mean and log_var (B, 1), and its slope; eq. 9."""
+    z = (p.x - q.mean) / q.std
+    square = z * z
+    log_q = -0.5 * (square + (LOG_2PI + q.log_var))
+    r = log_q.exp() * (log_q - p.log_density)
+    value, first, second = (p.integrate(values)[:, None] for values in (r, r * z, r * square))
+    return Slope(value, first / q.std, second - value)
+
+
+def fit(
+    p: Tabulated,
+    start: Gaussian,
+    direction: Direction,
+    *,
+    rate: float = 0.25,
+    reach: float = 0.3,
+    tolerance: float = 1e-6,
+    most: int = 300,
+) -> Iterator[Gaussian]:
+    """One Gaussian walks down KL[p‖q] or KL[q‖p] by eq. 10; yields the start, then q after every step.
+
+    Args:
+        p: the density to fit, one row.
+        start: where q begins, mean and log_var (1, 1).
+        direction: `forward` for KL[p‖q], `reverse` for KL[q‖p].
+        rate: c near the optimum, 0 < c < 2; reach: Fisher length that no step exceeds. A step that would lead up is halved.
+        tolerance: the walk ends where the step at c = 1 would be shorter; most: evaluations after which it ends anyway.
+    """
+    q, slope = start, direction(p, start)
+    yield q
+    shrink = 1.0
+    for _ in range(most):
+        length = float((q.variance * slope.mean**2 + 0.5 * slope.log_std**2).sqrt())
+        if length < tolerance:
+            return
+        c = shrink * min(rate, reach / length)
+        trial = Gaussian(q.mean - c * q.variance * slope.mean, q.log_var - c * slope.log_std)
+        ahead = direction(p, trial)
+        if float(ahead.value - slope.value) > 1e-12:
+            shrink *= 0.5
+            continue
+        q, slope, shrink = trial, ahead, 1.0
+        yield q
+
+
+def _times(density: Tensor, values: Tensor) -> Tensor:
+    """density · values, 0 where the density is, whatever the value."""
+    return torch.where(density > 0, density * values, 0.0)
+
+
+def _at_points_of(p: Tabulated, q: Tabulated) -> Tensor:
+    """log q at the points of p, which have to be those of q.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not torch.equal(p.x, q.x):
+        raise ValueError("expected two densities tabulated at the same points, got different ones")
+    return q.log_density
 
 
 def standard_normal(x: Tensor) -> Gaussian:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,15 +13,23 @@ from torch import distributions as peer
 
 from genlab.divergence import (
     Categorical,
+    Direction,
     Gaussian,
+    Tabulated,
     bits_per_dim,
     bits_to_nats,
     cross_entropy,
     entropy,
+    fit,
+    forward,
     kl,
+    kl_integrand,
+    mixture,
     nats_to_bits,
+    reverse,
     standard_normal,
     sum_dims,
+    tabulate,
 )
 
 
@@ -172,3 +182,193 @@ def test_two_families_are_refused(function: object) -> None:
     categorical, gaussian = Categorical(torch.tensor([[1.0]])), Gaussian(torch.zeros(1, 1), torch.zeros(1, 1))
     with pytest.raises(TypeError, match="expected two distributions of one family, got Categorical and Gaussian"):
         function(categorical, gaussian)  # type: ignore[operator]
+
+
+# ---- densities on the line, and one Gaussian fitted to them (notes 1.3.2, figure 1) ----
+
+X = torch.linspace(-40, 40, 2001, dtype=torch.float64)
+FORWARD_AND_REVERSE = pytest.mark.parametrize("direction", [forward, reverse])
+
+
+def rows(*pairs: tuple[float, float]) -> Gaussian:
+    """N(m, s²) for every pair (m, s), as rows."""
+    mean, std = torch.tensor(pairs, dtype=torch.float64).T[:, :, None]
+    return Gaussian(mean, 2 * std.log())
+
+
+def bimodal(weight: float, *pairs: tuple[float, float], x: Tensor = X) -> Tabulated:
+    return mixture(torch.tensor([weight, 1 - weight], dtype=torch.float64), rows(*pairs), x)
+
+
+SEPARATED = bimodal(0.4, (-2.5, 0.7), (2.5, 1.0))
+
+
+def divergence(p: Tabulated, q: Gaussian, direction: Direction) -> Tensor:
+    """What the walk by that gradient goes down."""
+    table = tabulate(q, p.x)
+    return kl(p, table) if direction is forward else kl(table, p)
+
+
+def test_tabulated_gaussians_agree_with_the_closed_forms() -> None:
+    p, q = rows((0.7, 0.5), (-3, 2), (0, 0.3)), rows((-0.4, 1.4), (1, 1), (0.1, 0.3))
+    table_p, table_q = tabulate(p, X), tabulate(q, X)
+    torch.testing.assert_close(entropy(table_p), entropy(p), rtol=0, atol=1e-11)
+    torch.testing.assert_close(cross_entropy(table_p, table_q), cross_entropy(p, q), rtol=0, atol=1e-11)
+    torch.testing.assert_close(kl(table_p, table_q), kl(p, q), rtol=0, atol=1e-11)
+    torch.testing.assert_close(table_p.moments.mean, p.mean, rtol=0, atol=1e-11)
+    torch.testing.assert_close(table_p.moments.log_var, p.log_var, rtol=0, atol=1e-11)
+
+
+def test_a_mixture_is_that_of_torch_distributions_and_its_integrals_are_gauss_hermites() -> None:
+    """E_N(m,s²)[f] = Σ_i w_i f(m + √2 s y_i)/√π: another quadrature, on other points."""
+    weight, mean, std = torch.tensor([[0.3, 0.7], [-1, 1.5], [0.6, 0.9]], dtype=torch.float64)
+    p = mixture(weight, Gaussian(mean[:, None], 2 * std.log()[:, None]), X)
+    theirs = peer.MixtureSameFamily(peer.Categorical(probs=weight), peer.Normal(mean, std))
+    torch.testing.assert_close(p.log_density[0], theirs.log_prob(X), rtol=1e-12, atol=1e-12)
+
+    nodes, weights = (torch.from_numpy(values) for values in np.polynomial.hermite.hermgauss(180))
+    weights = weights / math.sqrt(math.pi)
+
+    places = mean[:, None] + math.sqrt(2) * std[:, None] * nodes
+
+    def under_p(f: Callable[[Tensor], Tensor]) -> float:
+        return float((weight[:, None] * weights * f(places)).sum())
+
+    q = peer.Normal(torch.tensor(0.2, dtype=torch.float64), torch.tensor(1.1, dtype=torch.float64))
+    table = tabulate(rows((0.2, 1.1)), X)
+    assert float(entropy(p)) == pytest.approx(under_p(lambda x: -theirs.log_prob(x)), abs=1e-8)
+    assert float(cross_entropy(p, table)) == pytest.approx(under_p(lambda x: -q.log_prob(x)), abs=1e-8)
+    assert float(kl(p, table)) == pytest.approx(under_p(lambda x: theirs.log_prob(x) - q.log_prob(x)), abs=1e-8)
+    at = 0.2 + math.sqrt(2) * 1.1 * nodes
+    assert float(kl(table, p)) == pytest.approx(float((weights * (q.log_prob(at) - theirs.log_prob(at))).sum()), abs=1e-7)
+    assert float(cross_entropy(p, table)) == pytest.approx(float(entropy(p) + kl(p, table)), abs=1e-12)
+
+
+def test_the_moments_are_those_of_the_components_and_the_best_gaussian() -> None:
+    """E[x] = Σ w m and E[x²] = Σ w (s² + m²); no other Gaussian has a smaller KL[p‖q]."""
+    moments = SEPARATED.moments
+    mean = 0.4 * -2.5 + 0.6 * 2.5
+    assert float(moments.mean) == pytest.approx(mean, abs=1e-11)
+    second = 0.4 * (0.7**2 + 2.5**2) + 0.6 * (1 + 2.5**2)
+    assert float(moments.variance) == pytest.approx(second - mean**2, abs=1e-10)
+    best = float(kl(SEPARATED, tabulate(moments, X)))
+    for change in ((0.05, 0), (-0.05, 0), (0, 0.05), (0, -0.05), (1, 1), (-2, 0.5)):
+        other = Gaussian(moments.mean + change[0], moments.log_var + change[1])
+        assert float(kl(SEPARATED, tabulate(other, X))) > best
+
+
+@FORWARD_AND_REVERSE
+@pytest.mark.parametrize("place", [(0.3, 0.8), (-2.4, 0.5), (5, 3)])
+def test_the_gradients_are_those_of_autograd(direction: Direction, place: tuple[float, float]) -> None:
+    mean = torch.tensor([[place[0]]], dtype=torch.float64, requires_grad=True)
+    log_std = torch.tensor([[math.log(place[1])]], dtype=torch.float64, requires_grad=True)
+    q = Gaussian(mean, 2 * log_std)
+    value = divergence(SEPARATED, q, direction)
+    slope = direction(SEPARATED, q)
+    torch.testing.assert_close(slope.value[:, 0], value, rtol=1e-10, atol=1e-10)
+    expected = torch.autograd.grad(value.sum(), [mean, log_std])
+    for ours, theirs in zip((slope.mean, slope.log_std), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+@FORWARD_AND_REVERSE
+@pytest.mark.parametrize("p", [SEPARATED, bimodal(0.5, (-5, 0.3), (5, 0.3))], ids=["near", "far"])
+@pytest.mark.parametrize("start", [(-6, 0.3), (0.01, 0.2), (6, 3)])
+def test_a_walk_goes_down_in_short_steps_to_where_the_gradient_is_zero(
+    direction: Direction, p: Tabulated, start: tuple[float, float]
+) -> None:
+    path = list(fit(p, rows(start), direction))
+    assert (float(path[0].mean), float(path[0].std)) == pytest.approx(start)
+    mean, log_var = (torch.cat([getattr(q, key) for q in path]).detach() for key in ("mean", "log_var"))
+    values = divergence(p, Gaussian(mean, log_var), direction)
+    assert float(values.diff().max()) < 1e-9
+    length = (mean.diff(dim=0) ** 2 * (-log_var[:-1]).exp() + 0.5 * log_var.diff(dim=0) ** 2).sqrt()
+    assert float(length.max()) <= 0.3 + 1e-9
+
+    place = [path[-1].mean.clone().requires_grad_(), path[-1].log_var.clone().requires_grad_()]
+    slope = torch.autograd.grad(divergence(p, Gaussian(*place), direction).sum(), place)
+    assert max(float(g.abs()) for g in slope) < 1e-5
+
+
+@FORWARD_AND_REVERSE
+@pytest.mark.parametrize("start", [(-6, 3), (5, 0.3)])
+def test_a_single_gaussian_is_found_exactly(direction: Direction, start: tuple[float, float]) -> None:
+    *_, q = fit(tabulate(rows((1.2, 0.8)), X), rows(start), direction, tolerance=1e-10)
+    assert float(q.mean) == pytest.approx(1.2, abs=1e-9)
+    assert float(q.std) == pytest.approx(0.8, abs=1e-9)
+
+
+def test_forward_finds_the_moments_from_everywhere_and_reverse_one_mode_or_the_other() -> None:
+    """Notes 1.3.2: mean-seeking and mode-seeking. A mode that q covers alone costs −log of its weight."""
+    ends = {side: {} for side in (-4.0, 4.0)}
+    for side, found in ends.items():
+        for direction in (forward, reverse):
+            *_, found[direction] = fit(SEPARATED, rows((side, 0.5)), direction)
+    for found in ends.values():
+        torch.testing.assert_close(found[forward].mean, SEPARATED.moments.mean, rtol=0, atol=1e-5)
+        torch.testing.assert_close(found[forward].log_var, SEPARATED.moments.log_var, rtol=0, atol=1e-5)
+    left, right = (ends[side][reverse] for side in (-4.0, 4.0))
+    assert float(left.mean) == pytest.approx(-2.5, abs=0.15)
+    assert float(right.mean) == pytest.approx(2.5, abs=0.15)
+    apart = bimodal(0.4, (-6, 0.5), (6, 1.0))
+    for side, weight, std in ((-6, 0.4, 0.5), (6, 0.6, 1.0)):
+        *_, q = fit(apart, rows((side + 1, 0.7)), reverse)
+        assert float(kl(tabulate(q, X), apart)) == pytest.approx(-math.log(weight), abs=1e-6)
+        assert float(q.std) == pytest.approx(std, abs=1e-3)
+
+
+@FORWARD_AND_REVERSE
+def test_a_walk_does_not_depend_on_the_unit_of_x(direction: Direction) -> None:
+    wide = bimodal(0.4, (-5, 1.4), (5, 2.0), x=2 * X)
+    pairs = list(zip(fit(SEPARATED, rows((1, 0.5)), direction), fit(wide, rows((2, 1.0)), direction), strict=True))
+    for q, doubled in pairs[:: len(pairs) // 5]:
+        torch.testing.assert_close(2 * q.mean, doubled.mean, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(q.log_var + math.log(4), doubled.log_var, rtol=1e-6, atol=1e-6)
+
+
+@FORWARD_AND_REVERSE
+def test_near_the_end_every_step_comes_nearer_by_the_same_factor(direction: Direction) -> None:
+    *_, end = fit(SEPARATED, rows((2, 1)), direction, tolerance=1e-12)
+    path = list(fit(SEPARATED, Gaussian(end.mean + 1e-3, end.log_var), direction, rate=0.25))
+    assert float((path[1].mean - end.mean) / (path[0].mean - end.mean)) == pytest.approx(0.75, abs=1e-3)
+
+
+def test_the_integrand_adds_up_to_the_divergence_and_shows_what_each_direction_avoids() -> None:
+    p = bimodal(0.5, (-4, 0.4), (4, 0.4))
+    q = tabulate(rows((4, 0.4)), X)
+    forward, reverse = kl_integrand(p, q)[0], kl_integrand(q, p)[0]
+    assert float(p.integrate(forward)) == pytest.approx(float(kl(p, q)), rel=1e-12)
+    near = (X + 4).abs() < 1  # where p is and q is not
+    assert float(forward[near].max()) > 10, "forward: q must not be zero there"
+    assert float(reverse[near].abs().max()) < 1e-9, "reverse: it may"
+
+
+def test_points_of_no_density_do_not_spoil_the_integrals() -> None:
+    x = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    left = torch.where(x < 0.5, torch.zeros_like(x), x.new_tensor(-math.inf))[None] - math.log(0.4995)  # of the trapezoid
+    half = Tabulated(x, left)
+    flat = Tabulated(x, torch.zeros(1, 1001, dtype=torch.float64))
+    assert float(kl(half, flat)) == pytest.approx(math.log(2), abs=2e-3)
+    assert float(entropy(half)) == pytest.approx(-math.log(2), abs=2e-3)
+    assert float(kl(flat, half)) == float(cross_entropy(flat, half)) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("x", "log_density", "message"),
+    [
+        (X, torch.zeros(2001).double(), r"expected N points and logarithms \(B, N\), got \(2001,\) and \(2001,\)"),
+        (X, torch.zeros(1, 2000).double(), "expected N points"),
+        (X.flip(0), torch.zeros(1, 2001).double(), "expected evenly spaced, rising points"),
+        (X**3, torch.zeros(1, 2001).double(), "expected evenly spaced, rising points"),
+        (X, torch.full((1, 2001), math.nan).double(), "expected logarithms below infinity"),
+        (X, torch.zeros(1, 2001).double(), "expected densities that integrate to 1, got an integral that is off by 79"),
+    ],
+)
+def test_what_is_no_density_on_the_line_is_refused(x: Tensor, log_density: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Tabulated(x, log_density)
+
+
+def test_densities_at_different_points_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected two densities tabulated at the same points"):
+        kl(SEPARATED, tabulate(rows((0, 1)), X / 2))
