@@ -1,0 +1,253 @@
+"""Quality against the number of network evaluations, our solvers and diffusers': `python benchmarks/solvers.py --help`.
+
+Every row draws the same pictures: the same network, the same classes, the same noise x_T, x̂_0 held within [−1, 1] everywhere.
+What differs is the solver and where its times lie. The peers run as their documentation has it for models of pixels:
+`DDIMScheduler` with trailing times, `DPMSolverMultistepScheduler` and `UniPCMultistepScheduler` with their defaults and with
+Karras or log-SNR times, thresholding at 1 where the scheduler has no `clip_sample`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+if not __package__:  # run as a script: look for modules beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import tyro
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from genlab.ddpm import DDPM
+
+COUNTS = (4, 5, 6, 8, 10, 12, 15, 20, 50)
+QUICK = (5, 10)
+FIT_PICTURES = 10
+FIT_UP_TO = 20
+"""Steps up to which times are fitted: beyond, every spacing is good, and fitting takes 8 walks a step."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Fréchet distance to the test pictures, as a ratio to that of the whole ancestral chain, by network evaluations."""
+
+    model: str = "ddpm-fashion-mnist"
+    """A model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
+    data_dir: str | None = None
+    """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
+    images: int | None = None
+    """Pictures a distance, more than the features of the classifier (64); 2000 where none is given."""
+    counts: tuple[int, ...] = ()
+    """Network evaluations a picture; 4, 5, 6, 8, 10, 12, 15, 20 and 50 where none is given."""
+    chain: int | None = None
+    """Ancestral steps of the reference; the model's whole chain where none is given."""
+    only: tuple[str, ...] = ()
+    """Rows to measure, by words that their names begin with; all where none is given."""
+    batch_size: int = 100
+    """Pictures that go through the network together."""
+    seed: int = 0
+    """Fixes all noise."""
+    quick: bool = False
+    """A look in a few minutes: 200 pictures, 5 and 10 evaluations, a chain of 100 steps, unless the options above say more."""
+    out: Path | None = None
+    """Folder for solvers.json with the fitted times and every figure, as they come."""
+
+
+Draw = Callable[[int, "Tensor", "Tensor", list[int]], Iterator["Tensor"]]
+"""Steps, x_T (B C H W), labels (B), seeds (B) → the state after each step."""
+
+
+def ours(model: DDPM, sampler: str, spacing: str, fitted: dict[int, list[int]]) -> Draw:
+    """A sampler of genlab along its own times, or fitted ones."""
+    from genlab.sampler import SAMPLERS, Noise, spaced, walk
+
+    def draw(count: int, x: Tensor, label: Tensor, seeds: list[int]) -> Iterator[Tensor]:
+        noise = Noise.from_seeds([seed + 2**31 for seed in seeds], model.data.shape)
+        times = fitted[count] if spacing == "fitted" else spaced(model.schedule, count, spacing)  # type: ignore[arg-type]
+        step = SAMPLERS[sampler](model.schedule, noise, model.config.variance)
+        for frame in walk(lambda x_t, t: model.predict(x_t, t, label), step, x, times):
+            yield frame.x_s
+
+    return draw
+
+
+def peer(model: DDPM, make: Callable[[dict[str, Any]], Any]) -> Draw:
+    """A scheduler of diffusers, asked as its pipelines ask it: scale, predict, step. Its t is ours less one."""
+    import torch
+
+    from genlab.process import v_from_eps
+
+    known = {
+        "num_train_timesteps": model.schedule.T,
+        "trained_betas": model.schedule.beta[1:].numpy(),
+        "prediction_type": {"v": "v_prediction", "eps": "epsilon"}[model.config.prediction],
+    }
+
+    def draw(count: int, x: Tensor, label: Tensor, seeds: list[int]) -> Iterator[Tensor]:
+        scheduler, generator = make(known), torch.Generator().manual_seed(seeds[0])
+        scheduler.set_timesteps(count)
+        random = {"generator": generator} if "sde" in scheduler.config.get("algorithm_type", "") else {}
+        for now in scheduler.timesteps:
+            t = torch.full((len(x),), int(now) + 1)
+            seen = model.predict(scheduler.scale_model_input(x, now), t, label, clip=False)
+            v = model.config.prediction == "v"
+            output = v_from_eps(model.schedule, seen.x0_hat, seen.eps_hat, t) if v else seen.eps_hat
+            x = scheduler.step(output, now, x, **random).prev_sample
+            yield x
+
+    return draw
+
+
+def rows(model: DDPM, fitted: dict[int, list[int]]) -> dict[str, Draw]:
+    """Every way of drawing pictures that is compared, by name; ours first."""
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+
+    pairs = [("ancestral", "uniform"), ("DDIM", "uniform"), ("DPM-Solver++ SDE", "uniform"), ("DPM-Solver++ SDE", "quadratic")]
+    spacings = ("uniform", "quadratic", "log-SNR", "Karras", "fitted")
+    pairs += [(sampler, spacing) for sampler in ("DPM-Solver++", "UniPC") for spacing in spacings]
+    found = {f"{sampler}, {spacing}": ours(model, sampler, spacing, fitted) for sampler, spacing in pairs}
+    clip = {"thresholding": True, "sample_max_value": 1.0}
+    schedulers: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "DDIM, trailing": lambda known: DDIMScheduler(**known, timestep_spacing="trailing"),
+        "DPMSolver++, linspace": lambda known: DPMSolverMultistepScheduler(**known, **clip),
+        "DPMSolver++, log-SNR": lambda known: DPMSolverMultistepScheduler(**known, **clip, use_lu_lambdas=True),
+        "DPMSolver++, Karras": lambda known: DPMSolverMultistepScheduler(**known, **clip, use_karras_sigmas=True),
+        "DPMSolver++ SDE, linspace": lambda known: DPMSolverMultistepScheduler(
+            **known, **clip, algorithm_type="sde-dpmsolver++"
+        ),
+        "UniPC, linspace": lambda known: UniPCMultistepScheduler(**known, **clip),
+        "UniPC, Karras": lambda known: UniPCMultistepScheduler(**known, **clip, use_karras_sigmas=True),
+    }
+    return found | {f"diffusers {name}": peer(model, make) for name, make in schedulers.items()}
+
+
+def fit(model: DDPM, counts: list[int], seed: int) -> dict[int, list[int]]:
+    """Times for UniPC fitted to the model on noise that no figure is measured on, by steps."""
+    import torch
+    from tqdm import tqdm
+
+    from genlab.sampler import Noise, fit_times
+
+    x_T = Noise.from_seeds([2**32 - 1 - seed - i for i in range(FIT_PICTURES)], model.data.shape).draw()
+    label = torch.arange(FIT_PICTURES) % max(len(model.data.classes), 1)
+    known = label if model.data.classes else None
+    return {
+        count: fit_times(lambda x_t, t: model.predict(x_t, t, known), model.schedule, x_T, count)
+        for count in tqdm(counts, desc="fitting times", unit="count", dynamic_ncols=True, disable=None)
+    }
+
+
+def table(ratios: dict[str, dict[int, float]], counts: list[int], floor: float) -> str:
+    """The ratios as Markdown: a row a sampler, then the best of ours, the best of the peers, and real pictures."""
+    mine, theirs = ([name for name in ratios if name.startswith("diffusers") is side] for side in (False, True))
+    lines = ["| sampler, times | " + " | ".join(map(str, counts)) + " |", "|---|" + "---|" * len(counts)]
+
+    def line(name: str, values: dict[int, float]) -> str:
+        return f"| {name} | " + " | ".join(f"{values[c]:.2f}" if c in values else "" for c in counts) + " |"
+
+    lines += [line(name, ratios[name]) for name in ratios]
+    for title, names in (("**best of ours**", mine), ("**best of diffusers**", theirs)):
+        if names:
+            lines.append(line(title, {c: min(ratios[name].get(c, math.inf) for name in names) for c in counts}))
+    return "\n".join([*lines, line("real pictures", dict.fromkeys(counts, floor))])
+
+
+def run(options: Options) -> None:
+    """Measure and print."""
+    import torch
+    from tqdm import tqdm
+
+    from genlab import data, hub
+    from genlab.data import to_pixels
+    from genlab.ddpm import DDPM
+    from genlab.features import classifier_for
+    from genlab.metrics import frechet_distance, frechet_interval
+    from genlab.sampler import Noise
+
+    shipped = Path(__file__).resolve().parents[1] / "genlab" / "pretrained" / options.model
+    folder = next((f for f in (Path(options.model), shipped) if (f / "config.json").is_file()), None)
+    model = hub.read(folder or options.model).model
+    if not isinstance(model, DDPM):
+        raise SystemExit(f"--model: expected a DDPM, got a {model.kind}")
+    model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
+    images = options.images or (200 if options.quick else 2000)
+    counts = sorted(set(options.counts)) or list(QUICK if options.quick else COUNTS)
+    chain = options.chain or (100 if options.quick else model.schedule.T)
+    shape = (options.data_dir, model.data.size, model.data.channels)
+    test, train = data.load(model.data.name, "test", *shape), data.load(model.data.name, "train", *shape)
+    eye = classifier_for(model.data)
+    held_out = eye.features(test.images)
+    some = torch.randperm(len(train), generator=torch.Generator().manual_seed(options.seed))[:images]
+    real = eye.features(train.images[some])
+    floor = frechet_distance(real, held_out)
+
+    fitted: dict[int, list[int]] = {}
+    chosen = {name: draw for name, draw in rows(model, fitted).items() if not options.only or name.startswith(options.only)}
+    if any(name.endswith("fitted") for name in chosen):
+        fitted |= fit(model, [c for c in counts if c <= FIT_UP_TO], options.seed)
+    plan = [(name, c) for c in counts for name in chosen if not name.endswith("fitted") or c in fitted]
+    total = images * (chain + sum(c for _, c in plan))
+    bar = tqdm(total=total, unit="evaluation", unit_scale=True, smoothing=0, dynamic_ncols=True, disable=None)
+
+    def features(draw: Draw, count: int) -> Tensor:
+        parts = []
+        for first in range(0, images, options.batch_size):
+            seeds = [options.seed * 1_000_000 + i for i in range(first, min(first + options.batch_size, images))]
+            x_T = x = Noise.from_seeds(seeds, model.data.shape).draw()
+            label = torch.tensor(seeds) % len(model.data.classes) if model.data.classes else torch.full((len(seeds),), -1)
+            with torch.inference_mode():
+                for x in draw(count, x_T, label, seeds):
+                    bar.update(len(x))
+            parts.append(eye.features(to_pixels(x)))
+        return torch.cat(parts)
+
+    result: dict[str, Any] = {
+        "model": options.model,
+        "images": images,
+        "seed": options.seed,
+        "features": eye.facts(),
+        "real_distance": floor,
+        "fitted_times": fitted,
+        "distances": {name: {} for name in chosen},
+    }
+
+    def save() -> None:
+        if options.out is not None:
+            options.out.mkdir(parents=True, exist_ok=True)
+            (options.out / "solvers.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+    for name, count in plan:
+        bar.set_description(f"{name}, {count}")
+        result["distances"][name][count] = frechet_distance(features(chosen[name], count), held_out)
+        save()
+    bar.set_description(f"ancestral, {chain}")
+    whole = features(ours(model, "ancestral", "uniform", {}), chain)
+    bar.close()
+    reference = frechet_distance(whole, held_out)
+    low, high = frechet_interval(whole, held_out, torch.Generator().manual_seed(options.seed))
+    result |= {"chain": chain, "chain_distance": reference, "chain_interval_95": [low, high]}
+    save()
+
+    print(
+        f"{options.model}: Fréchet distance of {images:,} pictures to the {len(test):,} test pictures of {test.spec.name}, by "
+        f"network evaluations,\nas a multiple of that of the ancestral chain of {chain:,} steps, {reference:.3f} "
+        f"(95% interval {low:.3f} to {high:.3f}).\n{images:,} real training pictures in their place: {floor:.3f}. "
+        f"Seed {options.seed}, features of {eye.name} {eye.sha256[:12]}.\n"
+    )
+    ratios = {name: {c: d / reference for c, d in by_count.items()} for name, by_count in result["distances"].items()}
+    print(table(ratios, counts, floor / reference))
+
+
+def main() -> None:
+    """The command line."""
+    run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
+
+
+if __name__ == "__main__":
+    main()
