@@ -40,13 +40,14 @@ def main() -> None:
     from genlab.demo import server, theme
     from genlab.demo.app import create_app
     from genlab.demo.engine import Engine, EngineError
+    from genlab.demo.language import choose
 
     try:
         engine = Engine.load(chosen.models)
     except EngineError as error:
         sys.exit(f"error: {error}")
     for problem in engine.problems:
-        print(f"warning: {problem}", file=sys.stderr, flush=True)
+        print(f"warning: {choose(problem)}", file=sys.stderr, flush=True)
     page = create_app(engine)
     server.serve(page, chosen.host, chosen.port, ready=lambda: True, theme=theme.theme(), css=theme.CSS)
 

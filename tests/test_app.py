@@ -22,7 +22,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from genlab.data import ungrid
-from genlab.demo import limits
+from genlab.demo import limits, limits_plane
 from genlab.demo.engine import Engine
 
 SHAPE = Path(__file__).with_name("api.json")
@@ -48,6 +48,7 @@ DIFFUSE = {
     "label": "any",
     "seed": 0,
     "upload": None,
+    "until": 0,
 }
 
 
@@ -121,7 +122,18 @@ def test_the_shape_of_the_api_is_the_one_that_is_checked_in(site):
 
 def test_every_endpoint_is_described(site):
     described = site.http.get("/gradio_api/info").json()["named_endpoints"]
-    assert set(described) == {"/sample", "/sample_stream", "/interpolate", "/diffuse", "/models"}
+    assert set(described) == {
+        "/sample",
+        "/sample_stream",
+        "/interpolate",
+        "/diffuse",
+        "/divergence",
+        "/vae",
+        "/pixel_density",
+        "/score",
+        "/playground",
+        "/models",
+    }
     assert all(len(endpoint["description"]) > 100 for endpoint in described.values())
 
 
@@ -264,8 +276,10 @@ def test_bounds_on_the_page_are_those_of_the_table(site):
         ("Number of pictures", limits.COUNT.low, limits.COUNT.high),
         ("Steps", limits.STEPS.low, chain),
         ("Guidance w", limits.GUIDANCE.low, limits.GUIDANCE.high),
+        ("Noise up to t", 1, chain),
         ("Points on the path", limits.POINTS.low, limits.POINTS.high),
         ("Steps", limits.PATH_STEPS.low, chain),
+        ("Steps of learning", limits_plane.LEARN_STEPS.low, limits_plane.LEARN_STEPS.high),
     }
 
 

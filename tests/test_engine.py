@@ -18,12 +18,13 @@ import tiny
 import torch
 from PIL import Image
 
-from genlab import hub
+from genlab import hub, sampler
 from genlab.config import DataSpec
 from genlab.data import to_model, to_pixels, ungrid
 from genlab.demo import engine as engine_module
 from genlab.demo import limits
 from genlab.demo.engine import DDPM_SPHERICAL, VAE_LINEAR, VAE_SPHERICAL, Engine, EngineError, Served, Turnstile, png
+from genlab.demo.language import choose
 from genlab.demo.limits import LimitError, Offer, Pick
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +77,7 @@ def finished(engine: Engine, **changes) -> torch.Tensor:
 @pytest.mark.parametrize("value", BAD_NUMBERS, ids=repr)
 @pytest.mark.parametrize(("name", "field"), [("count", limits.COUNT), ("steps", limits.STEPS), ("seed", limits.SEED)])
 def test_a_number_that_is_none_of_those_offered_is_refused_by_name(engine, name, field, value):
-    with pytest.raises(LimitError, match=re.escape(f"{field.name}: expected a whole number from {field.low:,g} to ")):
+    with pytest.raises(LimitError, match=re.escape(f"{choose(field.name)}: expected a whole number from {field.low:,g} to ")):
         ask(engine, **{name: value})
 
 
@@ -398,7 +399,7 @@ def test_a_closed_run_computes_nothing_more(engine, monkeypatch):
 def test_models_are_known_by_the_names_of_their_folders(engine):
     assert list(engine.models) == ["ddpm-fashion-mnist", "ddpm-mnist", "vae-fashion-mnist", "vae-mnist"]
     facts = engine.describe()[0]
-    assert (facts["kind"], facts["T"], facts["origin"], facts["test_pictures"]) == (
+    assert (facts["kind"], facts["T"], choose(facts["origin"]), facts["test_pictures"]) == (
         "ddpm",
         tiny.T,
         f"folder {DDPM_ID}",
@@ -425,7 +426,7 @@ def test_where_none_can_be_loaded_those_that_ship_are_served_and_it_is_said(fold
     monkeypatch.setattr(engine_module, "PRETRAINED", Path(folders[0]).parent)
     engine = Engine.load([str(tmp_path)])
     assert len(engine.models) == 4
-    assert {m.origin for m in engine.models.values()} == {"ships with genlab"}
+    assert {choose(m.origin) for m in engine.models.values()} == {"ships with genlab"}
     assert "ship with genlab" in engine.problems[-1]
     assert Engine.load().problems == ()
 
@@ -452,6 +453,19 @@ def test_a_hub_id_is_read_at_its_revision(folders, monkeypatch):
         ("my-model-2", "me/my-model @ " + "a" * 40),
     ]
     assert isinstance(engine.models["my-model"], Served)
+
+
+def test_a_hub_that_says_nothing_is_not_waited_for(folders, monkeypatch):
+    answered = threading.Event()
+    read = hub.read
+    monkeypatch.setattr(hub, "read", lambda source, **_: read(source) if Path(source).is_dir() else answered.wait(60))
+    monkeypatch.setattr(engine_module, "HUB_SECONDS", 0.05)
+    try:
+        engine = Engine.load(["me/stalled", folders[0]])
+    finally:
+        answered.set()
+    assert list(engine.models) == [DDPM_ID]
+    assert choose(engine.problems[0]) == "me/stalled could not be loaded: the Hub did not deliver it within 0.05 seconds"
 
 
 def test_help_loads_nothing_heavy():
@@ -482,3 +496,7 @@ def test_models_come_from_the_command_line_or_the_environment(monkeypatch):
     assert app.options(["--models", "x", "y"]).models == ["x", "y"]
     monkeypatch.delenv("GENLAB_MODELS")
     assert app.options([]).models == []
+
+
+def test_every_sampler_that_is_offered_exists() -> None:
+    assert set(limits.SAMPLERS) == set(sampler.SAMPLERS)

@@ -406,7 +406,7 @@ def test_frames_are_shown_as_they_arrive_then_played_without_the_server(still: A
     page.keyboard.press("Home")
     live.assert_shows(0)
     page.keyboard.press("Space")
-    assert live.part(".play").get_attribute("aria-label") == "Pause"
+    assert live.part(".play").get_attribute("aria-label") == LABELS["pause"]
     live.part(".speed").select_option("4")
     live.wait(f"{N} / {N}")
     live.part(".player:not(.moving)").wait_for()
@@ -461,7 +461,7 @@ def test_the_poster_moves_on_its_own_and_players_do_not_disturb_each_other(movin
     page.click("#chinese")
     live.part('.play[aria-label="播放"]').wait_for()
     assert live.part(".loop").get_attribute("aria-label") == LABELS["loop"]
-    assert poster.part(".play").get_attribute("aria-label") == "Play"
+    assert poster.part(".play").get_attribute("aria-label") == LABELS["play"]
     assert page.problems == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 import tiny
 
+from genlab.demo.app import TABS
 from genlab.demo.engine import Engine
+from genlab.demo.language import choose
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,8 +42,40 @@ def test_every_endpoint_has_a_call() -> None:
         "sample_stream",
         "interpolate",
         "diffuse",
+        "divergence",
+        "vae",
+        "pixel_density",
+        "score",
+        "playground",
         "models",
     }
+
+
+MAP = [row.split("|")[1:-1] for row in re.findall(r"^\| (?:1\.\d|2) .*$", README, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("row", MAP, ids=lambda row: row[0].strip())
+def test_the_map_of_the_notes_names_what_exists(row: list[str]) -> None:
+    _, code, tabs, test = row
+    titles = {choose(tab.TITLE) for tab in TABS}
+    assert {name.strip() for name in tabs.split(",") if name.strip()} <= titles
+    assert (ROOT / test.strip(" `")).is_file()
+    for part in code.split("; "):
+        path, *names = re.findall(r"`([^`]+)`", part)
+        defined = {
+            node.name
+            for node in ast.walk(ast.parse((ROOT / path).read_text()))
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        }
+        for name in names:
+            assert (ROOT / name).is_file() if name.endswith(".py") else name in defined, name
+
+
+def test_every_section_of_the_notes_is_on_the_map() -> None:
+    assert [row[0].split()[0] for row in MAP] == sorted(row[0].split()[0] for row in MAP)
+    assert {row[0].split()[0] for row in MAP} == {"1.1", "1.2", "1.3", "1.4", "1.5", "2"}
+    figures = {int(n) for row in MAP for found in re.findall(r"figures? ([\d and]+)", row[0]) for n in re.findall(r"\d", found)}
+    assert figures == {1, 2, 3, 4, 5}
 
 
 def test_a_model_is_read_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from PIL import Image
 
 from genlab.demo import server
 from genlab.demo.guard import Allowance, Guard, Limits, Refused, plain_json
+from genlab.demo.language import choose
 from genlab.demo.picture_input import REFUSED, PictureInput
 
 import gradio as gr  # isort: skip
@@ -403,7 +404,7 @@ def test_picture_values_are_refused_before_they_are_queued(site: SimpleNamespace
             ),
         ]
         for reply in replies:
-            assert (reply.status_code, reply.json()["detail"][0]["message"]) == (422, REFUSED), value
+            assert (reply.status_code, reply.json()["detail"][0]["message"]) == (422, choose(REFUSED)), value
     assert call(site.client, "look", {"path": own, "meta": MARK}) == ("complete", ["(5, 7, 3)"])
     assert call(site.client, "look", None) == ("complete", ["none"])
 
@@ -675,6 +676,20 @@ async def answer(scope: dict, receive: Callable[[], Awaitable[dict]], send: Call
     body = b'{"event_id": "job"}'
     await send({"type": "http.response.start", "status": 200, "headers": [(b"server", b"x/1")]})
     await send({"type": "http.response.body", "body": body})
+
+
+@pytest.mark.parametrize(("error", "status", "body"), [(KeyError("job"), 200, {"success": True}), (OSError(), 500, None)])
+def test_cancelling_a_job_that_ends_in_that_moment_succeeds(error: Exception, status: int, body: Any) -> None:
+    async def trips(scope: dict, receive: Callable[[], Awaitable[dict]], send: Callable[[dict], Awaitable[None]]) -> None:
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+        await send({"type": "http.response.body", "body": b"Internal Server Error"})
+        raise error
+
+    guard = Guard(trips, FREE, ["/uploads"], lambda _: False, lambda *_: None)
+    start, content = exchange(guard, "POST", "/gradio_api/cancel")
+    assert start["status"] == status
+    assert json.loads(content["body"]) == (body or {"detail": "Something went wrong on the server."})
+    assert exchange(guard, "POST", "/gradio_api/reset")[0]["status"] == 500
 
 
 def bare_guard(limits: Limits, alive: Callable[[str], bool] = lambda _: False) -> Guard:

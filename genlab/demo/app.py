@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import gradio as gr
 
 from genlab.card import escape
 from genlab.demo.engine import Engine
-from genlab.demo.tabs import interpolate, process, sample
+from genlab.demo.language import SWITCH, both, each
+from genlab.demo.tabs import LIGHT_EVENT, divergence, interpolate, playground, process, sample, score, vae
 
-TABS = (sample, interpolate, process)
+TABS = (sample, interpolate, process, divergence, vae, score, playground)
 """The tabs in their order; each has a TITLE and build(engine, page)."""
 QUEUE = 32
 """Requests that may wait; further ones are told to come back later."""
 TEXT = {
     "title": "genlab",
-    "lead": "# genlab\nThe generative models of the lecture notes, alive: draw from them, walk through them, take them apart.",
+    "lead": both(
+        "# genlab\nThe generative models of the lecture notes, alive: draw from them, walk through them, take them apart.",
+        "# genlab\n让讲义里的生成模型动起来：从中采样，走进过程，拆开来看。",
+    ),
     "problem": "⚠️ {problem}",
-    "served": "Served here: {models}.",
-    "served_title": "What is served here, and from where",
-    "served_head": "| model | kind | from | parameters | bound on −log p | trained by |\n|---|---|---|---|---|---|",
-    "bits": "{bits:.3f} ± {error:.3f} bits/dim, {images} pictures",
+    "served": both("Served here: {models}.", "当前模型：{models}。"),
+    "of": both("{names} ({origin})", "{names}（{origin}）"),
+    "and": both(", ", "、"),
+    "served_title": both("What is served here, and from where", "这里有哪些模型，来自哪里"),
+    "served_head": both(
+        "| model | kind | from | parameters | bound on −log p | trained by |",
+        "| 模型 | 类型 | 来源 | 参数量 | −log p 的上界 | 训练命令 |",
+    )
+    + "\n|---|---|---|---|---|---|",
+    "bits": both("{bits:.3f} ± {error:.3f} bits/dim, {images} pictures", "{bits:.3f} ± {error:.3f} 比特/维，{images} 张图片"),
     "unknown": "–",
 }
 
@@ -29,16 +40,23 @@ TEXT = {
 def create_app(engine: Engine) -> gr.Blocks:
     """The page and its API for the models of an engine."""
     with gr.Blocks(title=TEXT["title"], analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
+        gr.HTML(SWITCH, elem_classes="genlab-switch")
         gr.Markdown(TEXT["lead"])
         gr.Markdown(served_line(engine), elem_classes="genlab-served")
         for problem in engine.problems:
-            gr.Markdown(TEXT["problem"].format(problem=escape(problem)), elem_classes="genlab-problem")
-        with gr.Tabs():
+            gr.Markdown(TEXT["problem"].format(problem=each(escape, problem)), elem_classes="genlab-problem")
+        with gr.Tabs(overflow_behavior="wrap") as tabs:
             for tab in TABS:
-                with gr.Tab(tab.TITLE):
+                with gr.Tab(tab.TITLE, id=name_of(tab)):
                     tab.build(engine, demo)
+
+        def open_tab(request: gr.Request) -> Any:
+            asked = request.query_params.get("tab")
+            return gr.Tabs(selected=asked) if asked in map(name_of, TABS) else gr.skip()
+
+        demo.load(open_tab, None, tabs, **LIGHT_EVENT)
         with gr.Accordion(TEXT["served_title"], open=False):
-            gr.Markdown(served_table(engine.describe()))
+            gr.Markdown(served_table(engine.describe()), elem_classes="genlab-models")
 
         def models() -> list[dict[str, Any]]:
             """What can be asked for: for every model its id, kind ("ddpm" or "vae"), data set, classes, chain length T, number
@@ -52,11 +70,16 @@ def create_app(engine: Engine) -> gr.Blocks:
     return demo
 
 
+def name_of(tab: ModuleType) -> str:
+    """What a link calls a tab, in ?tab=…: the name of its file."""
+    return tab.__name__.rpartition(".")[2]
+
+
 def served_line(engine: Engine) -> str:
     """Which models are served and from where, in one line."""
     origins = dict.fromkeys(served.origin for served in engine.models.values())
-    groups = [(o, ", ".join(f"`{m.id}`" for m in engine.models.values() if m.origin == o)) for o in origins]
-    return TEXT["served"].format(models="; ".join(f"{names} ({escape(origin)})" for origin, names in groups))
+    groups = [(o, TEXT["and"].join(f"`{m.id}`" for m in engine.models.values() if m.origin == o)) for o in origins]
+    return TEXT["served"].format(models=TEXT["and"].join(TEXT["of"].format(names=n, origin=each(escape, o)) for o, n in groups))
 
 
 def served_table(models: list[dict[str, Any]]) -> str:
@@ -74,7 +97,7 @@ def served_table(models: list[dict[str, Any]]) -> str:
         cells = (
             f"`{model['id']}`",
             escape(model["title"]),
-            escape(model["origin"]),
+            each(escape, model["origin"]),
             f"{model['parameters']:,}",
             bits,
             escape(model["metrics"].get("command", TEXT["unknown"])),

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +27,28 @@ from genlab import hub
 from genlab.config import DataSpec
 from genlab.data import fit, grid, to_model, to_pixels
 from genlab.ddpm import DDPM, Denoised
-from genlab.demo.limits import DiffuseRequest, InterpolateRequest, LimitError, Offer, Pick, SampleRequest, label_choices
+from genlab.demo.language import Told, both
+from genlab.demo.limits import (
+    COMPONENTS,
+    PIXELS_AT_ONCE,
+    REFERENCE_PIXELS,
+    DiffuseRequest,
+    InterpolateRequest,
+    LimitError,
+    Offer,
+    Pick,
+    PixelRequest,
+    SampleRequest,
+    VAERequest,
+    label_choices,
+)
+from genlab.divergence import Gaussian, kl, standard_normal
 from genlab.interpolate import lerp, slerp
 from genlab.process import eps_from_x0, q_step
-from genlab.sampler import Frame, Noise, Step, ancestral, ddim, invert, timesteps, walk
+from genlab.sampler import SAMPLERS, Frame, Noise, Step, ddim, invert, timesteps, walk
 from genlab.schedule import Schedule
-from genlab.vae import VAE
+from genlab.vae import VAE, log_mean_exp
+from genlab.vlb import discretised_log_prob
 
 R = TypeVar("R")
 log = logging.getLogger("genlab.demo")
@@ -39,14 +56,45 @@ log = logging.getLogger("genlab.demo")
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 DEADLINE = 60.0
 """Seconds of wall clock after which a request is ended."""
+HUB_SECONDS = 60.0
+"""How long one model may take to come from the Hub."""
 EPS_SCALE = 3.0
 """Noise is drawn with 0 as middle gray and this many standard deviations as black and white."""
-VAE_LINEAR, VAE_SPHERICAL, DDPM_SPHERICAL = "VAE, straight line", "VAE, along the sphere", "DDPM, along the sphere"
+SIGMA_WHITE = 0.5
+"""The σ′ of a Gaussian pixel, in the [−1, 1] scale, that is drawn white; 0 is black. Of a Bernoulli pixel it is 1, the most."""
+Z_AT_ONCE = 64
+"""How many z are decoded in one turn, of 28×28 pictures."""
+BOUND_SEED = 0
+"""Of the k samples behind an importance-weighted bound: the same for every picture, so that pictures can be compared."""
+VAE_LINEAR = both("VAE, straight line", "VAE，沿直线")
+VAE_SPHERICAL = both("VAE, along the sphere", "VAE，沿球面")
+DDPM_SPHERICAL = both("DDPM, along the sphere", "DDPM，沿球面")
 
 TITLES = {"fashion-mnist": "Fashion-MNIST", "mnist": "MNIST"}
+TEXT = {
+    "busy": both(
+        "the demo is busy and this request's turn did not come in time; try again in a minute",
+        "演示正忙，没有及时轮到这个请求；请一分钟后再试",
+    ),
+    "too long": both(
+        "stopped after {seconds} seconds; ask for fewer pictures or steps", "已运行 {seconds} 秒，被中止；请减少图片数量或步数"
+    ),
+    "test picture": both(
+        "test picture: expected a number below {count}, got {number}", "测试图片：应为小于 {count} 的编号，实际为 {number}"
+    ),
+    "no model": both("no model to serve", "没有可用的模型"),
+    "not loaded": both("{source} could not be loaded: {error}", "无法加载 {source}：{error}"),
+    "hub too slow": both("the Hub did not deliver it within {seconds} seconds", "Hub 没有在 {seconds} 秒内送达"),
+    "shipped instead": both(
+        "None of the models that were asked for could be loaded; these are the ones that ship with genlab.",
+        "指定的模型都无法加载；下面是 genlab 自带的模型。",
+    ),
+    "ships": both("ships with genlab", "genlab 自带"),
+    "folder": both("folder {name}", "文件夹 {name}"),
+}
 
 
-class EngineError(RuntimeError):
+class EngineError(Told, RuntimeError):
     """A computation could not be done or finished; the message is for people."""
 
 
@@ -77,7 +125,8 @@ class Served:
     def offer(self) -> Offer:
         """What it can be asked for."""
         T = self.model.schedule.T if isinstance(self.model, DDPM) else 0
-        return Offer(self.id, self.model.kind, self.data, T, len(self.package.examples))  # type: ignore[arg-type]
+        latent = self.model.config.latent if isinstance(self.model, VAE) else 0
+        return Offer(self.id, self.model.kind, self.data, T, len(self.package.examples), latent)  # type: ignore[arg-type]
 
     def describe(self) -> dict[str, Any]:
         """The facts that the page and `/models` show."""
@@ -143,6 +192,8 @@ class ChainFrame:
         direction: `forward` or `reverse`.
         t, alpha_bar, snr: the time, ᾱ_t and ᾱ_t/(1 − ᾱ_t).
         x_t: the state; x0: the picture (forward) or what the model sees (reverse); eps: the noise in x_t, known or seen.
+        rms, correlation: how far `x0` is from the picture that the forward process started from, as the root of the mean square
+            of the difference of 8-bit pixels, and as the correlation of the pixels (NaN for a picture of one colour).
     """
 
     index: int
@@ -154,6 +205,78 @@ class ChainFrame:
     x_t: Tensor
     x0: Tensor
     eps: Tensor
+    rms: float
+    correlation: float
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture's way through a VAE (notes 1.4, figures 2 and 4): x → μ, σ → z → μ′, σ′ → x̂.
+
+    Attributes:
+        x: (C H W) uint8, as the model sees it: in black and white where it is one of binarised pictures.
+        q: q(z|x), mean and log σ² (D).
+        z: (D), drawn from q or set by the request.
+        kl: (D) nats, of KL[q(z|x)‖p(z)], whose sum it is.
+        mean, std, sample: (C H W) uint8: μ′, σ′ (`SIGMA_WHITE`) and x̂, drawn from p(x|z).
+        sigma: (C H W) σ′ in the [−1, 1] scale.
+        log_likelihood: log p(x|z) of this z, nats.
+    """
+
+    x: Tensor
+    q: Gaussian
+    z: Tensor
+    kl: Tensor
+    mean: Tensor
+    std: Tensor
+    sample: Tensor
+    sigma: Tensor
+    log_likelihood: float
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The terms of log p(x) for one picture, nats, by the `samples` of `count` samples of z that are drawn so far.
+
+    Attributes:
+        reconstruction: E_q[log p(x|z)]; kl: KL[q(z|x)‖p(z)], exact; elbo: their difference.
+        log_px: L_k, the importance-weighted bound by k = `samples`, which rises towards log p(x).
+        gap: log_px − elbo, which rises towards KL[q(z|x)‖p(z|x)].
+        curve: (k, L_k) for k = 1, 2, 4, … and `samples`; L_k is the mean of as many disjoint groups of k as there are.
+    """
+
+    samples: int
+    count: int
+    reconstruction: float
+    kl: float
+    elbo: float
+    log_px: float
+    curve: tuple[tuple[int, float], ...]
+
+    @property
+    def gap(self) -> float:
+        return self.log_px - self.elbo
+
+
+@dataclass(frozen=True)
+class PixelDensity:
+    """One pixel under a VAE, as a mixture (notes 1.4, figure 3): P(x) ≈ 1/N Σ_i p(x|z_i), z_i ~ N(0, I).
+
+    Attributes:
+        mean, std: (N) of p(x|z_i); z_i is the one that seed i of the Sample tab draws.
+        data: (M) the pixel in the test pictures. All in the [−1, 1] scale, of the first channel.
+        gaussian: p(x|z_i) is N(μ(z_i), σ²(z_i)), not Bernoulli.
+    """
+
+    mean: Tensor
+    std: Tensor
+    data: Tensor
+    gaussian: bool
+
+    def components(self, x: Tensor) -> Tensor:
+        """N(x; μ(z_i), σ²(z_i)) at the values x (G): (N, G)."""
+        each = Gaussian(self.mean.repeat_interleave(len(x)), 2 * self.std.log().repeat_interleave(len(x)))
+        return each.log_prob(x.repeat(len(self.mean))).exp().reshape(-1, len(x))
 
 
 @dataclass
@@ -175,7 +298,7 @@ class Turnstile:
             self._waiting.append(ticket)
             if not self._condition.wait_for(lambda: self._waiting[0] is ticket, max(0.0, deadline - time.monotonic())):
                 self._waiting.remove(ticket)
-                raise EngineError("the demo is busy and this request's turn did not come in time; try again in a minute")
+                raise EngineError(TEXT["busy"])
         try:
             yield
         finally:
@@ -196,11 +319,13 @@ class Engine:
 
     def __init__(self, models: Sequence[Served], problems: Sequence[str] = (), deadline: float = DEADLINE) -> None:
         if not models:
-            raise EngineError("no model to serve" + "".join(f"\n  {p}" for p in problems))
+            raise EngineError(TEXT["no model"] + "".join(f"\n  {p}" for p in problems))
         self.models = {served.id: served for served in models}
         self.problems = tuple(problems)
         self.deadline = deadline
         self._turnstile = Turnstile()
+        self._activity: dict[str, Tensor] = {}
+        self._decoded: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     @classmethod
     def load(cls, sources: Sequence[str] = ()) -> Engine:
@@ -216,9 +341,7 @@ class Engine:
             models, more = _load_all(_shipped())
             problems = [*problems, *more]
             if models:
-                problems.append(
-                    "None of the models that were asked for could be loaded; these are the ones that ship with genlab."
-                )
+                problems.append(TEXT["shipped instead"])
         return cls(models, problems)
 
     @property
@@ -252,9 +375,8 @@ class Engine:
             return fit(Image.fromarray(values.squeeze(-1) if values.shape[-1] == 1 else values), spec.size, spec.channels)
         package = self.examples(data)
         if package is None or pick.number >= len(package.examples):
-            raise LimitError(
-                f"test picture: expected a number below {len(package.examples) if package else 0}, got {pick.number}"
-            )
+            count = len(package.examples) if package else 0
+            raise LimitError(TEXT["test picture"].format(count=count, number=pick.number))
         return package.examples[pick.number]
 
     def sample(self, request: SampleRequest) -> Iterator[SampleFrame]:
@@ -332,9 +454,10 @@ class Engine:
             yield PathFrame(index, count, "done" if finished else "path", frame.s, ends[0], ends[1], rows)  # type: ignore[arg-type]
 
     def diffuse(self, request: DiffuseRequest) -> Iterator[ChainFrame]:
-        """The forward chain on one picture, then the reverse chain.
+        """The forward chain on one picture up to t = `until`, then the reverse chain from there.
 
-        Forward is one path of the Markov chain: every x_t is drawn by q(x_t|x_{t−1}), all T of them, and `steps` + 1 are shown.
+        Forward is one path of the Markov chain: every x_t is drawn by q(x_t|x_{t−1}), all of them, and `steps` + 1 are shown.
+        From a middle t, where part of the picture is left, the way back is not led to a class unless the request names one.
 
         Raises:
             EngineError: it took too long.
@@ -344,16 +467,16 @@ class Engine:
         model: DDPM = served.model  # type: ignore[assignment]
         schedule, count = model.schedule, 2 * (request.steps + 1)
         noise = Noise.from_seeds([request.seed], served.data.shape)
-        times = timesteps(schedule.T, request.steps)
+        times = timesteps(request.until, request.steps)
+        x0 = to_model(self.picture(served.data.name, request.picture))[None]
 
         def frame(
-            index: int, direction: Literal["forward", "reverse"], t: int, x_t: Tensor, x0: Tensor, eps: Tensor
+            index: int, direction: Literal["forward", "reverse"], t: int, x_t: Tensor, seen: Tensor, eps: Tensor
         ) -> ChainFrame:
             alpha_bar, snr = float(schedule.alpha_bar[t]), float(schedule.snr[t])
-            shown = (to_pixels(x_t[0]), to_pixels(x0[0]), to_pixels(eps[0] / EPS_SCALE))
-            return ChainFrame(index, count, direction, t, alpha_bar, snr, *shown)
+            shown = (to_pixels(x_t[0]), to_pixels(seen[0]), to_pixels(eps[0] / EPS_SCALE))
+            return ChainFrame(index, count, direction, t, alpha_bar, snr, *shown, *_likeness(shown[1], to_pixels(x0[0])))
 
-        x0 = to_model(self.picture(served.data.name, request.picture))[None]
         x_t = x0
         yield frame(0, "forward", 0, x0, x0, torch.zeros_like(x0))
         for index, (s, t) in enumerate(zip(times[::-1], times[::-1][1:], strict=False), start=1):
@@ -361,12 +484,126 @@ class Engine:
             yield frame(index, "forward", t, x_t, x0, eps_from_x0(schedule, x_t, x0, torch.tensor([t])))
 
         start = noise.draw() if request.fresh_noise else x_t
-        predict = _predictor(model, _labels(model, request.label, [request.seed]), 1.0, clip=True)
+        free = request.label is None and request.until < schedule.T
+        predict = _predictor(model, None if free else _labels(model, request.label, [request.seed]), 1.0, clip=True)
         for step in self._steps(walk(predict, _step(model, request.sampler, noise), start, times), deadline):
             index = request.steps + step.index
             yield frame(index, "reverse", step.t, step.x_t, step.x0_hat, step.eps_hat)
             if step.s == 0:
                 yield frame(index + 1, "reverse", 0, step.x_s, step.x_s, step.eps_hat)
+
+    def encode(self, request: VAERequest) -> Encoded:
+        """A picture through encoder and decoder, in one turn.
+
+        Raises:
+            EngineError: the turn did not come in time.
+        """
+        model, x = self._seen(request)
+        generator = torch.Generator().manual_seed(request.seed)
+        noise, picture_noise = (torch.randn(shape, generator=generator) for shape in ((1, len(request.z)), x.shape))
+
+        def compute() -> Encoded:
+            q = model.encode(x)
+            by_chance = q.sample(noise)[0]
+            z = torch.tensor([[float(drawn) if v is None else v for drawn, v in zip(by_chance, request.z, strict=True)]])
+            p = model.decode(z)
+            if isinstance(p, Gaussian):
+                sigma, white, sample = p.std, SIGMA_WHITE, p.sample(picture_noise)
+                log_likelihood = discretised_log_prob(p, x)
+            else:
+                sigma, white = (1 - p.mean**2).sqrt(), 1.0
+                sample = torch.bernoulli((p.mean + 1) / 2, generator=generator) * 2 - 1
+                log_likelihood = p.log_prob(x)
+            of_latent = Gaussian(q.mean[0], q.log_var[0])
+            mean, std, drawn = (to_pixels(v[0]) for v in (p.mean, 2 * sigma / white - 1, sample))
+            divergence = kl(of_latent, standard_normal(of_latent.mean))
+            return Encoded(to_pixels(x[0]), of_latent, z[0], divergence, mean, std, drawn, sigma[0], float(log_likelihood))
+
+        return self._once(compute, time.monotonic() + self.deadline)
+
+    def bound(self, request: VAERequest) -> Iterator[Bound]:
+        """The terms of log p(x), of the mass on 8-bit pixels, better with each yield; one turn for each.
+
+        Raises:
+            EngineError: it took too long.
+        """
+        deadline = time.monotonic() + self.deadline
+        model, x = self._seen(request)
+        noise = torch.randn(request.samples, 1, len(request.z), generator=torch.Generator().manual_seed(BOUND_SEED))
+        weights = torch.empty(0)
+        ratios = torch.empty(0)
+
+        def compute(some: Tensor) -> tuple[Gaussian, Tensor, Tensor]:
+            q = model.encode(x)
+            z = q.sample(some)[:, 0]
+            return q, model.log_weights(x, some, discretised=True)[:, 0], standard_normal(z).log_prob(z) - q.log_prob(z)
+
+        for some in noise.split(_together(model.data, Z_AT_ONCE)):
+            q, weight, ratio = self._once(lambda some=some: compute(some), deadline)  # type: ignore[misc]
+            weights, ratios = torch.cat([weights, weight]), torch.cat([ratios, ratio])
+            reconstruction = float((weights - ratios).mean())  # log w = log p(x|z) + log p(z)/q(z|x)
+            divergence = float(kl(q, standard_normal(q.mean)))
+            curve = _bounds(weights)
+            yield Bound(
+                len(weights), request.samples, reconstruction, divergence, reconstruction - divergence, curve[-1][1], curve
+            )
+
+    def activity(self, model_id: str) -> Tensor:
+        """How much of each latent a VAE uses: the variance of q's mean over the test pictures, (D); 0 where there are none."""
+        if model_id not in self._activity:
+            served = self.models[model_id]
+            model: VAE = served.model  # type: ignore[assignment]
+            package = self.examples(served.data.name)
+            if package is None:
+                return torch.zeros(model.config.latent)
+            x = _as_seen(model, to_model(package.examples))
+            parts = x.split(_together(model.data, len(x)))
+            means = [
+                self._once(lambda part=part: model.encode(part).mean, time.monotonic() + self.deadline)  # type: ignore[misc]
+                for part in parts
+            ]
+            self._activity[model_id] = torch.cat(means).var(dim=0, correction=0)
+        return self._activity[model_id]
+
+    def pixel(self, request: PixelRequest) -> PixelDensity:
+        """What a VAE, and the test pictures, say of one pixel.
+
+        Raises:
+            EngineError: it took too long.
+        """
+        served = self.models[request.model]
+        model: VAE = served.model  # type: ignore[assignment]
+        deadline = time.monotonic() + self.deadline
+        z = Noise.from_seeds(list(range(int(COMPONENTS.high))), (model.config.latent,)).draw()
+        parts = z.split(_together(model.data, Z_AT_ONCE))
+        done = self._decoded.setdefault(request.model, [])
+
+        def decode(part: Tensor) -> None:
+            p = model.decode(part)
+            std = p.std if isinstance(p, Gaussian) else (1 - p.mean**2).sqrt()
+            done.append((p.mean[:, 0], std[:, 0]))
+
+        while sum(len(mean) for mean, _ in done) < request.count:
+            self._once(lambda: decode(parts[len(done)]) if len(done) < len(parts) else None, deadline)
+        place = (slice(None), request.row, request.column)
+        mean, std = (torch.cat([pair[i][place] for pair in done])[: request.count] for i in (0, 1))
+        package = self.examples(served.data.name)
+        data = torch.empty(0) if package is None else to_model(package.examples)[(slice(None), 0, *place[1:])]
+        return PixelDensity(mean, std, data, not model.binary)
+
+    def liveliest(self, model_id: str) -> tuple[int, int]:
+        """Row and column of the pixel that differs most between the test pictures; the middle where there are none."""
+        package, size = self.examples(self.models[model_id].data.name), self.models[model_id].data.size
+        if package is None:
+            return size // 2, size // 2
+        place = int(package.examples[:, 0].float().var(dim=0, correction=0).argmax())
+        return place // size, place % size
+
+    def _seen(self, request: VAERequest) -> tuple[VAE, Tensor]:
+        """The VAE, and the picture as it sees it, (1 C H W)."""
+        served = self.models[request.model]
+        model: VAE = served.model  # type: ignore[assignment]
+        return model, _as_seen(model, to_model(self.picture(served.data.name, request.picture)))[None]
 
     def _vae_rows(self, vae: Served | None, ends: Sequence[Tensor | None], w: Tensor, deadline: float) -> dict[str, Tensor]:
         """The VAE's two paths; gray pictures while an end is not known yet, nothing without a VAE."""
@@ -376,8 +613,7 @@ class Engine:
         if ends[0] is None or ends[1] is None:
             blank = torch.full((len(w), *vae.data.shape), 128, dtype=torch.uint8)
             return {VAE_LINEAR: blank, VAE_SPHERICAL: blank}
-        x = to_model(torch.stack([ends[0], ends[1]]))
-        x = torch.where(x > 0, 1.0, -1.0) if model.binary else x
+        x = _as_seen(model, to_model(torch.stack([ends[0], ends[1]])))
 
         def compute() -> dict[str, Tensor]:
             a, b = model.encode(x).mean
@@ -390,7 +626,7 @@ class Engine:
     def _once(self, compute: Callable[[], R], deadline: float) -> R:
         """One computation in its turn."""
         if time.monotonic() > deadline:
-            raise EngineError(f"stopped after {self.deadline:g} seconds; ask for fewer pictures or steps")
+            raise EngineError(TEXT["too long"].format(seconds=f"{self.deadline:g}"))
         with self._turnstile.turn(deadline), torch.inference_mode():
             return compute()
 
@@ -449,7 +685,30 @@ def _predictor(model: DDPM, labels: Tensor | None, guidance: float, clip: bool) 
 
 
 def _step(model: DDPM, sampler: str, noise: Noise) -> Step:
-    return ddim(model.schedule) if sampler == "DDIM" else ancestral(model.schedule, noise, model.config.variance)
+    return SAMPLERS[sampler](model.schedule, noise, model.config.variance)
+
+
+def _likeness(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """Root mean square difference and correlation of two pictures' pixels."""
+    a, b = a.double().flatten(), b.double().flatten()
+    return float((a - b).square().mean().sqrt()), float(torch.corrcoef(torch.stack([a, b]))[0, 1])
+
+
+def _as_seen(model: VAE, x: Tensor) -> Tensor:
+    """Pictures in [−1, 1] as the model sees them: rounded to −1 and 1 where it is one of binarised pictures."""
+    return torch.where(x > 0, 1.0, -1.0) if model.binary else x
+
+
+def _together(data: DataSpec, most: int) -> int:
+    """How many pictures go through a network in one turn: `most` of 28×28, fewer of larger ones."""
+    return max(1, min(most * REFERENCE_PIXELS, PIXELS_AT_ONCE) // data.size**2)
+
+
+def _bounds(log_weights: Tensor) -> tuple[tuple[int, float], ...]:
+    """(k, L_k) of log-weights (n) for k = 1, 2, 4, … < n and n; every L_k is the mean over the n // k disjoint groups of k."""
+    n = len(log_weights)
+    sizes = [2**i for i in range(n.bit_length()) if 2**i < n] + [n]
+    return tuple((k, float(log_mean_exp(log_weights[: n // k * k].reshape(-1, k).T).mean())) for k in sizes)
 
 
 def _vae_sample(model: VAE, seeds: list[int]) -> Tensor:
@@ -468,11 +727,12 @@ def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
         folder = Path(source).expanduser()
         name, _, revision = (source, "", "") if folder.is_dir() else source.partition("@")
         try:
-            package = hub.read(folder if folder.is_dir() else name, revision=revision or None)
+            package = hub.read(folder) if folder.is_dir() else _from_hub(name, revision or None)
         except Exception as error:  # one model that is broken in whatever way must not keep the others from being served
-            log.warning("could not load %s", source, exc_info=not isinstance(error, hub.HubError))
+            log.warning("could not load %s", source, exc_info=not isinstance(error, (hub.HubError, EngineError)))
+            message = error.text if isinstance(error, EngineError) else str(error)
             shown = folder.name if folder.is_dir() or source.startswith((".", "/", "~")) else source
-            problems.append(f"{shown} could not be loaded: {error}".replace(str(folder), shown))
+            problems.append(TEXT["not loaded"].format(source=shown, error=message.replace(str(folder), shown)))
             continue
         stem = folder.resolve().name if folder.is_dir() else name.rpartition("/")[2]
         taken = [m.id for m in models]
@@ -481,7 +741,28 @@ def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
     return models, problems
 
 
+def _from_hub(name: str, revision: str | None) -> hub.Package:
+    """The model of that name on the Hub; a Hub that says nothing is waited for no longer than `HUB_SECONDS`.
+
+    Raises:
+        EngineError: it took longer. HubError: see `hub.read`.
+    """
+    package: Future[hub.Package] = Future()
+
+    def read() -> None:
+        try:
+            package.set_result(hub.read(name, revision=revision))
+        except Exception as error:
+            package.set_exception(error)
+
+    threading.Thread(target=read, name=f"read {name}", daemon=True).start()
+    if not wait([package], HUB_SECONDS).done:
+        raise EngineError(TEXT["hub too slow"].format(seconds=f"{HUB_SECONDS:g}"))
+    return package.result()
+
+
 def _origin(folder: Path, name: str, package: hub.Package) -> str:
     if not folder.is_dir():
         return f"{name} @ {package.revision}" if package.revision else name
-    return "ships with genlab" if folder.resolve().parent == PRETRAINED.resolve() else f"folder {folder.resolve().name}"
+    place = folder.resolve()
+    return TEXT["ships"] if place.parent == PRETRAINED.resolve() else TEXT["folder"].format(name=place.name)

@@ -25,6 +25,8 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from genlab.demo.language import both, choose_in_json, language_of
+
 log = logging.getLogger("genlab.demo")
 
 NAME = r"[\w.-]{1,64}"
@@ -46,6 +48,7 @@ ROUTES = [
 STARTS = re.compile(rf"/gradio_api/(queue/join|call/(v2/)?{NAME}/?)")
 """Requests that put a job into the queue."""
 UPLOAD = "/gradio_api/upload"
+CANCEL = "/gradio_api/cancel"
 FILE = "/gradio_api/file="
 
 FRAMES = "frame-ancestors 'self' https://huggingface.co https://*.hf.space"
@@ -157,6 +160,19 @@ class Jobs:
         self.count(visitor)
 
 
+TEXT = {
+    "too many": both("Too many requests: try again in {seconds} s.", "请求过于频繁，请 {seconds} 秒后再试。"),
+    "queued": both(
+        "At most {most} jobs at a time: wait for one of yours to end.", "每人最多同时 {most} 个任务，请等待其中一个结束。"
+    ),
+    "too large": both("expected a body of at most {most} bytes", "请求内容过大，应不超过 {most} 字节"),
+    "too slow": both("the body took more than {seconds} s", "请求内容没有在 {seconds} 秒内传完"),
+    "ended": both("the body ended early", "请求内容不完整"),
+    "failed": both("Something went wrong on the server.", "服务器出错了。"),
+}
+"""What a visitor of the page can come to read; what only a program can provoke is in English."""
+
+
 class Guard:
     """The outermost ASGI application.
 
@@ -226,6 +242,7 @@ class _Exchange:
         self.received, self.body_complete = 0, False
         self.reply_started, self.reply_complete, self.reply_status = False, False, 0
         self.reply_body, self.streams = b"", False
+        self.own, self.ended_itself = False, False
         self.refused: Refused | None = None
 
     async def run(self) -> None:
@@ -238,15 +255,18 @@ class _Exchange:
         except ClientDisconnect:
             pass
         except Exception as error:
-            if self.reply_started and not self.reply_complete:
+            if self.ended_itself and isinstance(error, KeyError):
+                await self._reply(200, {"success": True})
+            elif self.reply_started and not self.reply_complete:
                 log.error("%s %s broke off: %s", self.method, self.path, type(error).__name__)
                 if self.streams:
                     await self._send({"type": "http.response.body", "body": b""})
             elif self.refused is None:
                 log.exception("%s %s failed", self.method, self.path)
-                self.refused = Refused(500, "Something went wrong on the server.")
+                self.refused = Refused(500, TEXT["failed"])
         if self.refused is not None and not self.reply_started:
-            await self._reply(self.refused)
+            answer, self.refused = self.refused, None
+            await self._reply(answer.status, answer.content, answer.retry_after)
 
     def _admit(self) -> None:
         """What can be refused from the head alone."""
@@ -260,7 +280,7 @@ class _Exchange:
         if self.starts or self.uploads:
             wait = self.guard.allowance.take(self.guard.visitor(self.scope))
             if wait:
-                raise Refused(429, f"Too many requests: try again in {math.ceil(wait)} s. 请求过于频繁，请稍后再试。", wait)
+                raise Refused(429, TEXT["too many"].format(seconds=math.ceil(wait)), wait)
 
     async def _serve(self, receive: Receive) -> None:
         if not self.starts:
@@ -269,9 +289,7 @@ class _Exchange:
         visitor = self.guard.visitor(self.scope)
         jobs = self.guard.jobs
         if jobs.count(visitor) >= self.limits.queued:
-            raise Refused(
-                429, f"At most {self.limits.queued} jobs at a time: wait for one to end. 任务过多，请等待其中一个结束。", 5
-            )
+            raise Refused(429, TEXT["queued"].format(most=self.limits.queued), 5)
         starting = f"new {id(self)}"
         jobs.add(visitor, starting)
         try:
@@ -289,7 +307,7 @@ class _Exchange:
             if self.refused is not None:
                 raise self.refused
             if message["type"] == "http.disconnect":
-                raise Refused(400, "the body ended early")
+                raise Refused(400, TEXT["ended"])
             pieces.append(message.get("body", b""))
         body = b"".join(pieces)
         value = plain_json(body)
@@ -313,7 +331,7 @@ class _Exchange:
         try:
             message = await asyncio.wait_for(self.client_receive(), max(0.0, self.deadline - time.monotonic()))
         except asyncio.TimeoutError:
-            self.refused = Refused(408, f"the body took more than {self.limits.body_seconds:g} s")
+            self.refused = Refused(408, TEXT["too slow"].format(seconds=f"{self.limits.body_seconds:g}"))
             return self._end_of_body()
         if message["type"] == "http.disconnect":
             return self._end_of_body()
@@ -334,6 +352,10 @@ class _Exchange:
         """Pass a piece of the reply on, with the headers; a reply to a refused body is replaced."""
         if self.refused is not None and not self.reply_started:
             return
+        if self.path == CANCEL and not self.own and message.get("status") == 500:
+            self.ended_itself = True  # gradio trips over a job that ends in the very moment in which it is cancelled
+        if self.ended_itself and not self.own:
+            return
         if message["type"] == "http.response.start":
             self.reply_started = True
             self.reply_status = message["status"]
@@ -351,17 +373,18 @@ class _Exchange:
                 self.reply_body += message.get("body", b"")
         await self.client_send(message)
 
-    async def _reply(self, refused: Refused) -> None:
-        body = json.dumps(refused.content, ensure_ascii=False).encode()
+    async def _reply(self, status: int, content: dict[str, Any], retry_after: float | None = None) -> None:
+        """A whole reply of the guard's own."""
+        self.own = True
+        body = choose_in_json(json.dumps(content, ensure_ascii=False).encode(), language_of(self.scope))
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        if refused.retry_after is not None:
-            headers.append((b"retry-after", str(math.ceil(refused.retry_after)).encode()))
-        self.refused = None
-        await self._send({"type": "http.response.start", "status": refused.status, "headers": headers})
+        if retry_after is not None:
+            headers.append((b"retry-after", str(math.ceil(retry_after)).encode()))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
 
     def _too_large(self) -> Refused:
-        return Refused(413, f"expected a body of at most {self.max_bytes} bytes. 请求内容过大。")
+        return Refused(413, TEXT["too large"].format(most=self.max_bytes))
 
 
 def plain_json(body: bytes) -> dict[str, Any]:

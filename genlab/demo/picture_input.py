@@ -18,16 +18,21 @@ from gradio.data_classes import ImageData
 from gradio.utils import get_upload_folder
 from PIL import Image, ImageOps
 
+from genlab.demo.language import both
+
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 16_000_000
 MAX_SIDE = 10_000
 KEPT_SIDE = 1024
 """Pictures with a longer side are reduced to it: the models work on far fewer pixels, and the array stays under 4 MB."""
-REFUSED = (
-    f"Expected one still PNG, JPEG or WebP picture of at most {MAX_PIXELS // 1_000_000} megapixels, uploaded on this page. "
-    f"请在本页上传一张静态的 PNG、JPEG 或 WebP 图片，不超过 {MAX_PIXELS // 10_000} 万像素。"
-)
+TEXT = {
+    "refused": both(
+        "Expected one still PNG, JPEG or WebP picture of at most {most} megapixels, uploaded on this page.",
+        "请在本页上传一张静态的 PNG、JPEG 或 WebP 图片，不超过 {most} 百万像素。",
+    )
+}
+REFUSED = TEXT["refused"].format(most=MAX_PIXELS // 1_000_000)
 
 _decoding = BoundedSemaphore(2)
 

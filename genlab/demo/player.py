@@ -28,6 +28,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 from pydantic import Field
 
+from genlab.demo.language import both
 from genlab.demo.theme import COLOURS, colour_of
 
 JPEG_QUALITY = 90
@@ -37,22 +38,24 @@ WEBP_SIDE = 336
 STATIC = Path(__file__).parent / "static"
 
 LABELS: dict[str, str] = {
-    "player": "Animation player",
-    "empty": "Press the button to start. The frames appear here while they are computed.",
-    "play": "Play",
-    "pause": "Pause",
-    "back": "One frame back",
-    "forward": "One frame forward",
-    "loop": "Repeat",
-    "speed": "Speed",
-    "position": "Frame",
-    "frame": "frame {i} of {n}",
-    "computing": "computing, {held} of {n} frames",
-    "ready": "{n} frames are ready",
-    "failed": "The frames could not be loaded. Run it again.",
-    "picture": "{pane}, {frame}. {caption}",
+    "player": both("Animation player", "动画播放器"),
+    "empty": both(
+        "Press the button to start. The frames appear here while they are computed.", "点击按钮开始。画面会边计算边出现在这里。"
+    ),
+    "play": both("Play", "播放"),
+    "pause": both("Pause", "暂停"),
+    "back": both("One frame back", "上一帧"),
+    "forward": both("One frame forward", "下一帧"),
+    "loop": both("Repeat", "循环播放"),
+    "speed": both("Speed", "速度"),
+    "position": both("Frame", "帧"),
+    "frame": both("frame {i} of {n}", "第 {i} 帧，共 {n} 帧"),
+    "computing": both("computing, {held} of {n} frames", "计算中，已有 {held} / {n} 帧"),
+    "ready": both("{n} frames are ready", "{n} 帧已就绪"),
+    "failed": both("The frames could not be loaded. Run it again.", "画面无法加载，请再运行一次。"),
+    "picture": both("{pane}, {frame}. {caption}", "画面 {pane}，{frame}。{caption}"),
 }
-"""The player's texts in English; a translation is a mapping with the same keys and the same names in braces."""
+"""The player's texts; the script fills what stands in braces."""
 
 
 class Segment(GradioModel):
@@ -281,9 +284,9 @@ class Player(gr.HTML):
         super().__init__(
             value=value,
             label=label,
-            html_template=(STATIC / "player.html").read_text(encoding="utf-8"),
-            css_template=(STATIC / "player.css").read_text(encoding="utf-8"),
-            js_on_load=(STATIC / "player.js").read_text(encoding="utf-8"),
+            html_template=static("player.html").replace("<!-- controls -->", static("controls.html")),
+            css_template=static("controls.css") + static("player.css"),
+            js_on_load=static("controls.js") + static("player.js"),
             apply_default_css=False,
             labels=self.labels,
             empty={
@@ -317,6 +320,11 @@ class Player(gr.HTML):
 def _schema() -> dict[str, Any]:
     """The schema of `PlayerData`; gradio asks for it dozens of times while a page is built."""
     return PlayerData.model_json_schema()
+
+
+def static(name: str) -> str:
+    """The text of a file in STATIC; controls.* are the frame and the controls that the player shares with `figure.Figure`."""
+    return (STATIC / name).read_text(encoding="utf-8")
 
 
 def _stacked(frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:

@@ -44,6 +44,7 @@ from gradio_client.utils import construct_args  # noqa: E402
 from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402
 
 from genlab.demo.guard import Guard, Limits, Refused  # noqa: E402
+from genlab.demo.language import Translation  # noqa: E402
 from genlab.demo.picture_input import REFUSED, PictureInput  # noqa: E402
 
 log = logging.getLogger("genlab.demo")
@@ -74,7 +75,6 @@ def build(
     css: str | None = None,
     js: str | None = None,
     head: str | None = None,
-    i18n: gr.I18n | None = None,
     favicon: str | None = None,
 ) -> FastAPI:
     """The application that serves a page.
@@ -83,7 +83,7 @@ def build(
         demo: the page.
         ready: True where the models are loaded, else False or the reason; asked by `/readyz`, so it has to be quick.
         limits: of visitors and requests; the defaults, with the proxies that `proxies` finds, where None.
-        theme, css, js, head, i18n: of the page, as `gr.Blocks.launch` takes them.
+        theme, css, js, head: of the page, as `gr.Blocks.launch` takes them.
         favicon: path of the page's icon.
 
     Raises:
@@ -123,6 +123,7 @@ def build(
         return JSONResponse({"ready": False, "reason": state or "the models are being loaded"}, status_code=503)
 
     calls = Calls(demo)
+    app.add_middleware(Translation, embedded=on_space())
     app.add_middleware(
         Guard,
         limits=limits,
@@ -141,12 +142,11 @@ def build(
         pwa=False,
         enable_monitoring=False,
         max_file_size=limits.upload_bytes,
-        footer_links=["api", "gradio", "settings"],
+        footer_links=["api", "gradio"],
         theme=theme,
         css=css,
         js=js,
         head=head,
-        i18n=i18n,
         favicon_path=favicon,
     )
     demo.has_launched = True

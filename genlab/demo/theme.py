@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import gradio as gr
 
+from genlab.demo.language import both
+
 COLOURS: dict[str, str] = {
     "data": "#0072B2",
     "model": "#D55E00",
@@ -81,6 +83,8 @@ def theme() -> gr.themes.Base:
         body_background_fill_dark="#0B1120",
         block_background_fill="white",
         block_background_fill_dark="#111827",
+        body_text_color_subdued="#5B6B82",
+        body_text_color_subdued_dark="#94A3B8",
         block_border_color="#E2E8F0",
         block_border_color_dark="#263041",
         block_shadow="none",
@@ -99,6 +103,8 @@ def theme() -> gr.themes.Base:
     )
 
 
+TEXT = {"error": both("That does not work", "无法执行")}
+"""What stands above every message that refuses something: gradio 6.31 has one English title for all of them."""
 CSS = f"""
 :root {{ {_variables(COLOURS)} }}
 .dark {{ {_variables(COLOURS_DARK)} }}
@@ -106,6 +112,22 @@ CSS = f"""
 .gradio-container :focus-visible {{ outline: 2px solid #0072B2; outline-offset: 2px; }}
 .dark .gradio-container :focus-visible, .gradio-container.dark :focus-visible {{ outline-color: #7BBFEA; }}
 @media (pointer: coarse) {{ button {{ min-height: 40px; }} }}
+.toast-title.error {{ font-size: 0 !important; }}
+.toast-title.error::before {{ content: "{TEXT["error"]}"; font-size: var(--text-lg); }}
+footer .record + .divider {{ display: none; }}
+.genlab-switch {{ height: 0; min-height: 0 !important; overflow: visible !important; z-index: 2; }}
+.genlab-switch .html-container {{ padding: 0 !important; }}
+.genlab-language {{ display: flex; justify-content: flex-end; padding-top: 12px; }}
+.genlab-language a {{ padding: 6px 10px; border-radius: 8px; color: var(--body-text-color-subdued); text-decoration: none; }}
+.genlab-language a:hover {{ text-decoration: underline; }}
+.genlab-language a[aria-current] {{ color: var(--body-text-color); background: var(--background-fill-secondary); }}
+.genlab-language a[aria-current] {{ font-weight: 600; }}
+.dark input[type="range"] {{ --neutral-200: #334155; }}
+.gradio-container .prose :is(td, th) {{ word-break: normal; overflow-wrap: normal; }}
+.gradio-container .katex-display {{ overflow: auto hidden; padding-block: 4px; }}
+.genlab-models :is(td, th):nth-child(-n + 4) {{ white-space: nowrap; }}
+.genlab-models td:nth-child(n + 5) {{ min-width: 14em; }}
+.gradio-container .prose table {{ display: block; width: fit-content; max-width: 100%; overflow-x: auto; }}
 .html-container:has(> div > .player) {{ padding: 0 !important; }}
 .gradio-container .main {{ padding-inline: clamp(12px, 3vw, 32px) !important; }}
 """

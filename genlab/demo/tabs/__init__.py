@@ -7,7 +7,7 @@ A tab's `build(engine, page)` is called inside its `gr.Tab`. Handlers take the r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,8 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 from torch import Tensor
 
-from genlab.demo.engine import EngineError
-from genlab.demo.limits import ANY, LimitError
+from genlab.demo.language import Told, both
+from genlab.demo.limits import ANY
 from genlab.demo.player import PlayerData, Segment, frames_to_webp, new_run, player_frame, player_sheet
 
 MODEL_EVENT: dict[str, Any] = {
@@ -40,6 +40,26 @@ LATEX: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "$", "right": "$", "display": False},
 ]
+NAMES: dict[str, str] = {
+    ANY: both("any", "任意"),
+    "ancestral": both("ancestral", "祖先采样"),
+    "test picture": both("test picture", "测试图片"),
+    "seed": both("seed", "种子"),
+    "upload": both("upload", "上传"),
+    "the noise reached": both("the noise reached", "前向到达的噪声"),
+    "fresh noise": both("fresh noise", "新的噪声"),
+    "T-shirt/top": both("T-shirt/top", "T 恤/上衣"),
+    "Trouser": both("Trouser", "长裤"),
+    "Pullover": both("Pullover", "套头衫"),
+    "Dress": both("Dress", "连衣裙"),
+    "Coat": both("Coat", "外套"),
+    "Sandal": both("Sandal", "凉鞋"),
+    "Shirt": both("Shirt", "衬衫"),
+    "Sneaker": both("Sneaker", "运动鞋"),
+    "Bag": both("Bag", "包"),
+    "Ankle boot": both("Ankle boot", "短靴"),
+}
+"""Value of a choice → its name on the page; a value without an entry is its own name."""
 DICE = "() => Math.floor(Math.random() * 4294967296)"
 """A fresh seed, drawn in the browser."""
 PACE = 0.04
@@ -53,8 +73,13 @@ def told() -> Iterator[None]:
     """Show the engine's and the parsers' messages to people; other errors stay hidden."""
     try:
         yield
-    except (LimitError, EngineError) as error:
-        raise gr.Error(str(error), print_exception=False) from error
+    except Told as error:
+        raise gr.Error(error.text, print_exception=False) from error
+
+
+def choices(values: Iterable[str]) -> list[tuple[str, str]]:
+    """What a radio or a dropdown offers: (name, value) for each value, the name by `NAMES`."""
+    return [(NAMES.get(value, value), value) for value in values]
 
 
 class Pace:

@@ -11,16 +11,18 @@ from gradio.data_classes import ImageData
 from torch import Tensor
 
 from genlab.demo.engine import Engine, png
+from genlab.demo.language import both, choose
 from genlab.demo.limits import MAX_SEED, LimitError, Pick, parse_pick
 from genlab.demo.picture_input import PictureInput
-from genlab.demo.tabs import LIGHT_EVENT, to_file, told
+from genlab.demo.tabs import LIGHT_EVENT, choices, to_file, told
 
 TEXT = {
-    "source": "{name} is a",
-    "test picture": "number, 0 to {last}",
-    "seed": "seed",
-    "upload": "upload",
-    "next": "Another one",
+    "source": both("{name} is a", "来源（{name}）"),
+    "test picture": both("number, 0 to {last}", "编号，0 到 {last}"),
+    "seed": both("seed", "种子"),
+    "upload": both("upload", "上传"),
+    "next": both("Another one", "换一张"),
+    "alt": both("{name}, as the model sees it", "{name}，模型看到的样子"),
 }
 THUMBNAIL = 112
 """Least side of a thumbnail, pixels."""
@@ -40,11 +42,11 @@ class Picker:
     ) -> None:
         self.engine, self.name, self.sources, self.data_of = engine, name, sources, data_of
         last = self.count(chosen) - 1
-        self.source = gr.Radio(list(sources), value=sources[0], label=TEXT["source"].format(name=name))
+        self.source = gr.Radio(choices(sources), value=sources[0], label=TEXT["source"].format(name=name))
         self.thumbnail = gr.Image(
             self.picture(chosen, sources[0], number, None),
             label=name,
-            alt_text=name,
+            alt_text=TEXT["alt"].format(name=name),
             format="png",
             interactive=False,
             buttons=[],
@@ -85,7 +87,7 @@ class Picker:
             return None
         if pick.source == "seed":
             return None
-        return thumbnail(self.engine.picture(self.data_of(chosen), pick), f"{self.name}.png")
+        return thumbnail(self.engine.picture(self.data_of(chosen), pick), f"{choose(self.name)}.png")
 
     def connect(self, models: Any) -> None:
         """Keep the components in step with each other and with the component `models`."""

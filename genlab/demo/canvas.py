@@ -1,0 +1,173 @@
+"""Pictures side by side with hard pixels: the first, x, is the visitor's to draw on; in the others a pixel can be chosen.
+
+A `Canvas` shows one `CanvasData` and sends back what the visitor changes: the bytes of x, and the chosen pixel. It is an input
+and an output of the same events:
+
+    canvas.input(show, canvas, canvas, trigger_mode="always_last", **LIGHT_EVENT)     while x is drawn on
+    canvas.release(…)  at the end of a stroke: for what is too heavy for input;     canvas.select(…)  a pixel has been chosen
+
+x travels as the base64 of its height × width × channels bytes, row by row: there is no file to upload and no picture format to
+decode, and `limits.parse_drawing` takes nothing but exactly that many bytes. A value with another `token` puts its x in the
+place of what has been drawn; with the same token the visitor's own x stays, so that an answer never undoes a stroke.
+
+The pen is white and soft, 2.1 pixels of a 28×28 picture wide at half its brightness, as the strokes of MNIST are.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.data_classes import GradioModel
+from pydantic import ConfigDict, Field
+
+from genlab.demo.language import both
+from genlab.demo.limits import DRAWN_VALUES
+from genlab.demo.player import static
+from genlab.demo.theme import COLOURS
+
+LABELS: dict[str, str] = {
+    "canvas": both("Pictures", "图片"),
+    "draw": both(
+        "Draw here. With the keyboard: arrow keys move the pen, Space sets a dot, Shift with an arrow key draws a line.",
+        "在这里画。用键盘时：方向键移动画笔，空格键画一个点，按住 Shift 再按方向键画线。",
+    ),
+    "pixel": both(
+        "Pixel in row {row}, column {column}; arrow keys choose another.", "第 {row} 行第 {column} 列的像素；方向键选择另一个。"
+    ),
+    "clear": both("Clear", "清空"),
+    "erase": both("Eraser", "橡皮"),
+    "hint": both("Draw on the first picture; click a pixel in the others.", "在第一张图上画；在其余图上点选一个像素。"),
+}  # fmt: skip
+"""The canvas's texts; the script fills what stands in braces."""
+
+
+class CanvasData(GradioModel):
+    """What a canvas shows; from the browser come `token`, `x` and `chosen` alone.
+
+    Attributes:
+        token: names the picture that x began as.
+        x: base64 of the bytes of x.
+        chosen: row and column of the chosen pixel.
+        width, height, channels: of every picture.
+        panes: their names, x first; colours: for every one what its colour stands for, a name of `theme.COLOURS`.
+        pictures: base64 of the bytes of the others.
+        caption: text under the pictures.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    token: str = Field(default="", max_length=32)
+    x: str = Field(default="", max_length=-(-DRAWN_VALUES // 3) * 4)
+    chosen: tuple[int, int] | None = None
+    width: int = Field(default=0, ge=0, le=1024)
+    height: int = Field(default=0, ge=0, le=1024)
+    channels: int = Field(default=1, ge=1, le=3)
+    panes: list[str] = Field(default_factory=list, max_length=16)
+    colours: list[str] = Field(default_factory=list, max_length=16)
+    pictures: list[str] = Field(default_factory=list, max_length=16)
+    caption: str = ""
+
+
+def canvas_data(
+    token: str,
+    pictures: Sequence[np.ndarray],
+    names: Sequence[str],
+    colours: Sequence[str],
+    chosen: tuple[int, int] | None = None,
+    caption: str = "",
+) -> CanvasData:
+    """What to show.
+
+    Args:
+        token: the one that came with x, or `player.new_run()` for another x.
+        pictures: (H W C) uint8 each, x first.
+        names, colours: one for each picture.
+        chosen, caption: as in `CanvasData`.
+
+    Raises:
+        ValueError: the pictures, names and colours do not fit together.
+    """
+    shapes = {picture.shape for picture in pictures}
+    if len(shapes) != 1 or {picture.dtype for picture in pictures} != {np.dtype(np.uint8)}:
+        raise ValueError(f"expected pictures of uint8 and one shape, got {sorted(shapes)}")
+    if not len(pictures) == len(names) == len(colours) or not set(colours) <= set(COLOURS):
+        raise ValueError(
+            f"expected {len(pictures)} names and colours among {list(COLOURS)}, got {list(names)}, {list(colours)}"
+        )
+    height, width, channels = pictures[0].shape
+    first, *others = (base64.b64encode(picture.tobytes()).decode("ascii") for picture in pictures)
+    return CanvasData(
+        token=token,
+        x=first,
+        chosen=chosen,
+        width=width,
+        height=height,
+        channels=channels,
+        panes=list(names),
+        colours=list(colours),
+        pictures=others,
+        caption=caption,
+    )
+
+
+class Canvas(gr.HTML):
+    """Shows `CanvasData` and sends back what the visitor draws and chooses: an output and an input.
+
+    Args:
+        value: what to show at first; give one, so that nothing on the page moves later.
+        label: the component's name in the API.
+        labels: texts that replace those of LABELS.
+        kwargs: other arguments of `gr.HTML`.
+    """
+
+    data_model = CanvasData
+
+    def __init__(
+        self,
+        value: CanvasData | None = None,
+        *,
+        label: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        unknown = sorted(set(labels or {}) - set(LABELS))
+        if unknown:
+            raise ValueError(f"expected labels among {sorted(LABELS)}, got {unknown}")
+        # All arguments become attributes: for a missing one that stands in quotes in the script, gr.HTML makes up an event.
+        self.labels = {**LABELS, **(labels or {})}
+        super().__init__(
+            value=value,
+            label=label,
+            html_template=static("canvas.html"),
+            css_template=static("controls.css") + static("canvas.css"),
+            js_on_load=static("requests.js") + static("canvas.js"),
+            apply_default_css=False,
+            labels=self.labels,
+            empty=CanvasData().model_dump(),
+            **kwargs,
+        )
+
+    def postprocess(self, value: CanvasData | None) -> CanvasData | None:  # type: ignore[override]
+        """None leaves the canvas empty."""
+        if value is not None and not isinstance(value, CanvasData):
+            raise ValueError(f"expected CanvasData or None, got {type(value).__name__}")
+        return value
+
+    def api_info(self) -> dict[str, Any]:
+        """The fields of `CanvasData`."""
+        return {**_schema(), "description": "pictures on a canvas; clients ask the endpoints for their numbers"}
+
+    def example_payload(self) -> dict[str, Any]:
+        return CanvasData().model_dump()
+
+    def example_value(self) -> CanvasData:
+        return CanvasData()
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return CanvasData.model_json_schema()

@@ -1,0 +1,205 @@
+"""English and Chinese: every text of the page is one string that holds both, and the last step before the network keeps one.
+
+    TEXT = {"run": both("Run the process", "运行过程"), "at": both("step {i} of {n}", "第 {i} 步，共 {n} 步")}
+
+How a tab uses it: write each text once, in the TEXT of its file, with `both`; then use it like any other string, wherever it
+goes: label, info, Markdown, HTML, caption, alt text, `gr.update`, player label, `LimitError`. `str.format` fills both languages
+at once, texts may stand inside texts, and what both languages share (a displayed formula) can be joined with `+`. The value
+of a choice stays English, its name has two languages: `tabs.choices(values)`, with the names in `tabs.NAMES`. Nobody asks
+which language is meant: `Translation`, an ASGI application around the page, looks at each request (?lang=, then the cookie that
+the switch has set, then Accept-Language, then English) and keeps that language in the page, in every reply and in every event
+of a stream. What leaves by another door (the console, a file) goes through `choose`; what would escape or cut the markers
+through `each`. Labels of hidden components that only name the API's parameters and returns stay plain English.
+
+`tests/test_language.py` reads every TEXT and every component of the page: nothing on it may lack one of the languages.
+
+The markers have to outlive JSON, HTML and `str.format`: plain ASCII without quotes, braces or backslashes.
+
+    [~English~|~中文~]
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Literal
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+Language = Literal["en", "zh"]
+TAGS: dict[Language, str] = {"en": "en", "zh": "zh-CN"}
+"""Language → the tag that a document and a browser give it."""
+COOKIE = "genlab_lang"
+COOKIE_SECONDS = 365 * 24 * 3600
+
+DEPTH = 6
+"""How deep texts may stand inside texts."""
+OPEN, MIDDLE, CLOSE = "[~", "~|~", "~]"
+_PAIR = r"\[~((?:(?!\[~|~\|~|~\])%s)*)~\|~((?:(?!\[~|~\|~|~\])%s)*)~\]"
+_IN_TEXT = re.compile(_PAIR % (".", "."), re.DOTALL)
+_IN_JSON = re.compile((_PAIR % (r'(?:[^"\\]|\\.)', r'(?:[^"\\]|\\.)')).encode(), re.DOTALL)
+"""Within one string of a JSON document: no visitor's text can make it swallow anything else."""
+
+SCRIPT = """<script>
+(() => {
+  Object.defineProperty(navigator, 'language', { value: '%s' });
+  Object.defineProperty(navigator, 'languages', { value: ['%s'] });
+  const address = new URL(location.href);
+  const chosen = address.searchParams.get('lang');
+  address.searchParams.delete('lang');
+  if (chosen && document.cookie.split('; ').includes('%s=' + chosen)) history.replaceState(history.state, '', address);
+  document.addEventListener('click', (event) => {
+    const link = event.target.closest && event.target.closest('.genlab-language a');
+    if (!link) return;
+    event.preventDefault();
+    const next = new URL(location.href);
+    next.searchParams.set('lang', link.dataset.language);
+    location.assign(next);
+  });
+})();
+</script>"""
+"""Runs before gradio does: gradio's own texts follow the page's language, and the switch keeps what the address says."""
+
+SWITCH = """<nav class="genlab-language" aria-label="[~Language~|~语言~]">
+<a href="?lang=en" data-language="en" hreflang="en" lang="en" [~aria-current="true"~|~~]>English</a>
+<a href="?lang=zh" data-language="zh" hreflang="zh-CN" lang="zh-CN" [~~|~aria-current="true"~]>中文</a>
+</nav>"""
+"""The switch, as HTML: two links that work without a script too."""
+
+
+def both(en: str, zh: str) -> str:
+    """One text in two languages."""
+    return f"{OPEN}{en}{MIDDLE}{zh}{CLOSE}"
+
+
+class Told(Exception):
+    """An error whose message is a text for people: `text` in both languages, `str()` in English."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(choose(text))
+        self.text = text
+
+
+def choose(text: str, language: Language = "en") -> str:
+    """A text as it reads in one language, whatever it is made of."""
+    for _ in range(DEPTH):
+        text = _IN_TEXT.sub(r"\1" if language == "en" else r"\2", text)
+    return text
+
+
+def each(change: Callable[[str], str], text: str) -> str:
+    """A text whose reading in each language has been changed, as by an escape that would not spare the markers."""
+    return both(change(choose(text, "en")), change(choose(text, "zh")))
+
+
+def choose_in_json(document: bytes, language: Language) -> bytes:
+    """The same in every string of a JSON document, or of a stream of them, in UTF-8."""
+    for _ in range(DEPTH):
+        if OPEN.encode() not in document:
+            break
+        document = _IN_JSON.sub(rb"\1" if language == "en" else rb"\2", document)
+    return document
+
+
+def accepted(header: str) -> Language:
+    """The language that an Accept-Language header likes best; English where it names neither."""
+    best = 0.0
+    language: Language = "en"
+    for entry in header[:1000].split(","):
+        tag, _, weight = entry.partition(";")
+        primary = tag.strip().lower().partition("-")[0]
+        match = re.fullmatch(r"\s*q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*", weight)
+        liked = float(match[1]) if match else 0.0 if weight else 1.0
+        if primary in TAGS and liked > best:
+            best, language = liked, primary
+    return language
+
+
+def language_of(scope: Scope) -> Language:
+    """The language of a request: ?lang=, else the cookie, else Accept-Language, else English."""
+    headers = Headers(scope=scope)
+    for chosen in (_asked(scope), cookie_parser(headers.get("cookie", "")).get(COOKIE, "")):
+        if chosen in TAGS:
+            return chosen
+    return accepted(headers.get("accept-language", ""))
+
+
+def _asked(scope: Scope) -> str:
+    """The language that the address names, "" for none."""
+    asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("lang", [""])[-1]
+    return asked if asked in TAGS else ""
+
+
+class Translation:
+    """The ASGI application that keeps one language of every text in the replies of another one.
+
+    The page also gets its `lang` and `SCRIPT`, and the cookie where the address asks for a language.
+
+    Args:
+        app: whose replies; JSON and HTML that contain texts must not come compressed.
+        embedded: the page may be shown inside a page of another site, so the cookie must be sent there too (over HTTPS).
+    """
+
+    def __init__(self, app: ASGIApp, embedded: bool = False) -> None:
+        self.app, self.embedded = app, embedded
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if scope["path"].endswith(".json"):  # the one text that gradio would compress
+            scope = {**scope, "headers": [(k, v) for k, v in scope["headers"] if k != b"accept-encoding"]}
+        await self.app(scope, receive, _Reply(self, scope, send).send)
+
+
+class _Reply:
+    """One reply on its way out."""
+
+    def __init__(self, translation: Translation, scope: Scope, send: Send) -> None:
+        self.translation, self.scope, self.out = translation, scope, send
+        self.language = language_of(scope)
+        self.kind, self.held = "", b""
+        self.start: Message = {}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            kind = headers.get("content-type", "").partition(";")[0]
+            whole = self.scope["method"] != "HEAD" and not self.scope["path"].startswith("/gradio_api/file=")
+            if whole and kind in ("text/html", "application/json", "text/event-stream"):
+                self.kind, self.start = kind, message
+            if self.kind in ("text/html", "application/json"):
+                return
+        elif self.kind and message["type"] == "http.response.body":
+            self.held += message.get("body", b"")
+            more = message.get("more_body", False)
+            if self.kind == "text/event-stream":
+                ready, end, self.held = self.held.rpartition(b"\n\n") if more else (self.held, b"", b"")
+                message = {**message, "body": choose_in_json(ready + end, self.language)}
+            elif more:
+                return
+            else:
+                await self._head()
+                message = {**message, "body": self.held}
+        await self.out(message)
+
+    async def _head(self) -> None:
+        """Translate the whole body, and send the head that fits it."""
+        self.held = choose_in_json(self.held, self.language)
+        headers = MutableHeaders(scope=self.start)
+        if self.kind == "text/html":
+            tag = TAGS[self.language]
+            self.held = self.held.replace(b'lang="en"', f'lang="{tag}"'.encode(), 1)
+            self.held = self.held.replace(b"<head>", b"<head>" + (SCRIPT % (tag, tag, COOKIE)).encode(), 1)
+            headers["content-language"] = tag
+            headers["cache-control"] = "no-cache"
+            if _asked(self.scope):
+                site = "SameSite=None; Secure; Partitioned" if self.translation.embedded else "SameSite=Lax"
+                headers.append("set-cookie", f"{COOKIE}={self.language}; Path=/; Max-Age={COOKIE_SECONDS}; {site}")
+        headers.add_vary_header("Accept-Language")
+        headers.add_vary_header("Cookie")
+        headers["content-length"] = str(len(self.held))
+        await self.out(self.start)

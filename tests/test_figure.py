@@ -1,0 +1,463 @@
+"""The figure: what Python describes is what the browser draws, and what the visitor moves reaches the server."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+from gradio_client.utils import json_schema_to_python_type
+
+from genlab.demo import figure, theme
+from genlab.demo.figure import (
+    Area,
+    Arrows,
+    Axis,
+    Bars,
+    Figure,
+    FigureData,
+    Frame,
+    Handle,
+    Heat,
+    Line,
+    Packed,
+    Panel,
+    Points,
+    Rule,
+    Selected,
+    Stack,
+    drawn,
+    pack,
+    positions,
+    selected,
+)
+
+UNIT = Axis(low=0, high=1)
+X = np.linspace(0, 1, 50)
+
+
+def panel(*layers: Any, **options: Any) -> Panel:
+    return Panel(**{"x": UNIT, "y": UNIT, "layers": list(layers), **options})
+
+
+# ---- numbers on their way ----
+
+
+@pytest.mark.parametrize(
+    "values", [np.linspace(-3, 7, 100), np.full(20, 2.5), np.zeros(13), np.array([1e-3, *range(15)]), -(np.arange(14.0) ** 3)]
+)
+def test_a_series_comes_back_to_a_65534th_of_its_range(values: np.ndarray) -> None:
+    packed = pack(values)
+    assert isinstance(packed, Packed)
+    assert len(packed) == len(values)
+    assert np.abs(packed.values() - values).max() <= 0.5001 * np.ptp(values) / 65534 + 1e-15
+
+
+def test_a_wide_range_keeps_its_small_values() -> None:
+    values = np.geomspace(1e-5, 1e3, 200)
+    packed = pack(values)
+    assert isinstance(packed, Packed)
+    np.testing.assert_allclose(packed.values(), values, rtol=1e-3)
+
+
+def test_gaps_few_values_and_tensors() -> None:
+    values = np.linspace(0, 1, 30)
+    values[7] = np.nan
+    packed = pack(values)
+    assert isinstance(packed, Packed)
+    np.testing.assert_allclose(packed.values(), values, atol=1e-5)
+    assert pack([1.5, np.nan]) == [1.5, None]
+    assert pack(torch.tensor([1.0, 2.0])) == [1.0, 2.0]
+    assert Line(x=[0, 1, 2], y=[0, None, 1]).y == [0, None, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Line(x=X, y=X[:-1]), r"expected series of one length, got \{'x': 50, 'y': 49\}"),
+        (lambda: Arrows(x=[0], y=[0], u=[1, 2], v=[1]), "expected series of one length"),
+        (lambda: Points(x=X, y=np.append(X[:-1], np.inf)), "expected finite values, or NaN for a gap, got infinite ones"),
+        (lambda: Points(x=np.zeros((2, 2)), y=[0]), r"expected a one-dimensional series, got shape \(2, 2\)"),
+        (lambda: Line(x=[0], y=[0], colour="red"), r"expected a colour among \['data', .* got 'red'"),
+        (lambda: Area(x=[0], y=[0], colour="url(#a)"), "expected a colour among"),
+        (lambda: Stack(values=[1], colour="--ink"), "expected a colour among"),
+        (lambda: Handle(id="a", x=0, y=0, colour="#fff"), "expected a colour among"),
+        (lambda: Handle(id="a", x=float("nan"), y=0), "finite number"),
+        (lambda: Rule(at=float("inf")), "finite number"),
+        (lambda: Line(x=[0], y=[0], hue=1), "Extra inputs are not permitted"),
+        (lambda: Line(x=[{}], y=[0]), "expected a series of numbers, got something else"),
+        (lambda: Line(x={"codes": "", "low": 0}, y=[]), "high"),
+        (lambda: Heat(values=np.zeros(10), columns=4), "expected whole rows of 4 values, got 10 values"),
+        (lambda: Bars(labels=["a"], stacks=[Stack(values=[1, 2])]), "expected 1 values, one for each label, got 2"),
+        (lambda: Bars(labels=["a"], stacks=[], texts=["1", "2"]), "expected 1 texts, one for each label, got 2"),
+        (lambda: Axis(low=1, high=1), "expected low < high, got 1 and 1"),
+        (lambda: Axis(low=0, high=1, scale="log"), "expected low > 0 on a logarithmic axis, got 0"),
+        (
+            lambda: FigureData(panels=[panel(Line(id="a", x=X, y=X), Line(id="a", x=X, y=X))]),
+            "expected different ids of layers, got 'a' twice",
+        ),
+        (
+            lambda: FigureData(panels=[panel(Line(id="a", x=X, y=X))], frames=[Frame(layers={"b": {}})]),
+            r"expected ids of layers, \['a'\], in a frame, got 'b'",
+        ),
+        (
+            lambda: FigureData(panels=[panel(Line(id="a", x=X, y=X))], frames=[Frame(layers={"a": {"y": X[1:]}})]),
+            "expected series of one length",
+        ),
+        (
+            lambda: FigureData(panels=[panel(Line(id="a", x=X, y=X))], frames=[Frame(layers={"a": {"colour": "red"}})]),
+            "expected a colour among",
+        ),
+        (lambda: FigureData(panels=[panel()], first=0), "expected a first frame from 0 to -1, got 0"),
+        (
+            lambda: FigureData(panels=[panel()], handles=[Handle(id="a", x=0, y=0, panels=[1])]),
+            "expected handles in panels 0 … 0",
+        ),
+        (lambda: FigureData(handles=[Handle(id="a", x=0, y=0)] * 2), "expected different ids of handles"),
+        (lambda: FigureData(drawn=[(0, 0)] * (figure.DRAWN + 1)), "at most 2000 items"),
+        (lambda: Figure(labels={"plai": "x"}, render=False), r"expected labels among .* got \['plai'\]"),
+        (lambda: Figure(value="<b>", render=False), "expected FigureData or None, got str"),
+    ],
+)
+def test_wrong_arguments_are_named(call: Any, message: str) -> None:
+    with pytest.raises((ValueError, ValidationError), match=message):
+        call()
+
+
+def test_a_frame_is_checked_and_packed_like_its_layer() -> None:
+    data = FigureData(
+        panels=[panel(Line(id="q", x=X, y=X), Bars(id="b", labels=["a"], stacks=[Stack(values=[1])]))],
+        frames=[Frame(layers={"q": {"y": X**2}, "b": {"stacks": [{"values": [2], "colour": "model"}]}})],
+    )
+    changed = data.frames[0].layers["q"]["y"]
+    assert isinstance(changed, Packed)
+    np.testing.assert_allclose(changed.values(), X**2, atol=1e-5)
+    assert data.model_dump()["frames"][0]["layers"]["b"]["stacks"][0]["colour"] == "model"
+    assert FigureData.model_validate_json(data.model_dump_json()).model_dump() == data.model_dump()
+
+
+# ---- what comes back ----
+
+
+def test_what_the_visitor_moved_is_read() -> None:
+    sent = {
+        "handles": [{"id": "a", "x": 1, "y": 2.5}, {"id": "b", "x": 0, "y": 0}],
+        "selected": None,
+        "drawn": [[0, 1], [2, 3]],
+    }
+    value = FigureData.model_validate(sent).model_dump()
+    assert positions(value, ["a"]) == {"a": (1.0, 2.5)}
+    assert selected(value) is None
+    np.testing.assert_array_equal(drawn(value), [[0, 1], [2, 3]])
+    assert selected(FigureData(selected=Selected(panel=1, x=0.25)).model_dump()) == (1, 0.25)
+    assert drawn(FigureData().model_dump()).shape == (0, 2)
+    with pytest.raises(ValueError, match=r"expected handles \['a', 'c'\], got none called \['c'\]"):
+        positions(value, ["a", "c"])
+    with pytest.raises(ValueError, match="expected handles"):
+        positions(None, ["a"])
+
+
+# ---- what clients and other tabs see ----
+
+
+def test_the_api_names_every_field() -> None:
+    info = Figure(render=False).api_info()
+    assert info["type"] == "object"
+    assert set(info["properties"]) == set(FigureData.model_fields)
+    assert json_schema_to_python_type(info).startswith("dict(panels: list[dict()]")
+
+
+def test_the_examples_are_valid() -> None:
+    component = Figure(render=False)
+    assert FigureData.from_json(component.example_payload()) == component.example_value() == FigureData()
+
+
+def test_the_configuration_sent_to_the_browser_is_plain() -> None:
+    """gr.HTML makes up event listeners for names that stand in quotes in the script; none may pass for an argument."""
+    config = Figure(render=False, animated=True).get_config()
+    assert not [key for key, value in config.items() if callable(value)]
+
+
+def test_no_text_can_become_markup() -> None:
+    """The templates are static, and the script writes text as text."""
+    component = Figure(render=False)
+    for text in (component.css_template, component.html_template):
+        assert not set("\\`") & set(text)
+        assert "{{" not in text
+        assert "${" not in text
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function", component.js_on_load or ""
+    )
+    assert "http" not in (component.js_on_load or "").replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_figures_events_exist() -> None:
+    with gr.Blocks():
+        component = Figure()
+        for event in ("input", "release", "select", "clear"):
+            assert f"'{event}'" in (component.js_on_load or "")
+            getattr(component, event)(lambda: None, None, None, api_visibility="private")
+
+
+# ---- in the browser ----
+
+HOSTILE = '<img src=x onerror="window.hacked=1">${window.hacked=2}{{value}}`\'</script>'
+
+
+def curve(centre: float, height: float) -> np.ndarray:
+    return height * np.exp(-((X - centre) ** 2) / 0.02)
+
+
+def first() -> FigureData:
+    """A curve whose top is a handle, and a panel of marks of every other kind."""
+    return FigureData(
+        panels=[
+            panel(
+                Area(id="q", name="q_t", colour="model", x=X, y=curve(0.5, 0.8)),
+                Rule(id="rule", at=0.5, text="0.50"),
+                title="a curve",
+                description="a curve with its top at 0.5",
+                select=True,
+            ),
+            panel(
+                Heat(values=np.linspace(0, 1, 16), columns=4, colour="data"),
+                Points(x=X, y=X, colour="x0_hat"),
+                Arrows(x=[0.1], y=[0.1], u=[0.5], v=[0.5]),
+                draw=True,
+                equal=True,
+                aspect=1,
+            ),
+            Panel(
+                x=Axis(low=-1, high=3),
+                y=Axis(low=-0.5, high=1.5, ticks=False),
+                layers=[
+                    Bars(
+                        id="bars",
+                        labels=["H_p", HOSTILE],
+                        stacks=[
+                            Stack(colour="data", values=[1, 0.5], inside="H"),
+                            Stack(name=HOSTILE, colour="bound", values=[1, -0.5]),
+                        ],
+                        texts=["2", HOSTILE],
+                        horizontal=True,
+                    )
+                ],
+                title=HOSTILE,
+            ),
+        ],
+        handles=[
+            Handle(id="top", x=0.5, y=0.8, axis="xy", name="top of q", x_low=0.2, x_high=0.8),
+            Handle(id="side", x=0.6, y=0.4, with_="top", shape="bar"),
+        ],
+        caption=HOSTILE,
+        description="three panels",
+    )
+
+
+def answer(value: Any) -> FigureData:
+    """The rule goes where the top was dropped, to two decimals; everything else as before."""
+    data, at = first(), positions(value, ["top", "side"])
+    x, y = at["top"]
+    top = [Area(id="q", name="q_t", colour="model", x=X, y=curve(x, y)), Rule(id="rule", at=x, text=f"{x:.2f}, {y:.2f}")]
+    data.panels[0].layers[:] = top
+    for handle in data.handles:
+        handle.x, handle.y = at[handle.id]
+    data.selected = value["selected"] and Selected(**value["selected"])
+    data.drawn = [(px, py) for px, py in drawn(value).tolist()]
+    data.caption = f"{len(drawn(value))} points, chosen {selected(value)}"
+    return data
+
+
+def film(value: Any) -> FigureData:
+    data = answer(value)
+    data.frames = [
+        Frame(caption=f"height {0.1 * i:.1f}", layers={"rule": {"text": f"frame {i}"}, "q": {"y": curve(0.5, 0.1 * i)}})
+        for i in range(10)
+    ]
+    return FigureData.model_validate(data.model_dump())
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    options: dict[str, Any] = {
+        "preprocess": False,
+        "show_progress": "hidden",
+        "concurrency_limit": None,
+        "trigger_mode": "always_last",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        with gr.Blocks(title="figure") as blocks:
+            component = Figure(first(), label="figure", animated=True, elem_id="figure")
+            for event in ("input", "select", "clear"):
+                getattr(component, event)(answer, component, component, **options)
+            gr.Button("film", elem_id="film").click(film, component, component, **options)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        blocks.queue().launch(
+            server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, theme=theme.theme(), css=theme.CSS
+        )
+        yield f"http://127.0.0.1:{port}"
+        blocks.close()
+
+
+@pytest.fixture(scope="module")
+def page(url: str) -> Iterator[Any]:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.skip("no chromium on the PATH: the figure is not tried in a browser")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": 1100, "height": 900}, reduced_motion="reduce")
+        context.set_default_timeout(60_000)
+        page = context.new_page()
+        page.problems, page.asked = [], []
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("console", lambda line: page.problems.append(line.text) if line.type == "error" else None)
+        page.on("request", lambda request: page.asked.append(request))
+        page.goto(url)
+        page.locator("#figure .hand").first.wait_for()
+        yield page
+        browser.close()
+
+
+def rule(page: Any) -> Any:
+    """The text beside the rule: the server's answer, drawn."""
+    return page.locator("#figure .plot").nth(0).locator("text.halo")
+
+
+def centre(box: dict[str, float]) -> tuple[float, float]:
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def joined(page: Any) -> list[Any]:
+    return [request for request in page.asked if "/queue/join" in request.url]
+
+
+def test_everything_is_drawn_as_text_and_nothing_moves(page: Any) -> None:
+    root = page.locator("#figure")
+    assert rule(page).text_content() == "0.50"
+    assert root.locator(".legend li").all_inner_texts()[0] == "qt"
+    assert root.locator(".title").nth(2).inner_text() == HOSTILE
+    assert root.locator(".caption").inner_text() == HOSTILE
+    assert root.locator("img").count() == 0
+    assert page.evaluate("window.hacked") is None
+    labels = [picture.get_attribute("aria-label") for picture in root.locator("[role=img]").all()]
+    assert labels[0] == "a curve. a curve with its top at 0.5"
+    assert "three panels" in root.locator("figure").get_attribute("aria-label")
+    painted = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((v, i) => i % 4 === 3 && v).length"
+    assert root.locator("canvas").nth(1).evaluate(painted) > 5000
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1100
+
+
+def test_a_handle_is_dragged_with_the_mouse_and_the_server_answers(page: Any) -> None:
+    """Pixels are linear in the data: half of the way from the rule's place at 0.5 to that of 0.7 is 0.6."""
+    before = page.locator("#figure figure").bounding_box()
+    grip = page.locator('#figure [data-handle="top"]')
+    x, y = centre(grip.locator(".grip").bounding_box())
+    plot = (
+        page.locator("#figure .plot")
+        .nth(0)
+        .evaluate(
+            "p => { const r = p.querySelector('clipPath rect'); const b = p.getBoundingClientRect();"
+            " return {x: b.x + +r.getAttribute('x'), y: b.y + +r.getAttribute('y'),"
+            " width: +r.getAttribute('width'), height: +r.getAttribute('height')}; }"
+        )
+    )
+    assert x == pytest.approx(plot["x"] + 0.5 * plot["width"], abs=1)
+    assert y == pytest.approx(plot["y"] + 0.2 * plot["height"], abs=1)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for part in (0.2, 0.5, 1):
+        page.mouse.move(x + 0.2 * part * plot["width"], y + 0.4 * part * plot["height"])
+    page.mouse.up()
+    found = rule(page)
+    found.get_by_text(re.compile(r"0\.(69|70|71), 0\.(39|40|41)")).wait_for()
+    side = page.locator('#figure [data-handle="side"]')
+    assert float(side.get_attribute("aria-valuenow")) == pytest.approx(0.8, abs=0.02), "it goes along"
+    assert page.locator("#figure figure").bounding_box() == before
+    sent = joined(page)[-1].post_data_json["data"][0]
+    assert "panels" not in sent, "the curves are not sent back"
+
+    page.mouse.move(*centre(grip.locator(".grip").bounding_box()))
+    page.mouse.down()
+    page.mouse.move(x + 3 * plot["width"], y)
+    page.mouse.up()
+    found.get_by_text(re.compile(r"0\.80, ")).wait_for()  # no farther than its bound
+    assert page.problems == []
+
+
+def test_a_handle_moves_with_the_arrow_keys(page: Any) -> None:
+    grip = page.locator('#figure [data-handle="top"]')
+    assert grip.get_attribute("aria-label") == "top of q"
+    grip.focus()
+    start = float(grip.get_attribute("aria-valuenow"))
+    page.keyboard.press("Shift+ArrowLeft")
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    rule(page).get_by_text(re.compile(rf"{start - 0.13:.2f}, ")).wait_for()
+    assert grip.evaluate("grip => grip === document.activeElement")
+
+
+def test_a_click_and_the_arrow_keys_choose_an_x(page: Any) -> None:
+    plot = page.locator("#figure .plot").nth(0)
+    box = plot.bounding_box()
+    page.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.9 * box["height"] - 30)
+    caption = page.locator("#figure .caption")
+    caption.get_by_text(re.compile(r"chosen \(0, 0\.3")).wait_for()
+    now = float(re.findall(r"0\.\d+", caption.inner_text())[0])
+    assert np.abs(X - now).min() < 1e-4, "one of the curve's own points"
+    page.locator("#figure .surface").nth(0).press("ArrowRight")
+    caption.get_by_text(f"{now + 1 / 49:.6f}"[:6]).wait_for()
+
+
+def test_points_are_drawn_by_hand_and_by_key_and_cleared(page: Any) -> None:
+    surface, caption = page.locator("#figure .surface").nth(1), page.locator("#figure .caption")
+    x, y = centre(surface.bounding_box())
+    page.mouse.move(x - 60, y)
+    page.mouse.down()
+    for step in range(1, 7):
+        page.mouse.move(x - 60 + 20 * step, y - 10 * step)
+    page.mouse.up()
+    caption.get_by_text("7 points").wait_for()
+    surface.press("ArrowRight")
+    surface.press(" ")
+    caption.get_by_text("8 points").wait_for()
+    page.locator("#figure .wipe").click()
+    caption.get_by_text("0 points").wait_for()
+    assert page.problems == []
+
+
+def test_frames_are_played_with_the_players_controls_and_without_the_server(page: Any) -> None:
+    page.click("#film")
+    root = page.locator("#figure")
+    root.locator(".count").get_by_text("10 / 10").wait_for()
+    assert rule(page).text_content() == "frame 9"
+    before = len(page.asked)
+    root.locator(".scrub").focus()
+    page.keyboard.press("Home")
+    assert (root.locator(".count").inner_text(), rule(page).text_content()) == ("1 / 10", "frame 0")
+    page.keyboard.press("ArrowRight")
+    assert root.locator(".caption").inner_text() == "height 0.1"
+    assert "frame 2 of 10" in root.locator("[role=img]").first.get_attribute("aria-label")
+    root.locator(".speed").select_option("4")
+    root.locator(".play").click()
+    root.locator(".count").get_by_text("10 / 10").wait_for()
+    root.locator(".back").click()
+    assert rule(page).text_content() == "frame 8"
+    assert len(page.asked) == before
+    assert [request.url for request in page.asked if not request.url.startswith(("http://127.0.0.1", "data:", "blob:"))] == []
+    assert page.problems == []

@@ -1,0 +1,295 @@
+"""The KL tab: what its figure asks for is what is solved, its numbers are the API's, and a student can do figure 1 with it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from statistics import NormalDist
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from genlab.demo import server, theme
+from genlab.demo.figure import Packed
+from genlab.demo.guard import Limits
+from genlab.demo.limits import FitRequest, LimitError, parse_fit
+from genlab.demo.tabs import divergence as tab
+from genlab.demo.tabs.divergence import EXAMPLES, draw, numbers, read, solve
+
+FIRST = FitRequest(*next(iter(EXAMPLES.values()))[1])
+
+
+def sent(request: FitRequest, **moves: tuple[float, float]) -> dict[str, Any]:
+    """What the browser sends after these handles have been dragged by (dx, dy)."""
+    handles = draw(solve(request, whole=False)).model_dump()["handles"]
+    for handle in handles:
+        dx, dy = moves.get(handle["id"]) or moves.get(handle["with_"]) or (0, 0)
+        handle["x"], handle["y"] = handle["x"] + dx, handle["y"] + dy
+    return {"handles": handles}
+
+
+# ---- from the figure to the request, and back ----
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_handles_say_what_is_drawn(name: str) -> None:
+    request = FitRequest(*EXAMPLES[name][1])
+    assert asdict(read(sent(request))) == pytest.approx(asdict(request))
+
+
+ROOT = math.sqrt(2 * math.pi)
+
+
+@pytest.mark.parametrize(
+    ("handle", "move", "changes"),
+    [
+        ("left", (0.5, 0), {"left_mean": FIRST.left_mean + 0.5}),
+        ("left", (0, 0.1), {"weight": FIRST.weight + 0.1 * FIRST.left_std * ROOT}),
+        ("right", (-1, 0.05), {"right_mean": FIRST.right_mean - 1, "weight": FIRST.weight - 0.05 * FIRST.right_std * ROOT}),
+        ("left_width", (0.2, 0), {"left_std": FIRST.left_std + 0.2}),
+        ("right_width", (0.3, 0), {"right_std": FIRST.right_std + 0.3}),
+        ("start", (2, 0), {"start_mean": FIRST.start_mean + 2}),
+        ("start_width", (0.5, 0), {"start_std": FIRST.start_std + 0.5}),
+    ],
+)
+def test_a_handle_changes_what_it_is_called_and_nothing_else(
+    handle: str, move: tuple[float, float], changes: dict[str, float]
+) -> None:
+    """The top of a mode of weight w is w/(√(2π) s)."""
+    assert asdict(read(sent(FIRST, **{handle: move}))) == pytest.approx({**asdict(FIRST), **changes})
+
+
+def test_handles_that_are_dragged_anywhere_ask_for_something_within_the_limits() -> None:
+    for far in (-1e300, -50, 50, 1e300):
+        for handle in ("left", "left_width", "right", "right_width", "start", "start_width", "was_left", "was_right"):
+            request = read(sent(FIRST, **{handle: (far, far)}))
+            assert parse_fit(**asdict(request)) == request
+
+
+def test_handles_that_are_missing_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected handles"):
+        read({"handles": []})
+
+
+@pytest.mark.parametrize("value", [None, True, "0.5", [0.5], math.nan, math.inf, -math.inf, 10**400, 0.04, 0.96, {}])
+def test_what_is_no_weight_is_refused_in_both_languages(value: Any) -> None:
+    with pytest.raises(LimitError, match=r"weight of the left mode: expected a number from 0\.05 to 0\.95, got") as refusal:
+        parse_fit(**{**asdict(FIRST), "weight": value})
+    assert "左峰的权重" in refusal.value.text
+
+
+@pytest.mark.parametrize("name", [field for field in asdict(FIRST) if field != "weight"])
+def test_every_other_number_has_its_limits(name: str) -> None:
+    for value in (-7.01, 7.01, math.nan, None):
+        with pytest.raises(LimitError, match="expected a number from"):
+            parse_fit(**{**asdict(FIRST), name: value})
+
+
+# ---- what is drawn ----
+
+
+def values(series: Any) -> np.ndarray:
+    return series.values() if isinstance(series, Packed) else np.asarray(series)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_figure_shows_the_solution(name: str) -> None:
+    """The curves are the densities of the API's numbers, the integrands have the divergences as areas, the bars add up."""
+    solution = solve(FitRequest(*EXAMPLES[name][1]))
+    data = draw(solution, animated=True)
+    x = values(data.panels[0].layers[0].x).round(2)
+    step = x[1] - x[0]
+    end = numbers(solution)
+    for i, side in enumerate(("forward", "reverse")):
+        p, start, q = (values(layer.y) for layer in data.panels[i].layers)
+        last = end[side]["steps"][-1]
+        assert p.sum() * step == pytest.approx(1, abs=2e-3)
+        for curve, at in ((start, end[side]["steps"][0]), (q, last)):
+            expected = [NormalDist(at["mean"], at["std"]).pdf(point) for point in x]
+            np.testing.assert_allclose(curve, expected, atol=1e-4)
+        area = values(data.panels[2 + i].layers[0].y).sum() * step
+        assert area == pytest.approx(last[f"{side}_kl"], abs=2e-2)
+        stacks = data.panels[4 + i].layers[0].stacks
+        total = [sum(stack.values[bar] for stack in stacks) for bar in range(4)]
+        assert total == pytest.approx([end["p"]["entropy"], last["cross_entropy"], last["forward_kl"], last["reverse_kl"]])
+        frame = data.frames[-1].layers
+        np.testing.assert_allclose(values(frame[f"{side}-q"]["y"]), q, atol=1e-4)
+    assert len(data.frames) <= tab.FRAMES
+    assert len(data.model_dump_json()) < 250_000
+
+
+def test_the_numbers_are_those_of_figure_1() -> None:
+    """Forward: mean and variance of p, from both starts. Reverse: another mode from the other side."""
+    w, v = FIRST.weight, 1 - FIRST.weight
+    mean = w * FIRST.left_mean + v * FIRST.right_mean
+    variance = w * (FIRST.left_std**2 + FIRST.left_mean**2) + v * (FIRST.right_std**2 + FIRST.right_mean**2) - mean**2
+    ends = []
+    for start in (FIRST.start_mean, -FIRST.start_mean):
+        result = numbers(solve(replace(FIRST, start_mean=start)))
+        assert result["forward"]["steps"][0]["mean"] == result["reverse"]["steps"][0]["mean"] == start
+        last = result["forward"]["steps"][-1]
+        assert (last["mean"], last["std"]) == pytest.approx((mean, math.sqrt(variance)), abs=1e-3)
+        assert (last["mean"], last["std"]) == pytest.approx((result["p"]["mean"], result["p"]["std"]), abs=1e-3)
+        assert last["cross_entropy"] == pytest.approx(result["p"]["entropy"] + last["forward_kl"], abs=1e-9)
+        ends.append(result["reverse"]["steps"][-1])
+    assert ends[0]["mean"] == pytest.approx(FIRST.left_mean, abs=0.1)
+    assert ends[1]["mean"] == pytest.approx(FIRST.right_mean, abs=0.1)
+    assert ends[0]["reverse_kl"] == pytest.approx(-math.log(w), abs=0.01)
+    assert ends[1]["reverse_kl"] == pytest.approx(-math.log(v), abs=0.01)
+
+
+# ---- on the server and in the browser ----
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[SimpleNamespace]:
+    import gradio as gr
+
+    with gr.Blocks(title="KL", analytics_enabled=False) as blocks:
+        tab.build(None, blocks)  # type: ignore[arg-type]
+    free = Limits(per_second=1e6, burst=10**6, queued=10**6)
+    instance = server.Server(
+        server.build(blocks, ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS), "127.0.0.1", 0
+    )
+    thread = threading.Thread(target=instance.run)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not instance.started and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with httpx.Client(base_url=instance.url, timeout=60, trust_env=False) as http:
+        yield SimpleNamespace(url=instance.url, http=http)
+    instance.should_exit = True
+    thread.join(60)
+
+
+def call(site: SimpleNamespace, body: dict[str, Any]) -> tuple[str, Any]:
+    """Last event of a call by name over plain HTTP."""
+    begun = site.http.post("/gradio_api/call/v2/divergence", json=body)
+    assert begun.status_code == 200, begun.text
+    last: tuple[str, Any] = ("", None)
+    with site.http.stream("GET", f"/gradio_api/call/v2/divergence/{begun.json()['event_id']}") as reply:
+        event = ""
+        for line in reply.iter_lines():
+            if line.startswith("event: "):
+                event = line.removeprefix("event: ")
+            elif line.startswith("data: ") and event != "heartbeat":
+                last = event, json.loads(line.removeprefix("data: "))
+    return last
+
+
+def test_the_endpoint_gives_the_pages_numbers_and_refuses_what_is_outside(site: SimpleNamespace) -> None:
+    event, (result,) = call(site, asdict(FIRST))
+    assert event == "complete"
+    assert result == json.loads(json.dumps(numbers(solve(FIRST))))
+    for name, value in (("weight", 1), ("left_std", 0), ("start_mean", "0"), ("right_mean", None)):
+        event, answer = call(site, {**asdict(FIRST), name: value})
+        assert event == "error"
+        assert "expected a number from" in answer["error"]
+
+
+@pytest.fixture(scope="module")
+def page(site: SimpleNamespace) -> Iterator[Any]:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.skip("no chromium on the PATH: the tab is not tried in a browser")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        page = browser.new_context(viewport={"width": 1280, "height": 1000}, locale="en-GB").new_page()
+        page.set_default_timeout(60_000)
+        page.problems, page.asked = [], []
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("console", lambda line: page.problems.append(line.text) if line.type == "error" else None)
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(site.url)
+        page.locator("#divergence .hand").first.wait_for()
+        yield page
+        browser.close()
+
+
+def fitted(page: Any) -> dict[str, float]:
+    """The numbers of the caption."""
+    text = page.locator("#divergence .caption").inner_text().replace("−", "-").replace("\u00a0", " ")
+    found = re.findall(r"m = (-?[\d.]+), s = ([\d.]+), KL\[.‖.\] = ([\d.]+)", text)
+    return dict(zip(("m_f", "s_f", "kl_f", "m_r", "s_r", "kl_r"), (float(v) for group in found for v in group), strict=True))
+
+
+def wait(page: Any, text: str) -> None:
+    page.locator("#divergence .caption").get_by_text(re.compile(text.replace(" ", r"\s"))).wait_for()
+
+
+def drag(page: Any, handle: str, dx: float) -> None:
+    """In the first panel, by dx in units of x, with the mouse."""
+    plot = page.locator("#divergence .plot").nth(0)
+    width = float(plot.locator("clipPath rect").get_attribute("width"))
+    box = plot.locator(f'[data-handle="{handle}"] .grip').bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx / 32 * width, y, steps=2)
+    page.mouse.move(x + dx / 16 * width, y, steps=3)
+    page.mouse.up()
+
+
+def test_a_student_does_figure_1(page: Any) -> None:
+    """Forward between the modes, reverse on one; a dragged mode takes its q along; the other start finds the other mode."""
+    first = fitted(page)
+    assert first["m_f"] == pytest.approx(0.3, abs=0.05)
+    assert first["m_r"] == pytest.approx(FIRST.left_mean, abs=0.05)
+
+    drag(page, "left", -0.5)
+    wait(page, r"reverse: m = −3\.(4[89]|5[0-2])")
+    moved, end = fitted(page), numbers(solve(replace(FIRST, left_mean=-3.5)))
+    for key, side in (("f", "forward"), ("r", "reverse")):
+        last = end[side]["steps"][-1]
+        expected = (last["mean"], last["std"], last[f"{side}_kl"])
+        assert (moved[f"m_{key}"], moved[f"s_{key}"], moved[f"kl_{key}"]) == pytest.approx(expected, abs=0.03)
+
+    page.click("#divergence-run")
+    page.locator("#divergence .count").get_by_text(re.compile(r"^(\d+) / \1$")).wait_for()
+    assert fitted(page) == pytest.approx(moved, abs=2e-3)
+    asked = len(page.asked)
+    scrub = page.locator("#divergence .scrub")
+    scrub.press("Home")
+    start = fitted(page)
+    assert (start["m_f"], start["s_f"]) == (start["m_r"], start["s_r"]) == pytest.approx((-1, 0.7))
+    scrub.press("End")
+    assert fitted(page) == pytest.approx(moved, abs=2e-3)
+    assert len(page.asked) == asked, "playing asks the server for nothing"
+
+    page.click("#divergence-other")
+    wait(page, r"reverse: m = 2\.99")
+    scrub.press("End")
+    other = fitted(page)
+    assert other["m_r"] == pytest.approx(3, abs=0.05)
+    assert other["m_f"] == pytest.approx(moved["m_f"], abs=2e-3)
+    assert other["kl_r"] < moved["kl_r"], "the heavier mode is the better optimum"
+    assert page.problems == []
+
+
+def test_the_start_is_moved_by_key_and_an_example_is_chosen(page: Any) -> None:
+    page.get_by_text("far apart").click()
+    wait(page, "reverse: m = −4.500")
+    start = page.locator('#divergence [data-handle="start"]').first
+    assert start.get_attribute("aria-label") == "start of q: mean"
+    start.focus()
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowRight")
+    wait(page, "fitted.*reverse: m = 4.500")
+    assert (
+        page.locator("#divergence [role=img]")
+        .nth(1)
+        .get_attribute("aria-label")
+        .startswith("reverse, KL[q‖p]: q picks a mode.")
+    )
+    assert page.problems == []
+    assert [url for url in page.asked if not url.startswith(("http://127.0.0.1", "data:", "blob:"))] == []

@@ -1,0 +1,273 @@
+"""The Score tab: its fields are gradients of the density, its walks start where it says, and a student can use it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from genlab.demo import live, server, theme
+from genlab.demo.figure import Packed
+from genlab.demo.guard import Limits
+from genlab.demo.limits import LimitError
+from genlab.demo.limits_plane import LEVEL, ScoreRequest, T, parse_score
+from genlab.demo.tabs import score as tab
+from genlab.demo.tabs.score import SCHEDULE, Nets, draw, errors, exact, fresh_net, langevin_film, numbers, read, reverse_film
+from genlab.plane import DATA_NAMES
+from genlab.process import q_marginal
+
+FRESH = fresh_net()
+
+
+def noisy(data: Any, t: int) -> MixtureSameFamily:
+    """q(x_t) of another library."""
+    oracle, alpha_bar = exact(data), float(SCHEDULE.alpha_bar[t])
+    std = (alpha_bar * oracle.variance + 1 - alpha_bar).sqrt().expand_as(oracle.mean)
+    return MixtureSameFamily(Categorical(oracle.weight), Independent(Normal(alpha_bar**0.5 * oracle.mean, std), 1))
+
+
+def values(series: Any) -> np.ndarray:
+    return series.values() if isinstance(series, Packed) else np.asarray(series, dtype=float)
+
+
+# ---- the numbers
+
+
+@pytest.mark.parametrize(("data", "t"), [("blobs", 1), ("gaussians", 40), ("moons", 25), ("spiral", T)])
+def test_the_exact_field_is_the_gradient_of_the_log_density(data: Any, t: int) -> None:
+    result = numbers(ScoreRequest(data, t, 7), 0, FRESH)
+    line = torch.tensor(result["grid"], dtype=torch.float64)
+    x = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).requires_grad_()  # [row: y][column: x]
+    log_density = noisy(data, t).log_prob(x)
+    (gradient,) = torch.autograd.grad(log_density.sum(), x)
+    torch.testing.assert_close(torch.tensor(result["exact"]).double(), gradient, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.tensor(result["log_density"]).double(), log_density.detach(), rtol=1e-4, atol=1e-4)
+    assert result["sigma"] ** 2 + result["alpha_bar"] == pytest.approx(1)
+
+
+def test_the_learned_field_is_the_noise_seen_over_sigma() -> None:
+    result = numbers(ScoreRequest("moons", 50, 5), 0, FRESH)
+    x = torch.tensor([[result["grid"][3], result["grid"][1]]])
+    eps_hat = FRESH.predict(x, torch.tensor([50])).eps_hat[0]
+    assert result["learned"][1][3] == pytest.approx((-eps_hat / result["sigma"]).tolist(), rel=1e-4)
+
+
+def test_the_error_is_0_for_the_exact_score_and_all_of_it_for_none() -> None:
+    oracle = exact("blobs")
+    assert errors(oracle, oracle, "blobs", 30)[0] == 0
+    nothing = SimpleNamespace(predict=lambda x, t: SimpleNamespace(eps_hat=torch.zeros_like(x)))
+    error, norm = errors(oracle, nothing, "blobs", 30)  # type: ignore[arg-type]
+    assert error == norm
+    assert errors(oracle, nothing, "blobs", T)[1] == pytest.approx(2, abs=4 * 2 / tab.TRIED**0.5)  # type: ignore[arg-type]
+
+
+# ---- what is drawn
+
+
+def test_arrows_point_along_the_score_and_grow_with_its_root() -> None:
+    figure = draw("blobs", 20, 0, FRESH)
+    arrows = figure.panels[0].layers[-1]
+    x = torch.tensor(np.stack([values(arrows.x), values(arrows.y)], axis=1))
+    way = np.stack([values(arrows.u), values(arrows.v)], axis=1)
+    s = (1 - float(SCHEDULE.alpha_bar[20])) * exact("blobs").score(x, torch.full((len(x),), 20)).numpy()
+    length = np.linalg.norm(s, axis=1, keepdims=True)
+    np.testing.assert_allclose(way, tab.ARROW * s / np.sqrt(length), atol=2e-3)
+
+
+def test_the_heat_map_is_the_density_and_the_right_way_up() -> None:
+    heat = draw("blobs", 10, 0, FRESH).panels[0].layers[0]
+    density = values(heat.values).reshape(tab.HEAT, tab.HEAT)
+    line = torch.linspace(-tab.REACH, tab.REACH, tab.HEAT, dtype=torch.float64)
+    x = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1)
+    expected = noisy("blobs", 10).log_prob(x).exp().flip(0).numpy()
+    np.testing.assert_allclose(density, expected / expected.max(), atol=2e-3)
+    assert np.argmax(density.max(axis=1)) < tab.HEAT / 2  # the heaviest blob is the upper one
+
+
+def test_the_walks_of_a_panel_start_together_and_grow() -> None:
+    film = reverse_film("blobs", 25, 0, FRESH, 3)
+    first, last = film.frames[0].layers, film.frames[-1].layers
+    for name in ("exact", "learned"):
+        sde, ode = (values(first[f"{name}-{way}"]["y"]).reshape(tab.STARTS, -1) for way in ("sde", "ode"))
+        np.testing.assert_allclose(sde[:, 0], ode[:, 0], atol=1e-3)
+        assert np.isnan(sde[:, 1:]).all()
+        ends = values(last[f"{name}-ode"]["y"]).reshape(tab.STARTS, -1)
+        assert not np.isnan(ends[:, :-1]).any()
+    assert [frame.layers["now"]["at"] for frame in film.frames][:: len(film.frames) - 1] == [T, 0]
+
+
+def test_a_flow_without_chance_comes_to_the_data() -> None:
+    film = reverse_film("gaussians", 25, 0, FRESH, 0)
+    x, y = (values(v).reshape(tab.STARTS, -1)[:, -2] for v in (film.panels[0].layers[3].x, film.panels[0].layers[3].y))
+    away = torch.cdist(torch.tensor(np.stack([x, y], axis=1)), exact("gaussians").mean).min(dim=1).values
+    assert float(away.max()) < 5 * 0.07
+
+
+def test_particles_walk_from_a_lattice_with_the_same_noise_to_both_scores() -> None:
+    film = langevin_film("blobs", 60, 0, exact("blobs"), 0)  # type: ignore[arg-type]
+    for frame in (film.frames[0], film.frames[-1]):
+        for axis in ("x", "y"):
+            a, b = (values(frame.layers[f"{name}-cloud"][axis]) for name in ("exact", "learned"))
+            np.testing.assert_allclose(a, b, atol=1e-3)
+    alpha_bar, end = float(SCHEDULE.alpha_bar[60]), film.frames[-1].layers["exact-cloud"]
+    cloud = np.stack([values(end["x"]), values(end["y"])], axis=1)
+    x0 = exact("blobs").sample(20_000, torch.Generator().manual_seed(0))
+    expected = q_marginal(SCHEDULE, x0, torch.full((len(x0),), 60)).sample(torch.randn_like(x0))
+    np.testing.assert_allclose(cloud.mean(axis=0), expected.mean(dim=0), atol=5 / len(cloud) ** 0.5)
+    assert 1 - alpha_bar < cloud.var() < 1.5 * float(expected.var())
+
+
+# ---- requests
+
+
+def test_a_handle_that_is_dragged_anywhere_asks_for_a_whole_t_of_the_chain() -> None:
+    for x, t in ((-1e300, 1), (0, 1), (0.4, 1), (77.6, 78), (T + 9, T), (1e300, T)):
+        assert read({"handles": [{"id": "level", "x": x, "y": 0}]}, "moons") == ("moons", t)
+    with pytest.raises(LimitError, match="data set: expected one of moons"):
+        read({"handles": [{"id": "level", "x": 5, "y": 0}]}, "drawing")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *(({"t": v}, "noise level t: expected a whole number from 1 to 200") for v in (0, 201, 1.5, None, "9", True, math.nan)),
+        *(({"side": v}, "points along a side of the grid: expected a whole number") for v in (2, 42, 10**400, [])),
+        *(({"data": v}, r"data set: expected one of moons, ") for v in ("x", None, ["moons"], "drawing")),
+    ],
+)  # fmt: skip
+def test_what_is_outside_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(LimitError, match=message):
+        parse_score(**{"data": "moons", "t": 25, "side": 13, **changes})
+
+
+# ---- learning
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(tab, "LEARN_STEPS", 150)
+    return 150
+
+
+def test_a_network_learns_once_for_everybody_and_not_at_all_where_it_is_left(few_steps: int) -> None:
+    nets = Nets()
+    left = nets.learn("blobs")
+    next(left)
+    assert len(live.LINE) == 1
+    left.close()
+    assert len(live.LINE) == 0
+    assert nets.get("blobs")[0] == 0
+    *_, last = nets.learn("blobs")
+    steps, net = nets.get("blobs")
+    assert steps == last.step == few_steps  # type: ignore[union-attr]
+    assert list(nets.learn("blobs")) == []
+    before, after = (errors(exact("blobs"), one, "blobs", 25)[0] for one in (FRESH, net))
+    assert after < before / 2
+
+
+# ---- on the server and in the browser
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[SimpleNamespace]:
+    import gradio as gr
+
+    with gr.Blocks(title="Score", analytics_enabled=False) as blocks:
+        tab.build(None, blocks)  # type: ignore[arg-type]
+    free = Limits(per_second=1e6, burst=10**6, queued=10**6)
+    instance = server.Server(
+        server.build(blocks, ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS), "127.0.0.1", 0
+    )
+    thread = threading.Thread(target=instance.run)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not instance.started and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with httpx.Client(base_url=instance.url, timeout=60, trust_env=False) as http:
+        yield SimpleNamespace(url=instance.url, http=http)
+    instance.should_exit = True
+    thread.join(60)
+
+
+def test_the_endpoint_learns_and_gives_the_numbers(site: SimpleNamespace, few_steps: int) -> None:
+    for body, expected in (
+        ({"data": "blobs", "t": 30, "side": 5}, ""),
+        ({"data": "blobs", "t": 0, "side": 5}, "noise level t"),
+    ):
+        begun = site.http.post("/gradio_api/call/v2/score", json=body)
+        events = site.http.get(f"/gradio_api/call/v2/score/{begun.json()['event_id']}").text
+        last = json.loads(events.strip().rsplit("data: ", 1)[1])
+        if expected:
+            assert last["error"].startswith(expected)
+            continue
+        fresh = numbers(ScoreRequest("blobs", 30, 5), 0, FRESH)
+        assert last[0]["exact"] == json.loads(json.dumps(fresh["exact"]))
+        assert last[0]["learning_steps"] == few_steps
+        assert last[0]["error"] < fresh["error"]
+
+
+def test_a_student_drags_the_noise_level_trains_and_plays(site: SimpleNamespace, few_steps: int) -> None:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.skip("no chromium on the PATH: the tab is not tried in a browser")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        page = browser.new_context(viewport={"width": 1280, "height": 1100}, locale="en-GB").new_page()
+        page.set_default_timeout(60_000)
+        problems: list[str] = []
+        asked: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(site.url)
+        caption = page.locator("#score .caption")
+        caption.get_by_text(f"t = {LEVEL.default:.0f} of {T}").wait_for()
+        page.get_by_text("not yet trained").wait_for()
+
+        handle = page.locator('#score [data-handle="level"]')
+        box = handle.locator(".grip").bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 150, box["y"], steps=4)
+        page.mouse.up()
+        caption.get_by_text(re.compile(r"t = (4|5|6)\d of")).wait_for()
+        handle.focus()
+        page.keyboard.press("Home")  # no key of a handle: it stays
+        page.keyboard.press("ArrowLeft")
+        caption.get_by_text(re.compile(r"mean ‖ŝ − s‖² = [\d.]+")).wait_for()
+
+        page.get_by_text(re.compile("^moons$")).click()
+        page.click("#score-train")
+        page.get_by_text("learned score ŝ, after 150 steps").wait_for()
+        films = {
+            "#score-langevin": tab.CROWD_STEPS // tab.CROWD_EVERY + 1,
+            "#score-reverse": tab.WALK_STEPS // tab.WALK_EVERY + 1,
+        }
+        for button, last in films.items():
+            page.click(button)
+            page.locator("#score .count").get_by_text(f"{last} / {last}").wait_for()
+            count = len(asked)
+            page.locator("#score .scrub").press("Home")
+            page.locator("#score .count").get_by_text(f"1 / {last}").wait_for()
+            assert len(asked) == count, "playing asks the server for nothing"
+        browser.close()
+    assert problems == []
+    assert [url for url in asked if not url.startswith(("http://127.0.0.1", "data:", "blob:"))] == []
+
+
+def test_every_data_set_can_be_shown() -> None:
+    for data in DATA_NAMES:
+        assert len(draw(data, 25, 0, FRESH).model_dump_json()) < 60_000

@@ -1,0 +1,606 @@
+"""The VAE tab: the engine's numbers against direct computation, what is refused, the API, and the page in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+from pydantic import ValidationError
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+from genlab import hub
+from genlab.config import DataSpec, VAEConfig
+from genlab.data import to_model, to_pixels
+from genlab.demo import limits
+from genlab.demo.canvas import Canvas, CanvasData, canvas_data
+from genlab.demo.engine import BOUND_SEED, SIGMA_WHITE, Engine, PixelDensity, Served
+from genlab.demo.limits import LimitError, Offer, Pick, PixelRequest, VAERequest
+from genlab.vae import VAE
+
+MODEL = "vae-mnist"
+LATENT = 6
+BLACK = np.zeros((28, 28, 1), dtype=np.uint8)
+
+
+def model_of(likelihood: str, seed: int = 1) -> VAE:
+    """A small VAE whose answers depend on everything."""
+    torch.manual_seed(seed)
+    model = VAE(VAEConfig(latent=LATENT, width=8, hidden=16, likelihood=likelihood), tiny.dataset("mnist").spec)  # type: ignore[arg-type]
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.25 if name.startswith("decoder") else 0.15)
+    with torch.no_grad():
+        model.decoder[-2].weight.mul_(0.3)  # type: ignore[union-attr,operator]
+        if model.log_var is not None:
+            model.log_var.fill_(-2.0)
+    return model.eval()
+
+
+def engine_of(model: VAE) -> Engine:
+    pictures = tiny.dataset("mnist")
+    return Engine([Served(MODEL, hub.Package(model, {}, pictures.images, pictures.labels, "", None, Path()), "a test")])
+
+
+@pytest.fixture(scope="module", params=["gaussian", "gaussian-per-pixel", "bernoulli"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return engine_of(model_of(request.param))
+
+
+def ask(engine: Engine, number: int = 3, z: Any = None, samples: Any = 70, seed: Any = 0) -> VAERequest:
+    return limits.parse_vae(engine.offers, MODEL, Pick("test picture", number), z, samples, seed)
+
+
+def seen(engine: Engine, number: int = 3) -> tuple[VAE, torch.Tensor]:
+    """The model, and the picture that it sees, (1 C H W)."""
+    served = engine.models[MODEL]
+    x = to_model(served.package.examples[number])[None]
+    return served.model, (x > 0) * 2.0 - 1 if served.model.binary else x  # type: ignore[return-value,union-attr]
+
+
+def log_mass(model: VAE, z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """log p(x|z), (k), of the 8-bit picture x, from the distribution function."""
+    p = model.decode(z)
+    if model.binary:
+        return Bernoulli(logits=p.logits.double()).log_prob((x + 1) / 2).sum((1, 2, 3))
+    mean, std, values = p.mean.double(), p.std.double(), x.double()
+    up = values > mean  # by symmetry, for above the mean 1 − Φ would lose its digits
+    mean, values = torch.where(up, -mean, mean), torch.where(up, -values, values)
+    high, low = (torch.erfc((mean - values - half) / std / math.sqrt(2)) / 2 for half in (1 / 255, -1 / 255))
+    high, low = torch.where(values >= 1 - 1e-6, 1.0, high), torch.where(values <= -1 + 1e-6, 0.0, low)
+    return (high - low).log().sum((1, 2, 3))
+
+
+# ---- the engine
+
+
+@torch.inference_mode()
+def test_a_picture_goes_through_every_stage(engine: Engine) -> None:
+    model, x = seen(engine)
+    encoded = engine.encode(ask(engine, seed=5))
+    q = model.encode(x)
+    noise = torch.randn(1, LATENT, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(encoded.x, to_pixels(x[0]))
+    assert torch.equal(encoded.q.mean, q.mean[0])
+    assert torch.equal(encoded.q.log_var, q.log_var[0])
+    assert torch.allclose(encoded.z, (q.mean + q.std * noise)[0])
+    assert torch.allclose(encoded.kl, kl_divergence(Normal(encoded.q.mean, encoded.q.std), Normal(0.0, 1.0)), atol=1e-5)
+    p = model.decode(encoded.z[None])
+    assert torch.equal(encoded.mean, to_pixels(p.mean[0]))
+    sigma = 2 * Bernoulli(logits=p.logits[0]).stddev if model.binary else p.std[0]
+    assert torch.allclose(encoded.sigma, sigma, atol=1e-6)
+    white = 1.0 if model.binary else SIGMA_WHITE
+    assert (encoded.std.float() - (255 * sigma / white).clamp(0, 255)).abs().max() <= 0.51
+    assert encoded.log_likelihood == pytest.approx(float(log_mass(model, encoded.z[None], x)), rel=1e-5)
+    again, other = engine.encode(ask(engine, seed=5)), engine.encode(ask(engine, seed=6))
+    assert torch.equal(again.sample, encoded.sample)
+    assert not torch.equal(other.sample, encoded.sample)
+    if model.binary:
+        assert set(encoded.sample.unique().tolist()) <= {0, 255}
+
+
+def test_x_hat_is_drawn_from_the_decoder() -> None:
+    """Its noise is standard normal, and not the one that drew z."""
+    model = model_of("gaussian")
+    with torch.no_grad():
+        model.log_var.fill_(-4.0)  # type: ignore[union-attr]
+        for parameter in model.decoder[-2].parameters():  # type: ignore[union-attr]
+            parameter.zero_()
+    encoded = engine_of(model).encode(ask(engine_of(model)))
+    noise = (encoded.sample.double() / 127.5 - 1) / math.exp(-2)
+    assert abs(float(noise.mean())) < 4 / 28
+    assert float(noise.std()) == pytest.approx(1, abs=0.1)
+    first = torch.randn(LATENT, generator=torch.Generator().manual_seed(0))
+    assert not torch.allclose(noise.flatten()[:LATENT].float(), first, atol=0.1)
+
+
+def test_a_latent_is_where_it_is_set_and_the_others_are_drawn(engine: Engine) -> None:
+    drawn = engine.encode(ask(engine, seed=2))
+    moved = engine.encode(ask(engine, seed=2, z=[None, 1.5, None, -2, None, None]))
+    expected = drawn.z.clone()
+    expected[1], expected[3] = 1.5, -2.0
+    assert torch.equal(moved.z, expected)
+    assert torch.equal(moved.q.mean, drawn.q.mean)
+    assert not torch.equal(moved.mean, drawn.mean)
+
+
+@torch.inference_mode()
+def test_the_terms_of_the_bound_are_those_of_the_samples(engine: Engine) -> None:
+    model, x = seen(engine)
+    *first, last = engine.bound(ask(engine, samples=150))
+    assert [b.samples for b in (*first, last)] == [64, 128, 150]
+    noise = torch.randn(150, 1, LATENT, generator=torch.Generator().manual_seed(BOUND_SEED))
+    q = model.encode(x)
+    z = q.sample(noise)[:, 0]
+    mass = log_mass(model, z, x)
+    weights = mass + Normal(0.0, 1.0).log_prob(z).sum(1) - Normal(q.mean, q.std).log_prob(z).sum(1)
+    kl = float(kl_divergence(Normal(q.mean, q.std), Normal(0.0, 1.0)).sum())
+    assert last.reconstruction == pytest.approx(float(mass.mean()), rel=1e-5)
+    assert last.kl == pytest.approx(kl, rel=1e-5)
+    assert last.elbo == pytest.approx(float(mass.mean()) - kl, rel=1e-5)
+    assert last.log_px == pytest.approx(float(weights.logsumexp(0)) - math.log(150), rel=1e-5)
+    assert last.log_px == pytest.approx(float(model.importance_weighted_bound(x, noise, discretised=True)), rel=1e-6)
+    assert last.gap == last.log_px - last.elbo
+    curve = dict(last.curve)
+    assert list(curve) == [1, 2, 4, 8, 16, 32, 64, 128, 150]
+    assert curve[1] == pytest.approx(float(weights.mean()), rel=1e-5)
+    pairs = torch.logsumexp(weights.reshape(75, 2), dim=1) - math.log(2)
+    assert curve[2] == pytest.approx(float(pairs.mean()), rel=1e-5)
+
+
+def test_more_samples_never_lower_the_curve(engine: Engine) -> None:
+    *_, last = engine.bound(ask(engine, samples=128))
+    values = [value for _, value in last.curve]
+    assert all(b >= a - 1e-3 for a, b in pairwise(values))
+
+
+def test_the_gap_is_the_divergence_of_q_from_the_true_posterior() -> None:
+    """A decoder that looks at no z: the posterior is the prior, log p(x) = log p(x|z), and the gap is the whole KL."""
+    model = model_of("gaussian")
+    with torch.no_grad():
+        for parameter in model.decoder[-2].parameters():  # type: ignore[union-attr]
+            parameter.zero_()
+        model.encoder[-1].weight.mul_(0.02)  # type: ignore[union-attr,operator]
+        model.encoder[-1].bias.copy_(torch.tensor([0.3, -0.2, 0.0, 0.1, 0.2, -0.1] + [-0.3] * LATENT))  # type: ignore[union-attr]
+    engine = engine_of(model)
+    *_, last = engine.bound(ask(engine, samples=2000))
+    assert last.kl > 0.15
+    assert last.gap == pytest.approx(last.kl, abs=0.03)
+    assert last.log_px == pytest.approx(engine.encode(ask(engine)).log_likelihood, abs=0.03)
+
+
+def test_a_request_that_takes_too_long_ends(engine: Engine) -> None:
+    slow = Engine(list(engine.models.values()), deadline=0.0)
+    with pytest.raises(Exception, match="stopped after 0 seconds"):
+        next(slow.bound(ask(engine)))
+
+
+@torch.inference_mode()
+def test_activity_is_the_variance_of_the_means(engine: Engine) -> None:
+    model: VAE = engine.models[MODEL].model  # type: ignore[assignment]
+    means = torch.cat([model.encode(seen(engine, i)[1]).mean for i in range(tiny.EXAMPLES)]).double().numpy()
+    assert np.allclose(engine.activity(MODEL).numpy(), means.var(axis=0), rtol=1e-3)
+
+
+def test_a_pixel_is_the_mixture_of_the_pictures_that_the_seeds_draw(engine: Engine) -> None:
+    found = engine.pixel(PixelRequest(MODEL, 20, 7, 70))
+    sampled = next(engine.sample(limits.parse_sample(engine.offers, MODEL, "any", 64, 1, "DDIM", 1, 0))).pictures
+    assert len(found.mean) == 70
+    assert torch.equal(to_pixels(found.mean[:64]), sampled[:, 0, 20, 7])
+    assert torch.equal(to_pixels(found.data), engine.models[MODEL].package.examples[:, 0, 20, 7])
+    fewer = engine.pixel(PixelRequest(MODEL, 20, 7, 3))
+    assert torch.equal(fewer.mean, found.mean[:3])
+    if found.gaussian:
+        x = torch.linspace(-2, 2, 41)
+        expected = Normal(found.mean[:, None], found.std[:, None]).log_prob(x).exp()
+        assert torch.allclose(found.components(x), expected, rtol=1e-4)
+    else:
+        assert torch.allclose(found.std, (1 - found.mean**2).sqrt())
+
+
+def test_components_are_densities() -> None:
+    found = PixelDensity(torch.tensor([0.0, -0.5]), torch.tensor([0.1, 0.3]), torch.empty(0), True)
+    x = torch.linspace(-4, 4, 8001)
+    assert torch.allclose(torch.trapezoid(found.components(x), x), torch.ones(2), atol=1e-4)
+
+
+def test_the_liveliest_pixel_and_models_without_test_pictures() -> None:
+    pictures = torch.zeros(4, 1, 28, 28, dtype=torch.uint8)
+    pictures[::2, 0, 9, 21] = 200
+    pictures[0, 0, 3, 3] = 100
+    engine = engine_of(model_of("gaussian"))
+    package = engine.models[MODEL].package
+    with_pictures = Engine([Served(MODEL, replace(package, examples=pictures, labels=None), "")])
+    assert with_pictures.liveliest(MODEL) == (9, 21)
+    without = Engine([Served(MODEL, replace(package, examples=pictures[:0], labels=None), "")])
+    assert without.liveliest(MODEL) == (14, 14)
+    assert torch.equal(without.activity(MODEL), torch.zeros(LATENT))
+    assert len(without.pixel(PixelRequest(MODEL, 1, 1, 5)).data) == 0
+
+
+# ---- what is refused
+
+OFFERS = {
+    "vae": Offer("vae", "vae", DataSpec("d", 1, 28), 0, 3, latent=2),
+    "large": Offer("large", "vae", DataSpec("e", 3, 64), 0, 3, latent=2),
+    "huge": Offer("huge", "vae", DataSpec("f", 3, 256), 0, 3, latent=2),
+    "ddpm": Offer("ddpm", "ddpm", DataSpec("d", 1, 28), 1000, 3),
+}
+PICK = Pick("test picture", 0)
+BAD_Z = [
+    [], [1.0], [1.0, 2.0, 3.0], [1.0, "2"], [1.0, True], [1.0, math.nan], [1.0, math.inf], [1.0, 10.5], [10**400, 1.0],
+    "12", {"0": 1, "1": 2}, 5, False, [[1.0, 2.0]], "<b>" * 1000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("z", BAD_Z, ids=lambda z: repr(z)[:30])
+def test_a_z_that_is_no_list_of_numbers_in_reach_is_refused(z: Any) -> None:
+    with pytest.raises(LimitError, match=r"^z: expected nothing or 2 numbers from −10 to 10") as caught:
+        limits.parse_vae(OFFERS, "vae", PICK, z, 512, 0)
+    assert len(str(caught.value)) < 200
+    assert "<b>" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["ddpm", "huge", "", None, ["vae"]])
+def test_only_vaes_whose_pictures_fit_are_offered(model: Any) -> None:
+    with pytest.raises(LimitError, match=r"^model: expected one of vae, large"):
+        limits.parse_vae(OFFERS, model, PICK, None, 512, 0)
+
+
+@pytest.mark.parametrize("samples", [0, -1, 2001, 1.5, None, "512", True, math.nan])
+def test_a_number_of_samples_is_bounded(samples: Any) -> None:
+    with pytest.raises(LimitError, match=r"^samples of z: expected a whole number from 1 to 2,000"):
+        limits.parse_vae(OFFERS, "vae", PICK, None, samples, 0)
+    assert limits.parse_vae(OFFERS, "vae", PICK, [None, 10], 2000, 0) == VAERequest("vae", PICK, (None, 10.0), 2000, 0)
+
+
+def test_larger_pictures_get_fewer_samples() -> None:
+    most = 5000 * 28**2 // 64**2
+    assert limits.parse_vae(OFFERS, "large", PICK, None, most, 0).samples == most
+    with pytest.raises(LimitError, match=rf"from 1 to {most}, got {most + 1}"):
+        limits.parse_vae(OFFERS, "large", PICK, None, most + 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "count", "message"),
+    [
+        (28, 0, 5, "row of the pixel: expected a whole number from 0 to 27"),
+        (-1, 0, 5, "row of the pixel"),
+        (0, 28, 5, "column of the pixel: expected a whole number from 0 to 27"),
+        (0, None, 5, "column of the pixel"),
+        (0, 0, 0, "samples of z: expected a whole number from 1 to 500"),
+        (0, 0, 501, "samples of z"),
+        (0, 0.5, 5, "column of the pixel"),
+    ],
+)
+def test_a_pixel_outside_the_picture_is_refused(row: Any, column: Any, count: Any, message: str) -> None:
+    with pytest.raises(LimitError, match=message):
+        limits.parse_pixel(OFFERS, "vae", row, column, count)
+    assert limits.parse_pixel(OFFERS, "vae", 27, 27, 500) == PixelRequest("vae", 27, 27, 500)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, "", 5, [0] * 784, {"x": 1}, "AAAA", base64.b64encode(bytes(783)).decode(), base64.b64encode(bytes(785)).decode(),
+        base64.b64encode(bytes(784)).decode()[:-4] + "====", base64.b64encode(bytes(784)).decode().replace("A", "\u0391"),
+        base64.b64encode(bytes(784)).decode().replace("A", "!"), " " + base64.b64encode(bytes(784)).decode()[1:],
+        "/etc/passwd", b"\0" * 784,
+    ],
+    ids=lambda v: repr(v)[:20],
+)  # fmt: skip
+def test_a_drawing_is_exactly_its_bytes(value: Any) -> None:
+    with pytest.raises(LimitError, match="drawing: expected a picture of 28×28 pixels from the page's canvas"):
+        limits.parse_drawing(OFFERS["vae"].data, value)
+
+
+def test_a_drawing_reaches_the_model_untouched(engine: Engine) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 1), dtype=np.uint8)
+    pick = limits.parse_drawing(engine.offers[MODEL].data, base64.b64encode(pixels.tobytes()).decode())
+    assert torch.equal(engine.picture("mnist", pick), torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+def test_a_canvas_takes_pictures_of_one_shape_only() -> None:
+    with pytest.raises(ValueError, match="of uint8 and one shape"):
+        canvas_data("a", [BLACK, BLACK[:14]], ["x", "y"], ["data", "data"])
+    with pytest.raises(ValueError, match="of uint8 and one shape"):
+        canvas_data("a", [BLACK.astype(np.float32)], ["x"], ["data"])
+    with pytest.raises(ValueError, match="expected 2 names and colours"):
+        canvas_data("a", [BLACK, BLACK], ["x"], ["data"])
+    with pytest.raises(ValueError, match="expected 1 names and colours among"):
+        canvas_data("a", [BLACK], ["x"], ["red"])
+    with pytest.raises(ValueError, match="expected labels among"):
+        Canvas(labels={"nothing": ""})
+    data = canvas_data("a", [BLACK, BLACK + 7], ["x", "y"], ["data", "model"])
+    assert base64.b64decode(data.pictures[0]) == bytes([7] * 784)
+    for bad in ({"token": "t" * 33}, {"x": "A" * 10**5}, {"chosen": [1]}, {"chosen": ["a", "b"]}, {"more": 1}):
+        with pytest.raises(ValidationError):
+            CanvasData.model_validate(bad)
+
+
+# ---- noise up to any t, and back
+
+
+def chain(engine: Engine, **changes: Any) -> list[Any]:
+    raw = {"steps": 12, "sampler": "DDIM", "label": "any", "start": "the noise reached", "seed": 3, "until": 0, **changes}
+    model = raw.pop("model", "ddpm-mnist")
+    return list(engine.diffuse(limits.parse_diffuse(engine.offers, model, Pick("test picture", 4), **raw)))
+
+
+@pytest.fixture(scope="module")
+def chains(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return Engine.load(tiny.save_models(tmp_path_factory.mktemp("chains")))
+
+
+def test_the_way_back_starts_where_the_noise_ends(chains: Engine) -> None:
+    frames = chain(chains, until=30)
+    forward, reverse = frames[:13], frames[13:]
+    assert [f.t for f in forward] == [round(30 * i / 12) for i in range(13)]
+    assert [f.t for f in reverse] == [f.t for f in forward][::-1]
+    assert {f.count for f in frames} == {26}
+    assert torch.equal(forward[-1].x_t, reverse[0].x_t)
+    alpha_bar = float(chains.models["ddpm-mnist"].model.schedule.alpha_bar[30])
+    assert forward[-1].alpha_bar == pytest.approx(alpha_bar)
+    short = chain(chains, until=5)
+    assert [f.t for f in short] == [0, 1, 2, 3, 4, 5, 5, 4, 3, 2, 1, 0]
+    longest = chain(chains, until=tiny.T)
+    assert all(torch.equal(a.x_t, b.x_t) for a, b in zip(longest, chain(chains), strict=True))
+
+
+def test_how_much_survives_is_told_in_grey_levels_and_as_a_correlation(chains: Engine) -> None:
+    picture = chains.picture("mnist", Pick("test picture", 4)).numpy().astype(float)
+    frames = chain(chains, until=20)
+    for frame in frames[13:]:
+        made = frame.x0.numpy().astype(float)
+        assert frame.rms == pytest.approx(math.sqrt(((made - picture) ** 2).mean()), abs=1e-9)
+        assert frame.correlation == pytest.approx(np.corrcoef(made.ravel(), picture.ravel())[0, 1], abs=1e-9)
+    assert {f.rms for f in frames[:13]} == {0.0}
+    grey = Pick("upload", 0, np.full((28, 28, 3), 90, np.uint8))
+    flat = limits.parse_diffuse(chains.offers, "ddpm-mnist", grey, 10, "DDIM", "any", "the noise reached", 0, 9)
+    assert all(math.isnan(frame.correlation) for frame in chains.diffuse(flat))
+
+
+def test_less_noise_leaves_more_of_the_picture(tmp_path: Path) -> None:
+    """The best model of pictures ~ N(0, I) is ε̂ = √(1−ᾱ) x_t; the tiny one says ε̂ = 0, so that x̂_0 = x_t/√ᾱ: exact at t → 0."""
+    pictures = tiny.dataset("mnist")
+    hub.save(tmp_path / "ddpm-mnist", tiny.ddpm(pictures.spec, random=False), {}, pictures)
+    engine = Engine.load([str(tmp_path / "ddpm-mnist")])
+    lasts = [chain(engine, until=until, sampler="ancestral")[-1] for until in (1, 10, 25, 60)]
+    assert [f.rms for f in lasts] == sorted(f.rms for f in lasts)
+    assert [f.correlation for f in lasts] == sorted((f.correlation for f in lasts), reverse=True)
+    assert lasts[0].correlation > 0.99 > 0.6 > lasts[-1].correlation
+
+
+@torch.inference_mode()
+def test_from_a_middle_t_any_class_means_none(chains: Engine) -> None:
+    ddpm = chains.models["ddpm-fashion-mnist"].model
+    for until, label, expected in ((30, "any", None), (30, "Bag", torch.tensor([8])), (0, "any", torch.tensor([3]))):
+        start = chain(chains, model="ddpm-fashion-mnist", until=until, label=label)[13]
+        noise = torch.Generator().manual_seed(3)
+        schedule = ddpm.schedule
+        x = to_model(chains.picture("fashion-mnist", Pick("test picture", 4)))[None]
+        for t in range(1, (until or tiny.T) + 1):
+            step = torch.randn(1, 28, 28, generator=noise)
+            x = math.sqrt(1 - float(schedule.beta[t])) * x + math.sqrt(float(schedule.beta[t])) * step
+        seen_by_model = ddpm.predict(x, torch.tensor([until or tiny.T]), expected)
+        assert (start.x0.float() - to_pixels(seen_by_model.x0_hat[0]).float()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("until", [-1, tiny.T + 1, 0.5, None, "5", True, math.nan])
+def test_a_t_outside_the_chain_is_refused(chains: Engine, until: Any) -> None:
+    with pytest.raises(LimitError, match=rf"t up to which noise is added: expected a whole number from 0 to {tiny.T}"):
+        chain(chains, until=until)
+
+
+def test_fresh_noise_is_offered_at_the_end_of_the_chain_alone(chains: Engine) -> None:
+    with pytest.raises(LimitError, match=rf"expected the noise reached, .* at t = {tiny.T}, .* got fresh noise at t = 59"):
+        chain(chains, until=59, start="fresh noise")
+    assert chain(chains, until=60, start="fresh noise")
+
+
+# ---- the API and the page
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    folder = tmp_path_factory.mktemp("vae")
+    pictures = tiny.dataset("mnist")
+    hub.save(folder / MODEL, model_of("gaussian"), {}, pictures)
+    hub.save(folder / "ddpm-mnist", tiny.ddpm(pictures.spec), {}, pictures)
+    engine = Engine.load([str(folder / MODEL), str(folder / "ddpm-mnist")])
+    with tiny.serving(engine) as url:
+        yield SimpleNamespace(engine=engine, url=url, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def client(site: SimpleNamespace) -> Client:
+    return Client(site.url, token=False, verbose=False, download_files=str(site.folder / "results"))
+
+
+def test_every_number_of_the_page_can_be_asked_for(site: SimpleNamespace, client: Client) -> None:
+    z = [None, 0.5, *[None] * (LATENT - 2)]
+    path, numbers = client.predict(MODEL, "test picture", 2, 70, 4, z, api_name="/vae")
+    request = ask(site.engine, 2, z, 70, 4)
+    encoded = site.engine.encode(request)
+    *_, bound = site.engine.bound(request)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert np.array_equal(np.array(picture), encoded.mean[0].numpy())
+    assert json.loads(json.dumps(numbers)) == numbers
+    assert numbers["k"] == 70
+    for name in ("reconstruction", "kl", "elbo", "log_px", "gap"):
+        assert numbers["nats"][name] == pytest.approx(getattr(bound, name))
+        assert numbers["bits_per_dim"][name] == pytest.approx(getattr(bound, name) / math.log(2) / 784, rel=1e-5)
+    assert numbers["nats"]["log_px_given_z"] == pytest.approx(encoded.log_likelihood)
+    assert numbers["latents"]["z"] == pytest.approx(encoded.z.tolist())
+    assert numbers["latents"]["kl"] == pytest.approx(encoded.kl.tolist())
+    assert numbers["latents"]["log_var"] == pytest.approx(encoded.q.log_var.tolist())
+    assert numbers["latents"]["activity"] == pytest.approx(site.engine.activity(MODEL).tolist())
+    assert numbers["curve"] == [list(point) for point in bound.curve]
+    assert numbers["sigma"]["mean"] == pytest.approx(float(encoded.sigma.mean()))
+
+
+def test_an_upload_goes_through_the_vae_too(site: SimpleNamespace, client: Client, tmp_path: Path) -> None:
+    Image.new("L", (40, 40), 255).save(tmp_path / "white.png")
+    _, numbers = client.predict(MODEL, "upload", samples=1, upload=handle_file(tmp_path / "white.png"), api_name="/vae")
+    white = Pick("upload", 0, BLACK + 255)
+    encoded = site.engine.encode(replace(ask(site.engine), picture=white))
+    assert numbers["latents"]["mean"] == pytest.approx(encoded.q.mean.tolist())
+
+
+def test_a_pixels_density_can_be_asked_for(site: SimpleNamespace, client: Client) -> None:
+    found = client.predict(MODEL, 5, 6, 9, api_name="/pixel_density")
+    expected = site.engine.pixel(PixelRequest(MODEL, 5, 6, 9))
+    assert found["mean"] == pytest.approx(expected.mean.tolist())
+    assert found["std"] == pytest.approx(expected.std.tolist())
+    assert found["test_pictures"] == pytest.approx(expected.data.tolist())
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("/vae", {"samples": 2001}, "samples of z: expected"),
+        ("/vae", {"z": [1, 2]}, f"z: expected nothing or {LATENT} numbers"),
+        ("/vae", {"number": 20}, "Picture, test picture: expected"),
+        ("/vae", {"picture_from": "seed"}, "Picture comes from: expected one of"),
+        ("/vae", {"picture_from": "upload"}, "Picture: expected an uploaded picture"),
+        ("/vae", {"model": "ddpm-mnist"}, "model: expected one of"),
+        ("/pixel_density", {"row": 28}, "row of the pixel: expected"),
+        ("/diffuse", {"until": tiny.T + 1}, "t up to which noise is added: expected"),
+    ],
+)
+def test_the_api_says_what_is_wrong(client: Client, name: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(AppError, match=f"^{re.escape(message)}"):
+        client.predict(**values, api_name=name)
+
+
+def test_the_process_stops_at_the_t_that_is_asked_for(client: Client) -> None:
+    _, numbers = client.predict(until=20, steps=10, api_name="/diffuse")
+    assert max(n["t"] for n in numbers) == 20
+    assert {"rms", "correlation"} <= numbers[-1].keys()
+    assert numbers[-1]["rms"] > 0
+
+
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+PICTURES = """() => [...document.querySelectorAll('#vae-canvas canvas')].map(c => {
+    const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+    let sum = 0;
+    for (let i = 0; i < data.length; i += 4) sum = (sum * 31 + data[i]) % 2147483647;
+    return sum;
+})"""
+"""A number for what each picture shows."""
+
+
+@pytest.fixture(scope="module")
+def page(site: SimpleNamespace) -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(60_000)
+        page.errors = []
+        page.on("console", lambda m: page.errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.goto(site.url)
+        page.get_by_role("tab", name="VAE").click()
+        page.wait_for_selector("#vae-canvas canvas")
+        page.wait_for_function(f"() => ({PICTURES})().every(sum => sum)")
+        yield page
+        browser.close()
+
+
+def changed(page: Any, before: list[int], picture: int) -> list[int]:
+    """Waits until a picture is another than before; what all show then."""
+    page.wait_for_function(f"([before, i]) => ({PICTURES})()[i] !== before[i]", arg=[before, picture])
+    return page.evaluate(PICTURES)
+
+
+def text(page: Any, figure: str) -> str:
+    return page.locator(f"#{figure} .caption").inner_text()
+
+
+def test_what_is_drawn_is_encoded_and_decoded_and_its_bound_comes(page: Any) -> None:
+    top = page.locator("#vae-terms").bounding_box()["y"]
+    before, terms = page.evaluate(PICTURES), text(page, "vae-terms")
+    page.locator("#vae-canvas .wipe").click()
+    before = changed(page, before, 1)
+    box = page.locator("#vae-canvas canvas").first.bounding_box()
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.2 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.8 * box["height"], steps=8)
+    page.mouse.up()
+    for picture in (0, 1, 3):
+        changed(page, before, picture)
+    page.wait_for_function("was => document.querySelector('#vae-terms .caption').innerText !== was", arg=terms)
+    page.wait_for_function("() => document.querySelector('#vae-terms .caption').innerText.includes('k = 512')")
+    assert page.locator("#vae-terms rect").count() >= 8
+    assert page.locator("#vae-terms").bounding_box()["y"] == pytest.approx(top, abs=1)
+    drawn = page.evaluate("""() => { const c = document.querySelector('#vae-canvas canvas'), k = c.width / 28;
+        const at = (x, y) => c.getContext('2d').getImageData((x + 0.5) * k, (y + 0.5) * k, 1, 1).data[0];
+        return [at(11, 14), at(2, 25)]; }""")
+    assert drawn[0] > 200
+    assert drawn[1] == 0
+
+
+def test_the_keyboard_draws(page: Any) -> None:
+    before = page.evaluate(PICTURES)
+    page.locator("#vae-canvas .erase").focus()
+    page.locator("#vae-canvas canvas").first.focus()
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Space")
+    changed(page, before, 1)
+
+
+def test_a_latent_moves_by_the_keyboard_and_the_decoder_follows(page: Any) -> None:
+    handle = page.locator("#vae-latents .hand").first
+    handle.focus()
+    for _ in range(3):
+        before, place = page.evaluate(PICTURES), float(handle.get_attribute("aria-valuenow"))
+        page.keyboard.press("Shift+ArrowRight")
+        after = changed(page, before, 1)
+        assert after[0] == before[0]
+        assert float(handle.get_attribute("aria-valuenow")) > place
+
+
+def test_z_can_be_drawn_again_and_a_pixel_chosen(page: Any) -> None:
+    before = page.evaluate(PICTURES)
+    page.click("#vae-again")
+    before = changed(page, before, 3)
+    title = page.locator("#vae-density .title")
+    was = title.inner_text()
+    box = page.locator("#vae-canvas canvas").nth(1).bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 3.5 / 28, box["y"] + box["height"] * 5.5 / 28)
+    page.get_by_text("Pixel in row 5, column 3", exact=True).first.wait_for()
+    assert was != title.inner_text()
+    scrubber = page.locator("#vae-density input[type=range]")
+    scrubber.press("Home")
+    assert "N = 1:" in text(page, "vae-density")
+    scrubber.press("End")
+    assert "N = 500:" in text(page, "vae-density")
+    page.locator("#vae-canvas canvas").nth(1).press("ArrowRight")
+    page.get_by_text("Pixel in row 5, column 4", exact=True).first.wait_for()
+
+
+def test_another_picture_replaces_the_drawing_and_nothing_went_wrong(page: Any) -> None:
+    before = page.evaluate(PICTURES)
+    page.click("#vae-another")
+    changed(page, before, 0)
+    changed(page, before, 1)
+    assert page.errors == []
