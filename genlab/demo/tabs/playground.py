@@ -107,10 +107,10 @@ TEXT = {
     "formula_title": both("The formula (notes 1.4, 1.5, 2)", "公式（讲义 1.4、1.5、2）"),
     "formula": both(
         "The models are those of the other tabs; a picture is a point in 784 dimensions, here it is one in two. **DDPM** and "
-        "**score model** learn by one loss (the network's output is v, a rotation of ε and x_0) and differ in the way back: "
-        "down the chain of $p_\\theta$, or along $\\hat s$. The **VAE** raises its ELBO:",
-        "模型与其他各页相同；一张图片是 784 维空间中的一个点，这里是二维的点。**DDPM** 与**分数模型**用同一个损失学习"
-        "（网络的输出是 v，即 ε 与 x_0 的一个旋转），区别在于反向：沿 $p_\\theta$ 的链往回走，或者沿 $\\hat s$ 走。"
+        r"**score model** learn by one loss (the network's output is $v$, a rotation of $\varepsilon$ and $x_0$) and differ in "
+        r"the way back: down the chain of $p_\theta$, or along $\hat s$. The **VAE** raises its ELBO:",
+        r"模型与其他各页相同；一张图片是 784 维空间中的一个点，这里是二维的点。**DDPM** 与**分数模型**用同一个损失学习"
+        r"（网络的输出是 $v$，即 $\varepsilon$ 与 $x_0$ 的一个旋转），区别在于反向：沿 $p_\theta$ 的链往回走，或者沿 $\hat s$ 走。"
         "**VAE** 则提高它的 ELBO：",
     )
     + r"""
