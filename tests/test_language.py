@@ -23,7 +23,7 @@ from genlab.demo.language import Told, Translation, accepted, both, choose, choo
 
 HAN = re.compile(r"[\u3400-\u9fff]")
 MARKERS = (language.OPEN, language.MIDDLE, language.CLOSE)
-KNOWN = {"vae", "ddpm", "ddim", "kl", "snr", "db", "mnist", "fashion", "genlab"}
+KNOWN = {"vae", "ddpm", "ddim", "dpm", "solver", "sde", "unipc", "kl", "snr", "db", "mnist", "fashion", "genlab"}
 """Words that are the same in Chinese."""
 PROPS = ("label", "info", "placeholder", "alt_text", "value", "choices", "labels")
 """What of a component people see or hear."""

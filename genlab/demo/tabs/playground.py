@@ -36,7 +36,7 @@ from genlab.demo.limits_plane import (
 from genlab.demo.live import SECONDS, Kept, learn, on_worker
 from genlab.demo.player import Segment
 from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, told
-from genlab.demo.tabs.score import DATA_TEXT
+from genlab.demo.tabs.score import NAMES as DATA_TITLES
 from genlab.plane import PointDDPM, PointVAE, Progress, Walk, forward, lattice, points, reverse
 from genlab.plane import drawn as around
 from genlab.plane import field as score_field
@@ -110,8 +110,8 @@ TEXT = {
         r"**score model** learn by one loss (the network's output is $v$, a rotation of $\varepsilon$ and $x_0$) and differ in "
         r"the way back: down the chain of $p_\theta$, or along $\hat s$. The **VAE** raises its ELBO:",
         r"模型与其他各页相同；一张图片是 784 维空间中的一个点，这里是二维的点。**DDPM** 与**分数模型**用同一个损失学习"
-        r"（网络的输出是 $v$，即 $\varepsilon$ 与 $x_0$ 的一个旋转），区别在于反向：沿 $p_\theta$ 的链往回走，或者沿 $\hat s$ 走。"
-        "**VAE** 则提高它的 ELBO：",
+        r"（网络的输出是 $v$，即 $\varepsilon$ 与 $x_0$ 的一个旋转），区别在于反向：沿 $p_\theta$ 的链往回走，"
+        r"或者沿 $\hat s$ 走。**VAE** 则提高它的 ELBO：",
     )
     + r"""
 
@@ -237,7 +237,7 @@ def board(data: str, marks: Marks) -> FigureData:
 
 
 def _name(data: str) -> str:
-    return TEXT[DRAWING] if data == DRAWING else DATA_TEXT[data]
+    return TEXT[DRAWING] if data == DRAWING else DATA_TITLES[data]
 
 
 def stage(

@@ -39,7 +39,7 @@ from genlab.schedule import linear_schedule
 from genlab.score import reverse_sde, score_from_eps
 
 TITLE = both("Score", "分数")
-DATA_TEXT = {
+NAMES = {
     "moons": both("moons", "双月"),
     "rings": both("rings", "同心圆"),
     "spiral": both("spiral", "螺旋"),
@@ -50,7 +50,6 @@ DATA_TEXT = {
     "checkerboard": both("checkerboard", "棋盘"),
 }
 TEXT = {
-    **{f"data {name}": text for name, text in DATA_TEXT.items()},
     "lead": both(
         r"At every noise level t, arrows lead to where the data are: the score $s = \nabla\log q(x_t)$. Drag t, train the "
         "network, which learns the arrows without knowing q, and let points walk along them.",
@@ -283,7 +282,7 @@ def _figure(
         panels=panels,
         handles=[handle],
         caption=caption,
-        description=TEXT["description"].format(data=DATA_TEXT[data]),
+        description=TEXT["description"].format(data=NAMES[data]),
         frames=list(frames),
         first=0 if frames else None,
         autoplay=bool(frames),
@@ -419,7 +418,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         labels={"player": TEXT["figure"]},
     )
     with gr.Row(equal_height=False):
-        offered = [(DATA_TEXT[name], name) for name in DATA_NAMES]
+        offered = [(NAMES[name], name) for name in DATA_NAMES]
         data = gr.Radio(offered, value=first, label=TEXT["data"], scale=4, min_width=320)
         with gr.Column(scale=1, min_width=160):
             seed = gr.Number(SEED.default, precision=0, minimum=0, maximum=SEED.high, label=TEXT["seed"])
