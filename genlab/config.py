@@ -14,7 +14,7 @@ MAX_SIZE = 256
 MAX_WIDTH = 512
 """Largest number of channels that a configuration may ask of a layer."""
 
-ScheduleName = Literal["linear", "cosine"]
+ScheduleName = Literal["mixed", "linear", "cosine"]
 Variance = Literal["posterior", "beta", "learned"]
 Prediction = Literal["eps", "v"]
 
@@ -83,6 +83,8 @@ class UNetConfig:
     """Channels of each level as multiples of the width; each level halves the side of the picture."""
     blocks: int = 1
     """Residual blocks per level on the way down."""
+    fourier: int = 3
+    """Waves of period 1, 4, 16, … gray levels that show the network the finest digits of each pixel (Kingma et al. 2021)."""
     dropout: float = 0.0
     """Probability that an activation inside a residual block is dropped in training."""
 
@@ -96,6 +98,7 @@ class UNetConfig:
             _whole("multipliers", multiplier, 1, 16)
             _whole("width × multiplier", self.width * multiplier, 8, MAX_WIDTH * 4)
         _whole("blocks", self.blocks, 1, 8)
+        _whole("fourier", self.fourier, 0, 4)
         _number("dropout", self.dropout, 0.0, 0.9)
 
     @property
@@ -110,8 +113,9 @@ class DDPMConfig:
 
     T: int = 1000
     """Number of steps of the chain."""
-    schedule: ScheduleName = "linear"
-    """How β grows along the chain: linear (the notes; Ho et al. 2020) or cosine (Nichol & Dhariwal 2021)."""
+    schedule: ScheduleName = "mixed"
+    """How β grows along the chain: linear (the notes; Ho et al. 2020), cosine (Nichol & Dhariwal 2021), or mixed: the linear
+    one with a quarter of its steps spread evenly over log-SNR, down to noise finer than a gray level."""
     variance: Variance = "learned"
     """Σ of the reverse step: posterior (β̃), beta (β), or learned between the two."""
     prediction: Prediction = "v"
@@ -120,7 +124,7 @@ class DDPMConfig:
 
     def __post_init__(self) -> None:
         _whole("T", self.T, 2, 10_000)
-        _choice("schedule", self.schedule, ("linear", "cosine"))
+        _choice("schedule", self.schedule, ("mixed", "linear", "cosine"))
         _choice("variance", self.variance, ("posterior", "beta", "learned"))
         _choice("prediction", self.prediction, ("eps", "v"))
 

@@ -6,10 +6,7 @@ one more map that places log Σ_θ between log β̃_t and log β_t (Nichol & Dha
     L_simple = E ‖target − prediction‖²           (Ho et al. 2020, eq. 14; target ε or v)              (1)
     L_hybrid = L_simple + λ L_VLB, λ = 0.001      (Nichol & Dhariwal 2021, eq. 16), μ_θ held fixed in L_VLB   (2)
 
-both averaged over t. Most of the bound lies at the smallest t: t may be drawn there more often, and weighted back, which leaves
-the average as it is (`training_times`; Nichol & Dhariwal 2021, section 3.3, draw t by the loss itself):
-
-    p(t) = (1 − κ)/T + κ/(t H_T),  H_T = Σ 1/t,    E_uniform[L_t] = E_p[L_t / (T p(t))]           (3)
+both averaged over t, which is drawn evenly: where the schedule has its steps is where training looks (`schedule`).
 """
 
 from __future__ import annotations
@@ -41,18 +38,15 @@ if TYPE_CHECKING:
 HYBRID_WEIGHT = 0.001
 
 
-def training_times(T: int, count: int, early: float, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Times t of `count` pictures and their weights 1/(T p(t)), (count) each; eq. 3 with κ = `early`.
+def training_times(T: int, count: int, u: Tensor) -> Tensor:
+    """Times t in 1…T of `count` pictures, (count), each t as likely as any other.
 
-    One t in each of `count` strata of equal probability: every batch sees the whole chain (Kingma et al. 2021, appendix I).
+    They are spread over the chain: every batch sees all of it, which lowers the variance (Kingma et al. 2021, appendix I).
 
     Args:
-        u: one number in [0, 1), shared by the strata.
+        u: one number in [0, 1), (1) or (), that shifts all of them.
     """
-    t = torch.arange(1, T + 1, dtype=torch.float64)
-    p = (1 - early) / T + early / (t * (1 / t).sum())
-    chosen = torch.searchsorted(p.cumsum(0), (torch.arange(count) + u.double()) / count, right=True).clamp(max=T - 1)
-    return chosen + 1, (1 / (T * p[chosen])).float()
+    return ((torch.arange(count) + u.double()) / count * T).long().clamp(max=T - 1) + 1
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from torch import Tensor
 from genlab.config import DataSpec, DDPMConfig, UNetConfig
 from genlab.ddpm import DDPM, HYBRID_WEIGHT, DDPMLoss, training_times
 from genlab.divergence import bits_per_dim
-from genlab.nn import Attention, sinusoidal_embedding
+from genlab.nn import Attention, fourier_features, sinusoidal_embedding
 from genlab.process import p_reverse, q_marginal, v_from_eps, x0_from_eps
-from genlab.unet import UNet
+from genlab.unet import GRAY_LEVEL, UNet
 from genlab.vlb import step_term
 
 CLASSES = ("one", "two", "three")
@@ -271,22 +271,29 @@ def test_the_loss_is_one_value_a_picture() -> None:
             torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("early", [0.0, 0.2, 0.9])
-def test_drawing_early_times_more_often_leaves_the_average_over_t_as_it_is(early: float) -> None:
-    T, points = 30, 60_000
-    f = torch.arange(1, T + 1, dtype=torch.float64) ** -1.5
-    u = (torch.arange(points) + 0.5) / points
-    drawn = [training_times(T, 4, early, value) for value in u[::20]]
-    average = torch.stack([(weight * f[t - 1]).mean() for t, weight in drawn]).mean()
-    torch.testing.assert_close(average, f.mean(), rtol=1e-3, atol=0)
-    t = torch.cat([t for t, _ in drawn])
-    assert set(t.tolist()) == set(range(1, T + 1))
-    share = (t == 1).double().mean()
-    expected = (1 - early) / T + early / (1 / torch.arange(1, T + 1)).sum()
-    torch.testing.assert_close(share, expected.double(), rtol=2e-2, atol=0)
+def test_every_time_is_drawn_equally_often() -> None:
+    T, draws = 30, 3000
+    t = torch.cat([training_times(T, 4, (i + torch.tensor(0.5)) / draws) for i in range(draws)])
+    assert t.bincount(minlength=T + 1).tolist() == [0] + [4 * draws // T] * T
 
 
 def test_every_batch_of_times_is_spread_over_the_chain() -> None:
-    t, weight = training_times(1000, 64, 0.0, torch.tensor([0.999999]))
-    assert torch.equal((t - 1) * 64 // 1000, torch.arange(64))
-    torch.testing.assert_close(weight, torch.ones(64))
+    for u in (0.0, 0.5, 0.999999):
+        t = training_times(1000, 64, torch.tensor([u]))
+        middles = (torch.arange(64) + 0.5) * 1000 / 64
+        assert bool(((t - 0.5 - middles).abs() <= 1000 / 128 + 0.5).all())
+
+
+def test_fourier_features_see_within_a_gray_level_and_alike_at_every_one() -> None:
+    levels = torch.linspace(-1, 1, 256, dtype=torch.float64)[:, None]
+    offsets = torch.tensor([0.0, 0.25, 0.5], dtype=torch.float64) * GRAY_LEVEL
+    sine, cosine = fourier_features((levels + offsets).float(), [GRAY_LEVEL])
+    # At a gray level x = −1 + 2k/255 the angle is −255π + 2πk, half a turn; then a quarter and half a turn more.
+    for found, expected in ((sine, [0.0, -1.0, 0.0]), (cosine, [-1.0, 0.0, 1.0])):
+        torch.testing.assert_close(found, torch.tensor(expected).expand(256, 3), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(("waves", "seen"), [(0, 4), (2, 20)])
+def test_the_network_sees_the_picture_and_two_maps_for_each_wave(waves: int, seen: int) -> None:
+    config = UNetConfig(width=8, patch=2, multipliers=(1, 1), fourier=waves)
+    assert UNet(config, 1, 1, 8, 0).enter.in_channels == seen

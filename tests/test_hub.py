@@ -253,7 +253,7 @@ def test_text_from_outside_is_text_in_the_card(tmp_path):
         ({"model__T": "30"}, "model.T: expected int, got '30'"),
         ({"model__T": True}, "model.T: expected int, got True"),
         ({"model__T": 10**9}, "T: expected a whole number from 2 to 10000"),
-        ({"model__schedule": "rising"}, "schedule: expected one of linear, cosine"),
+        ({"model__schedule": "rising"}, "schedule: expected one of mixed, linear, cosine"),
         ({"model__unet__multipliers": "12"}, "multipliers: expected a list"),
         ({"model__unet__width": 2**40}, "width: expected a whole number"),
         ({"model__unet__dropout": None}, "dropout: expected float"),

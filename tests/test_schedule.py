@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from scipy.optimize import brentq
 
-from genlab.schedule import Schedule, at, cosine_schedule, linear_schedule, make_schedule, spread
+from genlab import schedule as module
+from genlab.schedule import FINEST_NOISE, Schedule, at, cosine_schedule, linear_schedule, make_schedule, mixed_schedule, spread
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("linear", "linear"), ("cosine", "squaredcos_cap_v2")])
@@ -20,7 +22,17 @@ def test_agrees_with_diffusers(ours: str, theirs: str) -> None:
     torch.testing.assert_close(schedule.alpha_bar[1:], peer.alphas_cumprod.double(), rtol=1000 * 2**-24, atol=0)
 
 
-@pytest.mark.parametrize("schedule", [linear_schedule(100), cosine_schedule(100), linear_schedule(21), cosine_schedule(2)])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        linear_schedule(100),
+        cosine_schedule(100),
+        mixed_schedule(100),
+        linear_schedule(21),
+        cosine_schedule(2),
+        mixed_schedule(2),
+    ],
+)
 def test_tables(schedule: Schedule) -> None:
     T = schedule.T
     tables = (schedule.beta, schedule.alpha, schedule.alpha_bar, schedule.snr, schedule.half_log_snr)
@@ -60,6 +72,42 @@ def test_the_cosine_schedule_follows_its_cosine(T: int) -> None:
     for t in range(T):  # the last β is clipped
         assert float(schedule.alpha_bar[t]) == pytest.approx(f(t) / f(0), rel=1e-9)
     assert float(schedule.beta[T]) == 0.999
+
+
+@pytest.mark.parametrize("T", [2, 50, 1000])
+def test_the_mixed_schedule_goes_from_below_a_gray_level_to_the_noise_of_the_linear_one(T: int) -> None:
+    schedule = mixed_schedule(T)
+    assert float(schedule.snr[1]) ** -0.5 == pytest.approx(FINEST_NOISE, rel=1e-9)
+    assert FINEST_NOISE < (2 / 255) / 4
+    assert float(schedule.alpha_bar[T]) == pytest.approx(float(linear_schedule(1000).alpha_bar[-1]), rel=0.1)
+
+
+def test_the_mixed_schedule_without_even_steps_is_the_linear_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    T = 10_000  # where the sum over steps is close to the integral over τ
+    linear = linear_schedule(T)
+    monkeypatch.setattr(module, "EVEN_SHARE", 0.0)
+    monkeypatch.setattr(module, "FINEST_NOISE", float(linear.snr[1]) ** -0.5)
+    torch.testing.assert_close(mixed_schedule(T).half_log_snr[1:], linear.half_log_snr[1:], rtol=0, atol=50 / T)
+
+
+def test_the_mixed_schedule_of_even_steps_alone_is_even_in_log_snr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVEN_SHARE", 1.0)
+    steps = mixed_schedule(100).half_log_snr[1:].diff()
+    torch.testing.assert_close(steps, steps.mean().expand(99), rtol=1e-6, atol=0)
+
+
+def test_a_quarter_of_the_mixed_schedules_steps_are_even_in_log_snr() -> None:
+    schedule, T = mixed_schedule(1000), 1000
+    a, b = 0.1, 9.95  # −log ᾱ = a τ + b τ²
+    highest, lowest = float(schedule.half_log_snr[1]), float(schedule.half_log_snr[T])
+
+    def tau(t: int) -> float:
+        return float(brentq(lambda tau: a * tau + b * tau**2 + math.log(float(schedule.alpha_bar[t])), 0, 1.01, xtol=1e-14))
+
+    for t in (1, 2, 10, 100, 300, 700, 999, T):
+        even = (highest - float(schedule.half_log_snr[t])) / (highest - lowest)
+        along = 0.75 * (tau(t) - tau(1)) / (tau(T) - tau(1)) + 0.25 * even
+        assert along == pytest.approx((t - 1) / (T - 1), abs=1e-8)
 
 
 def test_at_picks_and_shapes() -> None:

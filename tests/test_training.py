@@ -576,7 +576,7 @@ def test_a_size_that_does_not_fit_names_the_flag_and_the_nearest_that_do(kind: s
 
 
 def test_a_model_that_is_refused_at_every_size_is_not_blamed_on_the_size():
-    build = train_ddpm.task(DDPMTraining(model=DDPMConfig(T=5, unet=UNetConfig(width=8)))).build
+    build = train_ddpm.task(DDPMTraining(model=DDPMConfig(T=5, schedule="linear", unet=UNetConfig(width=8)))).build
     with pytest.raises(ValueError, match=r"^expected T > 20"):
         check_size(build, DataSpec())
 

@@ -143,16 +143,13 @@ class DDPMTraining(Training):
     """The model."""
     label_dropout: float = 0.1
     """Share of the pictures whose class is hidden from the network, so that it can be guided (Ho & Salimans 2022)."""
-    early: float = 0.0
-    """Share of the times t that are drawn near the clean end, where most of the bound lies, and weighted back."""
 
     kind = "ddpm"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value, highest in (("label-dropout", self.label_dropout, 1.0), ("early", self.early, 0.9)):
-            if not 0 <= value <= highest:
-                raise ValueError(f"--{name}: expected a number from 0 to {highest:g}, got {value}")
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"--label-dropout: expected a number from 0 to 1, got {self.label_dropout}")
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,11 @@ def task(config: DDPMTraining) -> Task:
         return DDPM(config.model, data)
 
     def loss(network: nn.Module, x0: Tensor, label: Tensor | None) -> dict[str, Tensor]:
-        t, weight = (values.to(x0.device) for values in training_times(config.model.T, len(x0), config.early, torch.rand(1)))
+        t = training_times(config.model.T, len(x0), torch.rand(1)).to(x0.device)
         if label is not None and network.training:
             label = label.where(torch.rand(len(x0), device=x0.device) >= config.label_dropout, -1)
         parts = network(x0, t, torch.randn_like(x0), label)
-        return {"loss": weight * parts.total, "simple": weight * parts.simple, "bound": weight * parts.bound}
+        return {"loss": parts.total, "simple": parts.simple, "bound": parts.bound}
 
     def sample(model: nn.Module) -> Tensor:
         assert isinstance(model, DDPM)
