@@ -83,8 +83,6 @@ class UNetConfig:
     """Channels of each level as multiples of the width; each level halves the side of the picture."""
     blocks: int = 1
     """Residual blocks per level on the way down."""
-    fourier: int = 3
-    """Waves of period 1, 4, 16, … gray levels that show the network the finest digits of each pixel (Kingma et al. 2021)."""
     dropout: float = 0.0
     """Probability that an activation inside a residual block is dropped in training."""
 
@@ -98,7 +96,6 @@ class UNetConfig:
             _whole("multipliers", multiplier, 1, 16)
             _whole("width × multiplier", self.width * multiplier, 8, MAX_WIDTH * 4)
         _whole("blocks", self.blocks, 1, 8)
-        _whole("fourier", self.fourier, 0, 4)
         _number("dropout", self.dropout, 0.0, 0.9)
 
     @property
@@ -120,9 +117,16 @@ class DDPMConfig:
     """Σ of the reverse step: posterior (β̃), beta (β), or learned between the two."""
     prediction: Prediction = "v"
     """What the network outputs: the noise eps, or v = √ᾱ·ε − √(1−ᾱ)·x_0 (Salimans & Ho 2022), from which ε̂ follows."""
+    grids: tuple[int, ...] = (1, 5, 15, 51)
+    """Gray-level grids, by their spacing in levels: for each, the network is shown the noise to be expected in x_t if all its
+    points were equally likely. Fine noise, which a convolution alone learns slowly, is plain there."""
     unet: UNetConfig = field(default_factory=UNetConfig)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "grids", tuple(self.grids))
+        _check(len(self.grids) <= 8, "grids", "at most 8 spacings", self.grids)
+        for spacing in self.grids:
+            _whole("grids", spacing, 1, 255)
         _whole("T", self.T, 2, 10_000)
         _choice("schedule", self.schedule, ("mixed", "linear", "cosine"))
         _choice("variance", self.variance, ("posterior", "beta", "learned"))

@@ -22,6 +22,7 @@ from genlab.divergence import Gaussian, bits_per_dim, sum_dims
 from genlab.process import (
     eps_from_v,
     eps_from_x0,
+    grid_eps,
     p_reverse,
     q_marginal,
     v_from_eps,
@@ -89,7 +90,7 @@ class DDPM(nn.Module):
         with torch.device("cpu"):  # real numbers even where the network is built without memory, on the device "meta"
             self.schedule = make_schedule(config.schedule, config.T)
         outputs = data.channels * (2 if config.variance == "learned" else 1)
-        self.unet = UNet(config.unet, data.channels, outputs, data.size, len(data.classes))
+        self.unet = UNet(config.unet, data.channels * (1 + len(config.grids)), outputs, data.size, len(data.classes))
 
     def predict(
         self, x_t: Tensor, t: Tensor, label: Tensor | None = None, guidance: float = 1.0, clip: bool = True
@@ -103,10 +104,10 @@ class DDPM(nn.Module):
             clip: hold x̂_0 within [−1, 1] and let ε̂ follow.
         """
         if label is None or guidance == 1.0:
-            output = self.unet(x_t, t, label)
+            output = self.network(x_t, t, label)
         else:
             nothing = torch.full_like(label, -1)
-            both = self.unet(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([label, nothing]))
+            both = self.network(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([label, nothing]))
             with_label, without = both.chunk(2)
             weight = torch.full_like(without[:1], guidance)
             weight[:, self.data.channels :] = min(max(guidance, 0.0), 1.0)
@@ -116,6 +117,16 @@ class DDPM(nn.Module):
             output, place = output.chunk(2, dim=1)
             fraction = (place + 1) / 2
         return self._denoised(output, x_t, t, clip, fraction)
+
+    def network(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """What the U-Net says of x_t (B C H W) and of the noise that gray-level grids alone would explain in it.
+
+        Where there is less noise than a gray level is wide, ε is as good as known from the grid, but as a difference so small
+        that a convolution learns it slowly (Kingma et al. 2021, appendix C, show sines of x_t for that reason).
+        """
+        with torch.no_grad():
+            grids = [grid_eps(self.schedule, x_t, t, spacing) for spacing in self.config.grids]
+        return self.unet(torch.cat([x_t, *grids], dim=1), t, label)
 
     def _denoised(self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool, fraction: Tensor | None) -> Denoised:
         if self.config.prediction == "v":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -30,16 +29,6 @@ def sinusoidal_embedding(t: Tensor, width: int, max_period: float = 10_000.0) ->
     frequency = torch.exp(-math.log(max_period) * torch.arange(half, device=t.device) / half)
     angle = t[:, None].float() * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=1)
-
-
-def fourier_features(x: Tensor, periods: Sequence[float]) -> list[Tensor]:
-    """sin(2πx/p) and cos(2πx/p) for each period p in turn, each like x (Kingma et al. 2021, appendix C).
-
-    They turn differences far below the width of a gray level into large ones, which a convolution alone learns slowly. Unlike
-    the paper's powers of two, a period of one gray level looks alike at every gray level.
-    """
-    angles = [2 * math.pi / period * x.float() for period in periods]
-    return [wave.to(x.dtype) for angle in angles for wave in (angle.sin(), angle.cos())]
 
 
 class ResBlock(nn.Module):

@@ -11,10 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from genlab.config import UNetConfig
-from genlab.nn import Attention, ResBlock, fourier_features, group_norm, sinusoidal_embedding, zero_init
-
-GRAY_LEVEL = 2 / 255
-"""Distance between two values of an 8-bit picture in [−1, 1]."""
+from genlab.nn import Attention, ResBlock, group_norm, sinusoidal_embedding, zero_init
 
 
 class UNet(nn.Module):
@@ -40,8 +37,7 @@ class UNet(nn.Module):
         self.time = nn.Sequential(nn.Linear(config.width, embed), nn.SiLU(), nn.Linear(embed, embed))
         self.label = nn.Embedding(classes + 1, embed) if classes else None
 
-        self.periods = [4**i * GRAY_LEVEL for i in range(config.fourier)]
-        self.enter = nn.Conv2d(channels * (1 + 2 * config.fourier) * self.patch**2, widths[0], 3, padding=1)
+        self.enter = nn.Conv2d(channels * self.patch**2, widths[0], 3, padding=1)
         self.down = nn.ModuleList()
         skips = [widths[0]]
         here = widths[0]
@@ -76,8 +72,7 @@ class UNet(nn.Module):
             label = torch.full_like(t, -1) if label is None else label
             embedding = embedding + self.label(label.where(label >= 0, self.label.num_embeddings - 1))
 
-        x = torch.cat([x_t, *fourier_features(x_t, self.periods)], dim=1)
-        h = self.enter(rearrange(x, "b c (h p) (w q) -> b (c p q) h w", p=self.patch, q=self.patch))
+        h = self.enter(rearrange(x_t, "b c (h p) (w q) -> b (c p q) h w", p=self.patch, q=self.patch))
         skips = [h]
         for layer in self.down:
             h = layer(h, embedding) if isinstance(layer, ResBlock) else layer(h)

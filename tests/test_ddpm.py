@@ -11,9 +11,9 @@ from torch import Tensor
 from genlab.config import DataSpec, DDPMConfig, UNetConfig
 from genlab.ddpm import DDPM, HYBRID_WEIGHT, DDPMLoss, training_times
 from genlab.divergence import bits_per_dim
-from genlab.nn import Attention, fourier_features, sinusoidal_embedding
-from genlab.process import p_reverse, q_marginal, v_from_eps, x0_from_eps
-from genlab.unet import GRAY_LEVEL, UNet
+from genlab.nn import Attention, sinusoidal_embedding
+from genlab.process import grid_eps, p_reverse, q_marginal, v_from_eps, x0_from_eps
+from genlab.unet import UNet
 from genlab.vlb import step_term
 
 CLASSES = ("one", "two", "three")
@@ -60,7 +60,7 @@ def test_every_weight_of_the_network_is_used() -> None:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     x_t, t, _, label = batch()
-    model.unet(x_t, t, label).square().sum().backward()
+    model.network(x_t, t, label).square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert float(parameter.grad.abs().sum()) > 0, name
@@ -69,10 +69,10 @@ def test_every_weight_of_the_network_is_used() -> None:
 def test_the_network_looks_at_t_and_label_and_at_every_picture_alone() -> None:
     model, (x_t, t, _, label) = tiny(), batch()
     with torch.no_grad():
-        output = model.unet(x_t, t, label)
-        for other in (model.unet(x_t, t.flip(0), label), model.unet(x_t, t, (label + 1) % 3)):
+        output = model.network(x_t, t, label)
+        for other in (model.network(x_t, t.flip(0), label), model.network(x_t, t, (label + 1) % 3)):
             assert bool(((output - other).abs().amax(dim=(1, 2, 3)) > 1e-3).all())
-        torch.testing.assert_close(output[2:3], model.unet(x_t[2:3], t[2:3], label[2:3]), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(output[2:3], model.network(x_t[2:3], t[2:3], label[2:3]), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("size", "stride"), [(30, 4), (6, 4), (28, 8)])
@@ -133,7 +133,7 @@ def test_eps_and_x0_belong_to_the_same_x_t(prediction: str, clip: bool) -> None:
 def test_the_output_of_the_network_is_eps_or_v(prediction: str) -> None:
     model, (x_t, t, _, label) = tiny(prediction), batch()
     with torch.no_grad():
-        output, place = model.unet(x_t, t, label).chunk(2, dim=1)
+        output, place = model.network(x_t, t, label).chunk(2, dim=1)
         seen = model.predict(x_t, t, label, clip=False)
     got = v_from_eps(model.schedule, seen.x0_hat, seen.eps_hat, t) if prediction == "v" else seen.eps_hat
     torch.testing.assert_close(got, output, rtol=1e-4, atol=1e-5)
@@ -218,7 +218,7 @@ def test_the_simple_loss_is_the_mean_squared_error_of_the_prediction(prediction:
         alpha_bar = model.schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
         x_t = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
         target = eps if prediction == "eps" else alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
-        error = (target - model.unet(x_t, t, label)[:, :channels]).square().mean(dim=(1, 2, 3))
+        error = (target - model.network(x_t, t, label)[:, :channels]).square().mean(dim=(1, 2, 3))
     assert isinstance(loss, DDPMLoss)
     torch.testing.assert_close(loss.simple, error, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(loss.total, loss.simple + HYBRID_WEIGHT * loss.bound)
@@ -258,7 +258,7 @@ def test_a_fixed_variance_has_no_bound_part(variance: str) -> None:
     loss = model.loss(x0, t, eps, label)
     assert bool((loss.bound == 0).all())
     torch.testing.assert_close(loss.total, loss.simple)
-    assert model.unet(x0, t, label).shape == x0.shape
+    assert model.network(x0, t, label).shape == x0.shape
 
 
 def test_the_loss_is_one_value_a_picture() -> None:
@@ -284,16 +284,13 @@ def test_every_batch_of_times_is_spread_over_the_chain() -> None:
         assert bool(((t - 0.5 - middles).abs() <= 1000 / 128 + 0.5).all())
 
 
-def test_fourier_features_see_within_a_gray_level_and_alike_at_every_one() -> None:
-    levels = torch.linspace(-1, 1, 256, dtype=torch.float64)[:, None]
-    offsets = torch.tensor([0.0, 0.25, 0.5], dtype=torch.float64) * GRAY_LEVEL
-    sine, cosine = fourier_features((levels + offsets).float(), [GRAY_LEVEL])
-    # At a gray level x = −1 + 2k/255 the angle is −255π + 2πk, half a turn; then a quarter and half a turn more.
-    for found, expected in ((sine, [0.0, -1.0, 0.0]), (cosine, [-1.0, 0.0, 1.0])):
-        torch.testing.assert_close(found, torch.tensor(expected).expand(256, 3), rtol=0, atol=2e-4)
-
-
-@pytest.mark.parametrize(("waves", "seen"), [(0, 4), (2, 20)])
-def test_the_network_sees_the_picture_and_two_maps_for_each_wave(waves: int, seen: int) -> None:
-    config = UNetConfig(width=8, patch=2, multipliers=(1, 1), fourier=waves)
-    assert UNet(config, 1, 1, 8, 0).enter.in_channels == seen
+@pytest.mark.parametrize(("grids", "maps"), [((), 3), ((1, 51), 9)])
+def test_the_network_sees_the_picture_and_the_noise_of_each_grid(grids: tuple[int, ...], maps: int) -> None:
+    config = DDPMConfig(T=30, grids=grids, unet=UNetConfig(width=8, patch=1, multipliers=(1, 1)))
+    model, seen = DDPM(config, DataSpec(channels=3, size=8)), []
+    model.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    x_t, t = torch.randn(2, 3, 8, 8), torch.tensor([1, 30])
+    model.predict(x_t, t)
+    expected = [x_t, *(grid_eps(model.schedule, x_t, t, spacing) for spacing in grids)]
+    torch.testing.assert_close(seen[0], torch.cat(expected, dim=1), rtol=0, atol=0)
+    assert seen[0].shape[1] == maps

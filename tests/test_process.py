@@ -13,6 +13,7 @@ from genlab.divergence import Gaussian
 from genlab.process import (
     eps_from_v,
     eps_from_x0,
+    grid_eps,
     p_reverse,
     q_marginal,
     q_posterior,
@@ -22,7 +23,7 @@ from genlab.process import (
     x0_from_eps,
     x0_from_v,
 )
-from genlab.schedule import Schedule, at, cosine_schedule, linear_schedule
+from genlab.schedule import Schedule, at, cosine_schedule, linear_schedule, mixed_schedule
 
 SCHEDULES = [pytest.param(linear_schedule(30), id="linear"), pytest.param(cosine_schedule(30), id="cosine")]
 SHAPE = (30, 2, 3)
@@ -189,3 +190,27 @@ def test_times_out_of_range_are_refused() -> None:
 def test_the_learned_variance_needs_its_fraction() -> None:
     with pytest.raises(ValueError, match="expected the network's fraction for the learned variance, got none"):
         reverse_log_var(cosine_schedule(10), "learned", torch.tensor([3]))
+
+
+@pytest.mark.parametrize("spacing", [1, 5, 51])
+def test_the_noise_that_a_grid_explains_is_its_posterior_mean(spacing: int) -> None:
+    schedule, delta = mixed_schedule(1000), spacing * 2 / 255
+    t = torch.tensor([1, 20, 50, 90, 140, 300])
+    x_t = torch.tensor([-1.0, -0.998, -0.31, 0.01, 0.44, 1.0, 1.7], dtype=torch.float64).expand(len(t), 7)
+    points = -1 + delta * torch.arange(-2000, 2000, dtype=torch.float64)
+    signal, noise = at(schedule.alpha_bar.sqrt(), t, x_t)[..., None], at((1 - schedule.alpha_bar).sqrt(), t, x_t)[..., None]
+    eps = (x_t[..., None] - signal * points) / noise
+    expected = ((-(eps**2) / 2).softmax(dim=-1) * eps).sum(dim=-1)
+    found = grid_eps(schedule, x_t, t, spacing)
+    torch.testing.assert_close(found, expected.clamp(-4, 4), rtol=0, atol=4e-3)
+    assert float(found[0].abs().max()) > 1
+    assert float(found[-1].abs().max()) < 1e-6
+
+
+def test_the_noise_on_a_picture_of_gray_levels_is_known_where_it_is_finer_than_one() -> None:
+    schedule = mixed_schedule(1000)
+    x0, eps = torch.randint(0, 256, (4, 1000)) / 127.5 - 1, randn(0, 4, 1000).float()
+    t = torch.full((4,), 3)
+    found = grid_eps(schedule, q_marginal(schedule, x0, t).sample(eps), t, 1)
+    inside = eps.abs() < 2.5
+    torch.testing.assert_close(found[inside], eps[inside], rtol=0, atol=0.1)

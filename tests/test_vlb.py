@@ -328,7 +328,7 @@ def test_agrees_with_the_published_definition(variance: str, schedule: str) -> N
         noise = {t: torch.randn(x0.shape, generator=again) for t in reversed(range(21))}
 
         def network(x_t: Tensor, t: Tensor) -> Tensor:
-            return model.unet(x_t.float(), t + 1)
+            return model.network(x_t.float(), t + 1)
 
         total, prior, terms = calc_bpd_loop(model.schedule.beta[1:], x0, noise, network, variance)
     bits = bits_per_dim(torch.cat([ledger.prior[:, None], ledger.steps, ledger.total[:, None]], dim=1).double(), 64)
@@ -351,7 +351,7 @@ def test_what_is_measured_agrees_with_the_published_definition_for_every_varianc
     all_noise = {t: torch.cat(parts) for t, parts in noise.items()}
 
     def network(x_t: Tensor, t: Tensor) -> Tensor:
-        return model.unet(x_t.float(), t + 1)
+        return model.network(x_t.float(), t + 1)
 
     for variance in ("posterior", "beta", "learned"):
         with torch.no_grad():
