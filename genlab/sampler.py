@@ -46,6 +46,8 @@ Predict = Callable[[Tensor, Tensor], Denoised]
 """x_t (B C H W), t (B) → what the model sees in it."""
 Spacing = Literal["uniform", "quadratic", "log-SNR", "Karras"]
 SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
+VISIBLE = 0.009
+"""√(1 − ᾱ), a little more than a gray level, 2/255: a walk of few steps leaves finer noise to its last one."""
 
 
 @dataclass(frozen=True)
@@ -255,8 +257,8 @@ def spaced(schedule: Schedule, count: int, spacing: Spacing = "uniform") -> list
     """`count` + 1 times from T down to 0, no two the same.
 
     Args:
-        spacing: what is even along them: t; √t (`quadratic`); λ_t (`log-SNR`) or σ_t^(1/7), σ² = 1/SNR (`Karras`; Karras et
-            al. 2022, eq. 5), these two down to t = 1, whence the last step leads to 0, where they have no value.
+        spacing: what is even along them: t; or, for the t of `VISIBLE` noise, √t (`quadratic`), λ_t (`log-SNR`) or σ_t^(1/7),
+            σ² = 1/SNR (`Karras`; Karras et al. 2022, eq. 5). The last step leads to 0, where these two have no value.
 
     Raises:
         ValueError: `count` is not from 1 to T, or the spacing has another name.
@@ -266,12 +268,13 @@ def spaced(schedule: Schedule, count: int, spacing: Spacing = "uniform") -> list
     even = timesteps(schedule.T, count)
     if spacing == "uniform":
         return even
+    finer = int((1 - schedule.alpha_bar[1:] < VISIBLE**2).sum())
     if spacing == "quadratic":
-        return distinct([schedule.T * ((count - i) / count) ** 2 for i in range(count + 1)])
-    level = schedule.half_log_snr[1:]
+        return distinct([*(finer + (schedule.T - finer) * ((count - i) / count) ** 2 for i in range(count)), 0])
+    level = schedule.half_log_snr[finer + 1 :]
     rising = -level if spacing == "log-SNR" else (-level / 7).exp()
     wanted = torch.linspace(float(rising[-1]), float(rising[0]), count, dtype=torch.float64)
-    nearest = [int((rising - value).abs().argmin()) + 1 for value in wanted]
+    nearest = [int((rising - value).abs().argmin()) + finer + 1 for value in wanted]
     return distinct([*nearest, 0])
 
 

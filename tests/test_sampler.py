@@ -19,6 +19,7 @@ from genlab.process import eps_from_x0, x0_from_eps
 from genlab.sampler import (
     SAMPLERS,
     SPACINGS,
+    VISIBLE,
     Noise,
     Step,
     ancestral,
@@ -32,7 +33,7 @@ from genlab.sampler import (
     unipc,
     walk,
 )
-from genlab.schedule import Schedule, cosine_schedule, linear_schedule
+from genlab.schedule import Schedule, cosine_schedule, linear_schedule, mixed_schedule
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # numpy about diffusers
 
@@ -415,7 +416,7 @@ def test_the_sde_form_keeps_the_marginal_of_gaussian_data(solver: Callable[[Sche
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("schedule", [linear_schedule(1000), cosine_schedule(1000), linear_schedule(21), cosine_schedule(2)])
+@pytest.mark.parametrize("schedule", [linear_schedule(1000), cosine_schedule(1000), linear_schedule(21), mixed_schedule(1000)])
 def test_spaced_times_fall_from_T_to_0(schedule: Schedule, spacing: str) -> None:
     chain = schedule.T
     for count in {1, 2, 3, 4, 7, 10, 20, 50, 333, 999, 1000}:
@@ -429,16 +430,27 @@ def test_spaced_times_fall_from_T_to_0(schedule: Schedule, spacing: str) -> None
 def test_spaced_times_are_even_in_what_they_say() -> None:
     schedule = linear_schedule(100_000)  # fine enough for whole numbers not to matter
     level = schedule.half_log_snr
+    finer = int((1 - schedule.alpha_bar[1:]).sqrt().lt(VISIBLE).sum())
     assert spaced(schedule, 10) == timesteps(100_000, 10)
-    for spacing, measure in (("quadratic", lambda t: math.sqrt(t)), ("log-SNR", lambda t: float(level[t]))):
+    for spacing, measure in (("quadratic", lambda t: math.sqrt(t - finer)), ("log-SNR", lambda t: float(level[t]))):
         times = spaced(schedule, 10, spacing)  # type: ignore[arg-type]
-        gaps = [measure(t) - measure(s) for t, s in pairwise(times if spacing == "quadratic" else times[:-1])]
+        gaps = [measure(t) - measure(s) for t, s in pairwise(times[:-1])]
         assert gaps == pytest.approx([sum(gaps) / len(gaps)] * len(gaps), rel=2e-3)
     # The noise levels of Karras et al. as diffusers computes them; its t is ours less one.
     peer = DPMSolverMultistepScheduler(1000, beta_start=1e-4, beta_end=0.02, use_karras_sigmas=True)
     peer.set_timesteps(12)
     ours = spaced(linear_schedule(1000), 12, "Karras")[:-1]
     assert max(abs(t - 1 - int(theirs)) for t, theirs in zip(ours, peer.timesteps, strict=True)) <= 1
+
+
+@pytest.mark.parametrize("spacing", ["quadratic", "log-SNR", "Karras"])
+def test_walks_of_few_steps_end_at_the_noise_of_the_linear_schedule_not_at_a_finer_one(spacing: str) -> None:
+    mixed, linear = mixed_schedule(1000), linear_schedule(1000)
+    for schedule in (mixed, linear):
+        *_, last, zero = spaced(schedule, 20, spacing)  # type: ignore[arg-type]
+        assert zero == 0
+        assert VISIBLE <= math.sqrt(1 - float(schedule.alpha_bar[last])) < 0.02
+    assert float(mixed.alpha_bar[1]) > float(linear.alpha_bar[1])
 
 
 def test_times_are_made_distinct() -> None:
