@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: torch's threads would only stand in each other's way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
