@@ -36,7 +36,7 @@ import gradio as gr  # isort: skip
 ROOT = Path(__file__).parents[1]
 ROUTES = Path(__file__).with_name("routes.json")
 CANARY = "hf_canary0123456789abcdefghijklmnopq"
-FREE = Limits(per_second=1e6, burst=10**6, queued=10**6)
+FREE = Limits(per_second=1e6, burst=10**6, light_per_second=1e6, light_burst=10**6, queued=10**6)
 MARK = {"_type": "gradio.FileData"}
 
 
@@ -104,6 +104,10 @@ def page(meter: Meter) -> gr.Blocks:
         gr.Button("fail").click(fail, text, text, api_name="fail")
         gr.Button("say").click(say, text, text, api_name="say")
         gr.Button("own").click(say, text, text, api_name="own", api_visibility="private")
+        newest = {"trigger_mode": "always_last", "api_visibility": "private"}
+        text.input(say, text, text, **newest, api_name="light")
+        n.input(stream, [n, pause], text, **newest, api_name="light_stream", concurrency_id="model")
+        pause.input(say, text, text, trigger_mode="always_last", api_name="newest", api_visibility="undocumented")
     return demo
 
 
@@ -232,7 +236,7 @@ def test_health_and_readiness(site: SimpleNamespace) -> None:
 
 def served(site: SimpleNamespace) -> list[list[str]]:
     """Method and path of every route of the application that the guard lets through."""
-    guard = Guard(site.app, FREE, [str(site.uploads)], lambda _: False, lambda *_: None)
+    guard = Guard(site.app, FREE, [str(site.uploads)], lambda _: False, lambda *_: False, nobody_leaves)
     found = set()
     for methods, path in all_routes(site.app.routes):
         sample = path.replace("file={path_or_url:path}", f"file={site.uploads}/x")
@@ -685,25 +689,30 @@ def test_cancelling_a_job_that_ends_in_that_moment_succeeds(error: Exception, st
         await send({"type": "http.response.body", "body": b"Internal Server Error"})
         raise error
 
-    guard = Guard(trips, FREE, ["/uploads"], lambda _: False, lambda *_: None)
+    guard = Guard(trips, FREE, ["/uploads"], lambda _: False, lambda *_: False, nobody_leaves)
     start, content = exchange(guard, "POST", "/gradio_api/cancel")
     assert start["status"] == status
     assert json.loads(content["body"]) == (body or {"detail": "Something went wrong on the server."})
     assert exchange(guard, "POST", "/gradio_api/reset")[0]["status"] == 500
 
 
+async def nobody_leaves(session: str) -> None:
+    raise AssertionError(session)
+
+
 def bare_guard(limits: Limits, alive: Callable[[str], bool] = lambda _: False) -> Guard:
-    return Guard(answer, limits, ["/uploads"], alive, lambda *_: None)
+    """Function 1 of its page is light."""
+    return Guard(answer, limits, ["/uploads"], alive, lambda _, body: body.get("fn_index") == 1, nobody_leaves)
 
 
 def exchange(
     guard: Guard, method: str, path: str, headers: dict[str, str] | None = None, peer: str = "192.0.2.1",
-    receive: Callable[[], Awaitable[dict]] | None = None,
+    receive: Callable[[], Awaitable[dict]] | None = None, content: bytes = b"{}",
 ) -> list[dict]:  # fmt: skip
     sent: list[dict] = []
 
     async def body() -> dict:
-        return {"type": "http.request", "body": b"{}", "more_body": False}
+        return {"type": "http.request", "body": content, "more_body": False}
 
     async def send(message: dict) -> None:
         sent.append(message)
@@ -731,6 +740,118 @@ def test_rate_of_one_visitor() -> None:
     assert statuses(guard, 2) == [200, 429]
     now = 1e6
     assert statuses(guard, 4) == [200, 200, 200, 429]
+
+
+def test_light_calls_have_a_bucket_of_their_own() -> None:
+    """A drag goes on at its pace and leaves the calls that cost alone; whatever a visitor sends, the wide bucket bounds it."""
+    guard = bare_guard(Limits(burst=2, per_second=0.1, light_burst=6, light_per_second=1))
+    now = 0.0
+    guard.allowance.clock = guard.light.clock = lambda: now
+
+    def join(n: int, fn_index: object, **more: Any) -> list[int]:
+        body = json.dumps({"fn_index": fn_index, **more}).encode()
+        return [exchange(guard, "POST", "/gradio_api/queue/join", content=body)[0]["status"] for _ in range(n)]
+
+    assert join(2, 1) == [200, 200]
+    assert join(3, 0, light=True, trigger_mode="always_last") == [200, 200, 429]
+    assert statuses(guard, 1) == [429]
+    assert join(2, 1) == [200, 429]
+    refused = exchange(guard, "POST", "/gradio_api/queue/join", content=b"never read")[0]
+    assert (refused["status"], dict(refused["headers"])[b"retry-after"]) == (429, b"1")
+    now = 4.0
+    assert join(5, 1) == [200] * 4 + [429]
+    now = 20.0
+    assert statuses(guard, 3) == [200, 200, 429]
+    assert join(1, 1) == [200], "calls by name leave a drag alone"
+
+
+def test_what_is_light_follows_from_the_function_that_is_called(site: SimpleNamespace) -> None:
+    """Only what answers once, of which only the newest matters, and that has no name for programs."""
+    calls = server.Calls(site.demo)
+
+    def light(name: str, data: list[Any], path: str = "/gradio_api/queue/join") -> bool:
+        return calls.check(path, {"data": data, "fn_index": index_of(site, name), "trigger_id": index_of(site, "light")})
+
+    assert light("light", ["x"])
+    assert not any(light(name, ["x"]) for name in ("say", "own", "newest"))
+    assert not light("light_stream", [1, 0])
+    assert not light("stream", [1, 0])
+
+
+def test_the_figures_pace_stays_below_what_a_visitor_may() -> None:
+    gap = int(re.search(r"GAP_MS = (\d+)", (ROOT / "genlab/demo/static/requests.js").read_text())[1])
+    assert 1000 / gap < Limits().light_per_second
+
+
+def test_a_visitor_who_leaves_before_the_results_are_asked_for_leaves_no_job(site: SimpleNamespace) -> None:
+    ended = site.meter.ended
+    body = {"data": [10_000, 0.01], "fn_index": index_of(site, "stream"), "session_hash": "leaves"}
+    with site.client.stream("GET", "/gradio_api/heartbeat/leaves") as presence:
+        alive = presence.iter_lines()
+        assert next(alive) == "data: ALIVE"
+        job = site.client.post("/gradio_api/queue/join", json=body).json()["event_id"]
+        wait_until(lambda: site.meter.now == 1)
+        assert server.Calls(site.demo).alive(job)
+        assert site.meter.ended == ended
+    wait_until(lambda: site.meter.ended == ended + 1, seconds=FREE.unheard_seconds - 1)
+
+
+def test_a_visitor_who_listens_is_not_taken_for_one_who_left(site: SimpleNamespace) -> None:
+    """The heartbeat breaks off, as it does when a laptop changes networks; the stream of results goes on to the end."""
+    body = {"data": [60, 0.01], "fn_index": index_of(site, "stream"), "session_hash": "stays"}
+    with site.client.stream("GET", "/gradio_api/heartbeat/stays") as presence:
+        alive = presence.iter_lines()
+        assert next(alive) == "data: ALIVE"
+        assert site.client.post("/gradio_api/queue/join", json=body).status_code == 200
+        with site.client.stream("GET", "/gradio_api/queue/data?session_hash=stays") as results:
+            lines = results.iter_lines()
+            next(line for line in lines if "step 1" in line)
+            presence.close()
+            assert any("step 60" in line for line in lines)
+
+
+def test_a_job_that_nobody_listens_to_ends_after_a_while() -> None:
+    left: list[str] = []
+
+    async def leave(session: str) -> None:
+        left.append(session)
+
+    async def run(listening: bool) -> None:
+        done = asyncio.Event()
+
+        async def app(scope: dict, receive: Any, send: Callable[[dict], Awaitable[None]]) -> None:
+            if scope["method"] == "GET":
+                await done.wait()
+            else:
+                await answer(scope, receive, send)
+
+        limits = Limits(unheard_seconds=0.05)
+        guard = Guard(app, limits, [], lambda _: True, lambda *_: False, leave)
+        content = b'{"session_hash": "s"}'
+
+        async def ask(method: str, path: str) -> None:
+            async def receive() -> dict:
+                return {"type": "http.request", "body": content, "more_body": False}
+
+            async def send(message: dict) -> None:
+                assert message.get("status", 200) == 200
+
+            query = b"session_hash=s" if method == "GET" else b""
+            scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": query, "client": ("x", 1)}
+            await guard(scope, receive, send)
+
+        stream = asyncio.create_task(ask("GET", "/gradio_api/queue/data")) if listening else None
+        await ask("POST", "/gradio_api/queue/join")
+        await asyncio.sleep(4 * limits.unheard_seconds)
+        done.set()
+        if stream:
+            await stream
+        assert not guard.streams
+
+    asyncio.run(run(True))
+    assert left == []
+    asyncio.run(run(False))
+    assert left == ["s"]
 
 
 def test_allowance_forgets_the_visitors_that_came_longest_ago() -> None:
@@ -797,7 +918,7 @@ def test_failure_of_the_application_is_a_plain_reply() -> None:
     async def broken(scope: dict, receive: Any, send: Any) -> None:
         raise RuntimeError(CANARY)
 
-    guard = Guard(broken, FREE, [], lambda _: False, lambda *_: None)
+    guard = Guard(broken, FREE, [], lambda _: False, lambda *_: False, nobody_leaves)
     start, body = exchange(guard, "GET", "/config")
     assert start["status"] == 500
     assert CANARY.encode() not in body["body"]

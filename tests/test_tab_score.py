@@ -186,7 +186,7 @@ def site() -> Iterator[SimpleNamespace]:
 
     with gr.Blocks(title="Score", analytics_enabled=False) as blocks:
         tab.build(None, blocks)  # type: ignore[arg-type]
-    free = Limits(per_second=1e6, burst=10**6, queued=10**6)
+    free = Limits(per_second=1e6, burst=10**6, light_per_second=1e6, light_burst=10**6, queued=10**6)
     instance = server.Server(
         server.build(blocks, ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS), "127.0.0.1", 0
     )

@@ -61,7 +61,7 @@ def serving(engine: Engine) -> Iterator[str]:
     from genlab.demo.app import create_app
     from genlab.demo.guard import Limits
 
-    free = Limits(per_second=1e6, burst=10**6, queued=10**6)
+    free = Limits(per_second=1e6, burst=10**6, light_per_second=1e6, light_burst=10**6, queued=10**6)
     app = server.build(create_app(engine), ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS)
     instance = server.Server(app, "127.0.0.1", 0)
     thread = threading.Thread(target=instance.run)

@@ -20,14 +20,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import gradio as gr
 import numpy as np
 from gradio.data_classes import GradioModel
 from pydantic import ConfigDict, Field
 
 from genlab.demo.language import both
 from genlab.demo.limits import DRAWN_VALUES
-from genlab.demo.player import static
+from genlab.demo.player import Scripted, static
 from genlab.demo.theme import COLOURS
 
 LABELS: dict[str, str] = {
@@ -114,7 +113,7 @@ def canvas_data(
     )
 
 
-class Canvas(gr.HTML):
+class Canvas(Scripted):
     """Shows `CanvasData` and sends back what the visitor draws and chooses: an output and an input.
 
     Args:

@@ -27,7 +27,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal
 
-import gradio as gr
 import numpy as np
 from gradio.data_classes import GradioModel
 from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, model_validator
@@ -448,7 +447,7 @@ def drawn(value: Any) -> np.ndarray:
     return np.asarray(points or np.zeros((0, 2)), dtype=np.float64).reshape(-1, 2)
 
 
-class Figure(gr.HTML):
+class Figure(player.Scripted):
     """Shows `FigureData` and sends back what the visitor moves: an output and an input.
 
     Args:

@@ -3,6 +3,11 @@
 A request is answered only if its route is on the list `ROUTES`; its body is bounded in bytes and in time; a body that starts
 work is plain, finite JSON; and one visitor can start only so much. Replies are passed on piece by piece as they come, so a
 stream stays a stream, with the security headers added.
+
+What one visitor can start is counted in two buckets. Moving something on the page sends a light call for every place it passes;
+all that the page sends is counted in the wide bucket, and what is not light in the narrow one too, once its body has said which
+function it calls. Calls by name and uploads are counted in the narrow one at once. And a visitor who has left leaves no job:
+gradio ends a job whose stream of results breaks off, but not one whose stream was never opened; that is noticed here.
 """
 
 from __future__ import annotations
@@ -15,10 +20,11 @@ import math
 import os
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.formparsers import MultiPartException
@@ -47,6 +53,12 @@ ROUTES = [
 
 STARTS = re.compile(rf"/gradio_api/(queue/join|call/(v2/)?{NAME}/?)")
 """Requests that put a job into the queue."""
+JOIN = "/gradio_api/queue/join"
+"""How the page starts a job; what it is follows from the body."""
+RESULTS = "/gradio_api/queue/data"
+"""The stream of all results of a session."""
+PRESENCE = "/gradio_api/heartbeat/"
+"""A stream that the page keeps open for as long as it is shown; the session's name follows."""
 UPLOAD = "/gradio_api/upload"
 CANCEL = "/gradio_api/cancel"
 FILE = "/gradio_api/file="
@@ -69,6 +81,8 @@ class Limits:
         json_bytes, upload_bytes: the body of a call, and the files of an upload.
         body_seconds: how long a body may take to arrive.
         per_second, burst: calls and uploads of one visitor: `burst` at once, then so many a second.
+        light_per_second, light_burst: the same of all that the page sends; `requests.js` keeps below it.
+        unheard_seconds: after which a job of the page ends if nobody has opened the stream of its results.
         queued: jobs of one visitor that wait or run at the same time.
         proxies: trusted proxies in front of the server, each of which adds an address to X-Forwarded-For. With 0 the header
             is not believed.
@@ -79,6 +93,9 @@ class Limits:
     body_seconds: float = 30.0
     per_second: float = 4.0
     burst: int = 80
+    light_per_second: float = 15.0
+    light_burst: int = 120
+    unheard_seconds: float = 5.0
     queued: int = 12
     proxies: int = 0
 
@@ -181,7 +198,9 @@ class Guard:
         limits: see `Limits`.
         folders: the only folders whose files are served, as real paths.
         alive: whether the job of an event id still waits or runs.
-        check: looks at the path and the JSON of a request that starts work, and raises `Refused` where it cannot be served.
+        check: looks at the path and the JSON of a request that starts work, and raises `Refused` where it cannot be served;
+            whether what it starts is light.
+        leave: ends the jobs of a session.
     """
 
     def __init__(
@@ -190,11 +209,15 @@ class Guard:
         limits: Limits,
         folders: Sequence[str],
         alive: Callable[[str], bool],
-        check: Callable[[str, dict[str, Any]], None],
+        check: Callable[[str, dict[str, Any]], bool],
+        leave: Callable[[str], Awaitable[None]],
     ) -> None:
-        self.app, self.limits, self.folders, self.check = app, limits, tuple(folders), check
+        self.app, self.limits, self.folders, self.check, self.leave = app, limits, tuple(folders), check, leave
         self.allowance = Allowance(limits.per_second, limits.burst)
+        self.light = Allowance(limits.light_per_second, limits.light_burst)
         self.jobs = Jobs(alive)
+        self.streams: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -211,6 +234,23 @@ class Guard:
         if path.startswith(FILE) and not path.removeprefix(FILE).startswith(tuple(folder + os.sep for folder in self.folders)):
             return False
         return any(method in methods and pattern.fullmatch(path) for methods, pattern in ROUTES)
+
+    async def left(self, session: str) -> None:
+        """End the jobs of a session whose results nobody listens to."""
+        if not self.streams[session]:
+            await self.leave(session)
+
+    def expect(self, session: str, event_id: str) -> None:
+        """Look in a while whether somebody listens to the results of a session, if the job is not done by then."""
+
+        async def look() -> None:
+            await asyncio.sleep(self.limits.unheard_seconds)
+            if self.jobs.alive(event_id):
+                await self.left(session)
+
+        task = asyncio.create_task(look())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def visitor(self, scope: Scope) -> str:
         """Whom a request counts for: the address that the outermost trusted proxy saw, an IPv6 one by its /64 network."""
@@ -243,6 +283,7 @@ class _Exchange:
         self.reply_started, self.reply_complete, self.reply_status = False, False, 0
         self.reply_body, self.streams = b"", False
         self.own, self.ended_itself = False, False
+        self.session = ""
         self.refused: Refused | None = None
 
     async def run(self) -> None:
@@ -278,11 +319,23 @@ class _Exchange:
         if int(length[:20]) > self.max_bytes:
             raise self._too_large()
         if self.starts or self.uploads:
-            wait = self.guard.allowance.take(self.guard.visitor(self.scope))
-            if wait:
-                raise Refused(429, TEXT["too many"].format(seconds=math.ceil(wait)), wait)
+            self._take(self.guard.light if self.path == JOIN else self.guard.allowance)
+
+    def _take(self, allowance: Allowance) -> None:
+        wait = allowance.take(self.guard.visitor(self.scope))
+        if wait:
+            raise Refused(429, TEXT["too many"].format(seconds=math.ceil(wait)), wait)
 
     async def _serve(self, receive: Receive) -> None:
+        if self.path == RESULTS:
+            await self._listen(receive)
+            return
+        if self.path.startswith(PRESENCE):
+            try:
+                await self.guard.app(self.scope, receive, self._send)
+            finally:
+                await self.guard.left(self.path.removeprefix(PRESENCE))
+            return
         if not self.starts:
             await self.guard.app(self.scope, receive, self._send)
             return
@@ -297,7 +350,21 @@ class _Exchange:
         finally:
             jobs.discard(visitor, starting)
         if self.reply_status == 200:
-            jobs.add(visitor, json.loads(self.reply_body)["event_id"])
+            event_id = json.loads(self.reply_body)["event_id"]
+            jobs.add(visitor, event_id)
+            if self.session:
+                self.guard.expect(self.session, event_id)
+
+    async def _listen(self, receive: Receive) -> None:
+        streams = self.guard.streams
+        session = parse_qs(self.scope.get("query_string", b"").decode("latin-1")).get("session_hash", [""])[-1]
+        streams[session] += 1
+        try:
+            await self.guard.app(self.scope, receive, self._send)
+        finally:
+            streams[session] -= 1
+            if not streams[session]:
+                del streams[session]
 
     async def _checked_call(self) -> Receive:
         """Read the whole body, look at it, and hand it on in one piece."""
@@ -312,7 +379,11 @@ class _Exchange:
         body = b"".join(pieces)
         value = plain_json(body)
         if self.starts:
-            self.guard.check(self.path, value)
+            light = self.guard.check(self.path, value)
+            if self.path == JOIN:
+                self.session = str(value.get("session_hash") or "")
+                if not light:
+                    self._take(self.guard.allowance)
         handed_on = False
 
         async def receive() -> Message:

@@ -1,8 +1,10 @@
-"""Imports gradio in less than half of its usual time. Call `import_gradio` before anything else imports it."""
+"""Spares gradio what it does at start for nothing. Call `import_gradio` before anything else imports it."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -24,3 +26,16 @@ def import_gradio() -> None:
     with mock.patch.object(inspect, "getfile", no_file):
         import gradio.component_meta
     gradio.component_meta.create_or_modify_pyi = lambda *_: None
+
+
+@contextmanager
+def without_application() -> Iterator[None]:
+    """Within, gradio makes pages and queues, but no web application of them.
+
+    It would make one in `Blocks()`, another at the end of its `with` and one more in every `queue(…)`, each with all its
+    routes, and throw them away: the one that serves the page is made when the page is mounted or launched.
+    """
+    from gradio.blocks import App
+
+    with mock.patch.object(App, "create_app", return_value=None):
+        yield

@@ -244,7 +244,21 @@ def frames_to_webp(
     return buffer.getvalue()
 
 
-class Player(gr.HTML):
+class Scripted(gr.HTML):
+    """A component with a long script: what `Player`, `Figure` and `Canvas` are.
+
+    For every attribute that is asked for and missing, gr.HTML searches the script for it by a regular expression, hundreds of
+    times while a page is made and milliseconds each; a plain search comes first here.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        script = self.__dict__.get("js_on_load") or ""
+        if not any(f"{quote}{name}{quote}" in script for quote in "'\"`"):
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}, nor an event of that name in its script")
+        return super().__getattr__(name)
+
+
+class Player(Scripted):
     """Shows `PlayerData`: an output component that plays, steps, scrubs and loops in the browser.
 
     A player with nothing to show draws empty panes of the size that `panes` and `pane_shape` announce, so that nothing on the

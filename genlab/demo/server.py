@@ -44,6 +44,7 @@ from gradio_client.utils import construct_args  # noqa: E402
 from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402
 
 from genlab.demo.guard import Guard, Limits, Refused  # noqa: E402
+from genlab.demo.imports import without_application  # noqa: E402
 from genlab.demo.language import Translation  # noqa: E402
 from genlab.demo.picture_input import REFUSED, PictureInput  # noqa: E402
 
@@ -99,7 +100,10 @@ def build(
     limits = limits or Limits(proxies=proxies())
 
     waiting = demo._queue.max_size or QUEUE
-    demo.queue(max_size=min(waiting, QUEUE), api_open=False, default_concurrency_limit=demo._queue.default_concurrency_limit)
+    with without_application():
+        demo.queue(
+            max_size=min(waiting, QUEUE), api_open=False, default_concurrency_limit=demo._queue.default_concurrency_limit
+        )
     demo.state_session_capacity = SESSIONS
     demo.delete_cache = demo.delete_cache or (3600, 3600)
     sweeper = Sweeper(folder, keep=lambda: {path for block in list(demo.blocks.values()) for path in block.keep_in_cache})
@@ -130,6 +134,7 @@ def build(
         folders=[folder],
         alive=calls.alive,
         check=calls.check,
+        leave=calls.leave,
     )
     gr.mount_gradio_app(
         app,
@@ -173,8 +178,16 @@ class Calls:
         """Whether a job waits or runs."""
         return event_id in self.demo._queue.event_ids_to_events
 
-    def check(self, path: str, body: dict[str, Any]) -> None:
+    async def leave(self, session: str) -> None:
+        """End the jobs of a session: those that wait now, those that run at their next step."""
+        await self.demo._queue.clean_events(session_hash=session)
+
+    def check(self, path: str, body: dict[str, Any]) -> bool:
         """Refuse a call that names no endpoint, has too few or too many values, or a picture that was not uploaded here.
+
+        Returns:
+            Whether it calls a light function: one of which only the newest call matters, that answers once, and that no program
+            can ask for by name. Such are sent while something is moved.
 
         Raises:
             Refused: with 404 or 422.
@@ -189,7 +202,7 @@ class Calls:
             raise Refused(404, "There is no such endpoint.")
         data = self._by_name(name, body) if path.startswith("/gradio_api/call/v2/") else self._in_order(body)
         if event.cancels:
-            return
+            return False
         inputs = list(event.inputs)
         if not path.startswith("/gradio_api/queue/") and len(data) != len(inputs):
             inputs = [component for component in inputs if not component.skip_api]
@@ -198,6 +211,7 @@ class Calls:
         for component, value in zip(inputs, data, strict=True):
             if isinstance(component, PictureInput) and component.refuses(value):
                 raise Refused(422, REFUSED)
+        return event.trigger_mode == "always_last" and event.api_visibility == "private" and not event.types_generator
 
     def _by_name(self, name: str, body: dict[str, Any]) -> list[Any]:
         try:

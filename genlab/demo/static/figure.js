@@ -5,6 +5,7 @@
 const SVG = 'http://www.w3.org/2000/svg';
 const SLACK = 4; // pixels across its way that a handle of two axes does not follow at first
 const REACH = 20; // pixels around a handle where a finger takes hold of it
+const APART = 22; // least pixels between a handle that goes along with another one and that one, as they are drawn
 const WHITE_ON = { data: true, x_t: true }; // colours that white text is readable on
 
 const row = $('.panels');
@@ -215,6 +216,13 @@ function path(plot, x, y, value = (v) => v) {
   return text;
 }
 
+// Where the number of bar i stands, near y: above a line that would strike it through.
+function free(plot, i, y) {
+  const lines = layersOf(plot).filter((layer) => layer.kind === 'line');
+  const near = lines.flatMap((layer) => Array.from(series(layer.y)).filter((_, k) => Math.abs(series(layer.x)[k] - i) < 0.5));
+  return Math.min(y, ...near.map(plot.sy.to).filter((line) => line > y - 16 && line < y + 4).map((line) => line - 6));
+}
+
 const DRAW = {
   line: (plot, layer) => [
     svg('path', {
@@ -292,7 +300,7 @@ const DRAW = {
         const end = along.to(sum[0] > 0 ? sum[0] : sum[1]);
         const place = layer.horizontal
           ? { x: Math.min(plot.right, Math.max(end, along.to(0))) + 6, y: middle + 4.5 }
-          : { x: middle, y: Math.max(plot.top + 8, Math.min(end, along.to(0))) - 6, 'text-anchor': 'middle' };
+          : { x: middle, y: free(plot, i, Math.max(plot.top + 8, Math.min(end, along.to(0))) - (plot.grips.size ? 13 : 6)), 'text-anchor': 'middle' };
         plot.over.append(svg('text', { class: 'halo', ...place }, layer.texts[i]));
       }
     });
@@ -537,13 +545,24 @@ function move(handle, plot, x, y) {
   ask('input');
 }
 
+// Where a handle is drawn, in pixels: in its place, or as far from the one that it goes along with as to be told from it.
+function seat(plot, handle) {
+  const place = hands.get(handle.id);
+  const [x, y] = [plot.sx.to(place.x), plot.sy.to(place.y)];
+  const other = handle.with_ && handle.axis === 'x' && hands.get(handle.with_);
+  if (!other) return [x, y];
+  const [cx, cy] = [plot.sx.to(other.x), plot.sy.to(other.y)];
+  if (Math.hypot(x - cx, y - cy) >= APART) return [x, y];
+  return [cx + Math.sign(x - cx || 1) * Math.sqrt(APART ** 2 - (y - cy) ** 2), y];
+}
+
 function placeHands(plot) {
   if (!plot.width) return;
   for (const handle of data.handles) {
     const grip = plot.grips.get(handle.id);
     const place = hands.get(handle.id);
     if (!grip || !place) continue;
-    const [x, y] = [plot.sx.to(place.x), plot.sy.to(place.y)];
+    const [x, y] = seat(plot, handle);
     grip.setAttribute('transform', `translate(${x.toFixed(2)} ${y.toFixed(2)})`);
     const value = handle.axis === 'y' ? number(place.y) : handle.axis === 'x' ? number(place.x) : `${number(place.x)}, ${number(place.y)}`;
     const [xLow, xHigh, yLow, yHigh] = boundsOf(handle, plot.panel);
@@ -585,8 +604,7 @@ function gripOf(plot, id) {
     const box = plot.box.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
   };
-  grip.addEventListener('pointerdown', (event) => {
-    if (event.button !== 0) return;
+  grip.take = (event) => {
     grip.setPointerCapture(event.pointerId);
     origin = place(event);
     const there = hands.get(id);
@@ -595,6 +613,13 @@ function gripOf(plot, id) {
     grabbed = { id, from: { ...there } };
     grip.classList.add('held');
     readout(plot);
+  };
+  grip.addEventListener('pointerdown', (event) => {
+    if (event.button !== 0) return;
+    const [x, y] = place(event); // where several handles are in reach, the nearest is meant, not the one that lies on top
+    const away = (handle) => Math.hypot(...seat(plot, handle).map((v, i) => v - [x, y][i]));
+    const near = data.handles.filter((handle) => plot.grips.has(handle.id)).sort((a, b) => away(a) - away(b))[0];
+    plot.grips.get(near.id).take(event);
     event.stopPropagation();
   });
   grip.addEventListener('pointermove', (event) => {
