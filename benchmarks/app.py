@@ -1,0 +1,209 @@
+"""The page as its visitors meet it: starts `app.py` on this machine and asks it, with gradio's own client: `--help`.
+
+Every request is what the endpoint takes where nothing is said: 16 pictures with the default sampler and steps. Each client is a
+visitor of its own: the server believes the address that it names, as it believes a Space's proxy, so that the server is
+measured and not the limits of one visitor. Clients and server share the machine, unlike those of a Space.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+if not __package__:  # run as a script: look for modules beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import tyro
+
+if TYPE_CHECKING:
+    from gradio_client import Client
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 120.0
+"""Seconds that a client waits for one answer."""
+START_GOAL, FIRST_FRAME_GOAL, LAST_FRAME_GOAL, MEMORY_GOAL = 8.0, 0.25, 1.0, 1024.0
+"""Seconds from the start to the first answer, from the request to its first and last frame; memory in MiB."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Seconds from start to answer and from click to frame, requests a second under load, and memory, beside their goals."""
+
+    models: tuple[str, ...] = ()
+    """What app.py is told to serve; what ships where none is given."""
+    clients: tuple[int, ...] = (1, 4, 16)
+    """Visitors at once."""
+    requests: int = 5
+    """Requests of each visitor, one after the other."""
+    starts: int = 3
+    """Times that the server is started; the median counts."""
+    rounds: int = 20
+    """Streams that are timed, one after the other; the median counts."""
+    quick: bool = False
+    """A look in under a minute: one start, 2 streams, 1 and 2 visitors with one request each."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A server of its own process.
+
+    Attributes:
+        config, sample: seconds from its start to the first answer of /config and to the first pictures of /sample.
+    """
+
+    url: str
+    pid: int
+    config: float
+    sample: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came of a number of visitors at once: the seconds of every request, and of all of them together."""
+
+    clients: int
+    seconds: list[float]
+    wall: float
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return len(self.seconds) / self.wall
+
+    def percentile(self, percent: int) -> float:
+        """The least number of seconds in which that share of the requests was answered."""
+        return sorted(self.seconds)[max(0, -(-percent * len(self.seconds) // 100) - 1)]
+
+
+@contextmanager
+def serving(models: tuple[str, ...]) -> Iterator[Serving]:
+    """`app.py` on a free port of loopback, until the context ends.
+
+    Raises:
+        RuntimeError: it ended before it could be asked.
+    """
+    import os
+    import tempfile
+
+    import httpx
+
+    command = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", "0", *(["--models", *models] if models else [])]
+    environment = {**os.environ, "GENLAB_PROXIES": "1"}
+    with tempfile.TemporaryFile("w+") as said:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
+        try:
+            url = next((line.split()[-1] for line in process.stdout or () if line.startswith("genlab: open ")), None)
+            if url is None:
+                said.seek(0)
+                raise RuntimeError(f"expected app.py to serve, got exit code {process.wait()}: {said.read().strip()}")
+            httpx.get(f"{url}/config", timeout=PATIENCE, trust_env=False).raise_for_status()
+            config = time.perf_counter() - start
+            visitor(url, 0).predict(api_name="/sample")
+            yield Serving(url, process.pid, config, time.perf_counter() - start)
+        finally:
+            process.terminate()
+            process.communicate(timeout=PATIENCE)
+
+
+def visitor(url: str, number: int) -> Client:
+    """A client with an address of its own."""
+    from gradio_client import Client
+
+    address = f"10.0.{number // 250}.{number % 250 + 1}"
+    options = {"timeout": PATIENCE, "trust_env": False}
+    return Client(url, token=False, verbose=False, headers={"X-Forwarded-For": address}, httpx_kwargs=options)
+
+
+def stream(client: Client, seed: int) -> tuple[float, float, int]:
+    """Seconds from a request to its first and to its last frame, and how many came."""
+    start = time.perf_counter()
+    moments = [time.perf_counter() - start for _ in client.submit(seed=seed, api_name="/sample_stream")]
+    return moments[0], moments[-1], len(moments)
+
+
+def load(url: str, clients: int, requests: int) -> Load:
+    """So many visitors at once, each of whom asks for pictures again as soon as it has them."""
+    visitors = [visitor(url, 1 + number) for number in range(clients)]
+
+    def visit(number: int) -> list[float]:
+        seconds = []
+        for i in range(requests):
+            start = time.perf_counter()
+            visitors[number].predict(seed=1000 * number + i, api_name="/sample")
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+    with ThreadPoolExecutor(clients) as pool:
+        start = time.perf_counter()
+        seconds = [each for visit_seconds in pool.map(visit, range(clients)) for each in visit_seconds]
+        return Load(clients, seconds, time.perf_counter() - start)
+
+
+def memory(pid: int) -> float:
+    """Resident memory of a process and its children, MiB."""
+    import psutil
+
+    process = psutil.Process(pid)
+    return sum(each.memory_info().rss for each in [process, *process.children(recursive=True)]) / 2**20
+
+
+def run(options: Options) -> None:
+    """Measure and print."""
+    from benchmarks.timing import machine, table
+
+    starts, rounds, requests = (1, 2, 1) if options.quick else (options.starts, options.rounds, options.requests)
+    begun = []
+    for _ in range(starts - 1):
+        with serving(options.models) as server:
+            begun.append((server.config, server.sample))
+    with serving(options.models) as server:
+        begun.append((server.config, server.sample))
+        fresh = memory(server.pid)
+        client = visitor(server.url, 0)
+        streams = [stream(client, seed) for seed in range(rounds)]
+        loads = [load(server.url, clients, requests) for clients in ((1, 2) if options.quick else options.clients)]
+        used = max(fresh, memory(server.pid))
+
+    def row(what: str, value: float, goal: float | None, unit: str) -> list[str]:
+        digits = 0 if unit == "MiB" else 2
+        measured = f"{value:.{digits}f} {unit}"
+        if goal is None:
+            return [what, "", measured, "", ""]
+        return [what, f"{value / goal:.2f}", measured, f"< {goal:.{digits}f} {unit}", "yes" if value < goal else "no"]
+
+    first, last, frames = (statistics.median(each) for each in zip(*streams, strict=True))
+    one = next((each.percentile(50) for each in loads if each.clients == 1), None)
+    rows = [
+        row("start → first answer of /config", statistics.median(config for config, _ in begun), START_GOAL, "s"),
+        row("start → first pictures of /sample", statistics.median(sample for _, sample in begun), None, "s"),
+        row("request → first frame", first, FIRST_FRAME_GOAL, "s"),
+        row(f"request → last frame ({frames:.0f} frames)", last, LAST_FRAME_GOAL, "s"),
+    ]
+    for each in loads:
+        name = f"{each.clients} visitor{'' if each.clients == 1 else 's'} at once"
+        rows.append([f"{name}: requests a second", "", f"{each.rate:.2f}", "", ""])
+        rows.append(row(f"{name}: half of the answers within", each.percentile(50), None, "s"))
+        goal = one * each.clients if one is not None and each.clients > 1 else None
+        rows.append(row(f"{name}: 95% of the answers within", each.percentile(95), goal, "s"))
+    rows.append(row("memory once started", fresh, MEMORY_GOAL, "MiB"))
+    rows.append(row("memory after all this", used, MEMORY_GOAL, "MiB"))
+    print(f"{starts} start(s), {rounds} streams, {requests} request(s) a visitor. {machine()}.\n")
+    print(table(["what", "× the goal", "measured", "goal", "met"], rows))
+
+
+def main() -> None:
+    """The command line."""
+    run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
+
+
+if __name__ == "__main__":
+    main()

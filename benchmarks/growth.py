@@ -1,0 +1,143 @@
+"""What twice the pixels, pictures or steps cost: `python benchmarks/growth.py --help`.
+
+Fits seconds = c · n^p to each row, by least squares in the logarithms: p = 1 is cost in proportion, p > 1 a surprise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+if not __package__:  # run as a script: look for modules beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import tyro
+
+if TYPE_CHECKING:
+    from genlab.config import DDPMConfig
+    from genlab.ddpm import DDPM
+
+
+@dataclass(frozen=True)
+class Options:
+    """Seconds of sampling by size, number of pictures and number of steps, and the exponents of their growth."""
+
+    model: str = "ddpm-fashion-mnist"
+    """The model whose network is measured (see benchmarks/network.py); of other sizes with random weights."""
+    sizes: tuple[int, ...] = (28, 32, 64)
+    """Sides of the pictures."""
+    counts: tuple[int, ...] = (1, 4, 16, 64)
+    """Pictures together."""
+    steps: tuple[int, ...] = (5, 10, 20)
+    """Steps of UniPC."""
+    size: int = 28
+    """Side while something else grows."""
+    count: int = 16
+    """Pictures while something else grows."""
+    rounds: int = 10
+    """Times that each is measured; the median counts."""
+    threads: int | None = None
+    """CPU threads; what torch chooses where none is given."""
+    quick: bool = False
+    """A look in seconds: sizes 28 and 32, 1 and 4 pictures, 2 and 4 steps, 2 rounds."""
+
+
+def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
+    """p of seconds = c · size^p, by least squares in the logarithms; NaN where there is one size only."""
+    import math
+
+    if len(sizes) < 2:
+        return math.nan
+    return statistics.linear_regression([math.log(s) for s in sizes], [math.log(s) for s in seconds]).slope
+
+
+def network_of(config: DDPMConfig, side: int, channels: int, classes: tuple[str, ...]) -> DDPM:
+    """The model of that shape for pictures of that side, with random weights, laid out as it is served."""
+    import torch
+
+    from genlab.config import DataSpec
+    from genlab.ddpm import DDPM
+
+    model = DDPM(config, DataSpec("growth", channels, side, classes)).eval()
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def measure(
+    config: DDPMConfig, channels: int, classes: tuple[str, ...], options: Options
+) -> dict[str, tuple[tuple[int, ...], list[float]]]:
+    """What grows → its sizes and the median seconds at each: one forward pass by pixels and by count, a walk by steps."""
+    import torch
+
+    from benchmarks.timing import alternate
+    from genlab.sampler import Noise, spaced, unipc, walk
+
+    models = {side: network_of(config, side, channels, classes) for side in {*options.sizes, options.size}}
+
+    def forward(side: int, count: int) -> Callable[[], object]:
+        model, x = models[side], torch.randn(count, channels, side, side)
+        t, label = torch.full((count,), max(config.T // 2, 1)), torch.arange(count) % max(len(classes), 1)
+        return lambda: model.predict(x, t, label if classes else None)
+
+    def sample(steps: int) -> Callable[[], object]:
+        model, label = models[options.size], torch.arange(options.count) % max(len(classes), 1)
+        times = spaced(model.schedule, steps)
+
+        def run() -> None:
+            x = Noise.from_seeds(list(range(options.count)), model.data.shape).draw()
+            known = label if classes else None
+            for _ in walk(lambda x_t, t: model.predict(x_t, t, known), unipc(model.schedule, times=times), x, times):
+                pass
+
+        return run
+
+    runs = {("pixels", side): forward(side, options.count) for side in options.sizes}
+    runs |= {("pictures", count): forward(options.size, count) for count in options.counts}
+    runs |= {("steps", steps): sample(steps) for steps in options.steps}
+    seconds = alternate({f"{what} {size}": each for (what, size), each in runs.items()}, options.rounds)
+    found: dict[str, tuple[tuple[int, ...], list[float]]] = {}
+    for what, sizes in (("pixels", options.sizes), ("pictures", options.counts), ("steps", options.steps)):
+        found[what] = (sizes, [statistics.median(seconds[f"{what} {size}"]) for size in sizes])
+    return found
+
+
+def run(options: Options) -> None:
+    """Measure and print."""
+    import torch
+
+    from benchmarks.network import shipped_model
+    from benchmarks.timing import machine, table
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    if options.quick:
+        options = dataclasses.replace(options, sizes=(28, 32), counts=(1, 4), steps=(2, 4), count=4, rounds=2)
+    model = shipped_model(options.model)
+    torch.manual_seed(0)
+    found = measure(model.config, model.data.channels, model.data.classes, options)
+    titles = {
+        "pixels": f"a forward pass of {options.count} by side",
+        "pictures": f"a forward pass at {options.size}×{options.size} by number of pictures",
+        "steps": f"{options.count} pictures at {options.size}×{options.size} by steps",
+    }
+    rows = []
+    for what, (sizes, seconds) in found.items():
+        amounts = [size**2 for size in sizes] if what == "pixels" else sizes
+        for size, amount, each in zip(sizes, amounts, seconds, strict=True):
+            power = f"{exponent(amounts, seconds):.2f}" if size == sizes[-1] else ""
+            rows.append([titles[what], size, f"{amount / amounts[0]:.1f}", f"{each / seconds[0]:.1f}", f"{each:.4f}", power])
+    print(f"The network of {options.model}, medians of {options.rounds} rounds in alternation. {machine()}.\n")
+    print(table(["what grows", "size", "× the work", "× the time", "s", "exponent"], rows))
+
+
+def main() -> None:
+    """The command line."""
+    run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
+
+
+if __name__ == "__main__":
+    main()

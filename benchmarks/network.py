@@ -1,0 +1,323 @@
+"""The forward pass of the network beside those of diffusers and lucidrains: `python benchmarks/network.py --help`.
+
+Every network has as nearly the same number of floating-point operations a picture as its widths allow (two for a multiplication
+and an addition, as `torch.utils.flop_counter` counts convolutions and matrix products) and as many maps at its output. The
+peers have random weights, which take as long as trained ones, and are built in two ways:
+
+    as documented   they see the picture, 28×28, as their training examples have it
+    folded          they see what our network sees after its first line: blocks of 2×2 pixels as channels
+
+The unit of the shares is the machine's own: the fastest of a few 3×3 convolutions of that precision and layout in this run.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+if not __package__:  # run as a script: look for modules beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import tyro
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from genlab.ddpm import DDPM
+
+CONVOLVED = 16
+"""Pictures together when convolutions are measured."""
+CONVOLUTIONS = ((64, 14), (96, 14), (128, 14), (256, 14), (128, 28))
+"""Channels, in and out, and sides of the convolutions that say what the machine can do."""
+WIDEST = 256
+"""No peer is made with as many channels as this at its finest level."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Pictures a second of one forward pass, beside networks of the same cost from diffusers and lucidrains."""
+
+    model: str = "ddpm-fashion-mnist"
+    """A model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
+    batches: tuple[int, ...] = (1, 16, 64)
+    """Pictures that go through the network together."""
+    rounds: int = 30
+    """Passes of each network that the median is taken of."""
+    threads: int | None = None
+    """CPU threads; what torch chooses where none is given."""
+    quick: bool = False
+    """A look in seconds: batches of 1 and 4, 3 rounds."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """One way of running a network: its forward pass, operations a picture, and who it belongs to."""
+
+    forward: Callable[[Tensor, Tensor], Any]
+    flops: float
+    owner: str
+    side: int
+    channels: int
+    precision: str
+    layout: str
+
+
+def shipped_model(name: str) -> DDPM:
+    """The DDPM of that name among those that ship, in that folder, or on the Hub.
+
+    Raises:
+        SystemExit: it is not a DDPM.
+    """
+    from genlab import hub
+    from genlab.ddpm import DDPM
+
+    shipped = Path(__file__).resolve().parents[1] / "genlab" / "pretrained" / name
+    folder = next((f for f in (Path(name), shipped) if (f / "config.json").is_file()), None)
+    model = hub.read(folder or name).model
+    if not isinstance(model, DDPM):
+        raise SystemExit(f"--model: expected a DDPM, got a {model.kind}")
+    return model
+
+
+def flops(network: Callable[[Tensor, Tensor], object], x: Tensor) -> float:
+    """Floating-point operations of one forward pass of x (1 C H W); on the device "meta" nothing is computed.
+
+    Attention is written out as matrix products: the counter does not know the CPU's own kernel for it.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        network(x, torch.ones(1, dtype=torch.long, device=x.device))
+    return float(counter.get_total_flops())
+
+
+def our_flops(model: DDPM) -> float:
+    """Floating-point operations of our forward pass a picture."""
+    import torch
+
+    return flops(model.predict, torch.zeros(1, *model.data.shape))
+
+
+Family = Iterator[tuple[str, "Callable[[], nn.Module]"]]
+"""Networks that grow: how each is made, in words and in fact."""
+
+
+def diffusers_unets(channels: int, outputs: int, side: int, levels: int) -> Iterator[Family]:
+    """`UNet2DModel` of every width: channels double after the first level, attention in the last but one, as documented."""
+    from diffusers import UNet2DModel
+
+    down = ["DownBlock2D"] * levels
+    down[max(levels - 2, 1)] = "AttnDownBlock2D"
+    up = [kind.replace("Down", "Up") for kind in down[::-1]]
+
+    def family(layers: int) -> Family:
+        for width in range(8, WIDEST, 8):
+            widths = (width, *[2 * width] * (levels - 1))
+            yield (
+                f"block_out_channels={widths}, layers_per_block={layers}",
+                lambda widths=widths: UNet2DModel(
+                    sample_size=side,
+                    in_channels=channels,
+                    out_channels=outputs,
+                    layers_per_block=layers,
+                    block_out_channels=widths,
+                    down_block_types=tuple(down),
+                    up_block_types=tuple(up),
+                    norm_num_groups=8,
+                ),
+            )
+
+    yield from (family(2), family(1))
+
+
+def lucidrains_unets(channels: int, outputs: int, side: int, levels: int) -> Iterator[Family]:
+    """`Unet` of every width, with the multiples that its documentation has, cut to the levels."""
+    from denoising_diffusion_pytorch import Unet
+
+    multiples = (1, 2, 4, 8)[:levels]
+    yield (
+        (
+            f"dim={width}, dim_mults={multiples}",
+            lambda width=width: Unet(dim=width, dim_mults=multiples, channels=channels, out_dim=outputs),
+        )
+        for width in range(8, WIDEST, 4)
+    )
+
+
+def mend_torchvision() -> None:
+    """Let torchvision, which both peers import where it is installed, be imported beside a torch that it was not made for.
+
+    A torchvision made for CUDA has none of its operators beside a torch for the CPU, and ends its own import where it describes
+    them. Declaring those two that it describes in any case is enough: the networks use none of them.
+    """
+    from importlib.util import find_spec
+
+    import torch
+
+    if find_spec("torchvision") is None:
+        return
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+def nearest(
+    families: Iterable[Iterable[tuple[str, Callable[[], nn.Module]]]], channels: int, side: int, wanted: float
+) -> tuple[str, nn.Module, float]:
+    """The network whose cost is nearest to `wanted` operations a picture: how it was made, itself, its operations.
+
+    Args:
+        families: networks that grow; a family is left behind with the first that costs too much.
+    """
+    import torch
+
+    found = []
+    for family in families:
+        for name, make in family:
+            with torch.device("meta"):
+                cost = flops(make(), torch.empty(1, channels, side, side))
+            found.append((abs(cost - wanted), name, make, cost))
+            if cost > wanted:
+                break
+    _, name, make, cost = min(found, key=lambda each: each[0])
+    return name, make().eval(), cost
+
+
+def peers(model: DDPM) -> dict[str, tuple[nn.Module, float, int, int]]:
+    """The peers that are installed, by how they were made: network, operations, channels and side of what it sees."""
+    from importlib.util import find_spec
+
+    mend_torchvision()
+    data, patch = model.data, model.config.unet.patch
+    outputs = data.channels * (2 if model.config.variance == "learned" else 1)
+    wanted = our_flops(model)
+    levels = len(model.config.unet.multipliers)
+    found: dict[str, tuple[nn.Module, float, int, int]] = {}
+    for owner, package, make in (
+        ("diffusers UNet2DModel", "diffusers", diffusers_unets),
+        ("lucidrains Unet", "denoising_diffusion_pytorch", lucidrains_unets),
+    ):
+        if find_spec(package) is None:
+            continue
+        for fold in (1, patch) if patch > 1 else (1,):
+            channels, side, deep = data.channels * fold**2, data.size // fold, levels + (patch > 1 and fold == 1)
+            name, network, count = nearest(make(channels, outputs * fold**2, side, deep), channels, side, wanted)
+            seen = "folded" if fold > 1 else "as documented"
+            found[f"{owner}, {seen}: `{name}`"] = (network, count, channels, side)
+    return found
+
+
+def networks(model: DDPM) -> dict[str, Network]:
+    """Every network in every way that is compared, by name; ours first."""
+    import copy
+
+    import torch
+
+    from benchmarks.timing import native_bf16
+
+    data = model.data
+    everyone: dict[str, tuple[nn.Module, float, int, int]] = {
+        "genlab": (model, our_flops(model), data.channels, data.size)
+    } | peers(model)
+    ways = [("fp32", "default"), ("fp32", "channels_last")]
+    if native_bf16():
+        ways.append(("bf16", "channels_last"))
+    found = {}
+    for name, (network, count, channels, side) in everyone.items():
+        for precision, layout in ways:
+            form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+            moved: Any = copy.deepcopy(network).to(memory_format=form)  # type: ignore[call-overload]
+            see = moved.predict if name == "genlab" else moved
+
+            def forward(x: Tensor, t: Tensor, see: Any = see, form: Any = form, half: bool = precision == "bf16") -> Any:
+                with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                    return see(x.contiguous(memory_format=form), t)
+
+            owner = "genlab" if name == "genlab" else name.split()[0]
+            found[f"{name}, {precision}, {layout}"] = Network(forward, count, owner, side, channels, precision, layout)
+    return found
+
+
+def convolution_peak(precision: str, layout: str, rounds: int) -> tuple[float, str]:
+    """Operations a second of the fastest of `CONVOLUTIONS` on `CONVOLVED` pictures, and its shape."""
+    import torch
+    from torch import nn
+
+    from benchmarks.timing import alternate
+
+    form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    runs, counts = {}, {}
+    for channels, side in CONVOLUTIONS:
+        layer = nn.Conv2d(channels, channels, 3, padding=1).to(dtype=dtype, memory_format=form)  # type: ignore[call-overload]
+        x = torch.randn(CONVOLVED, channels, side, side).to(dtype).contiguous(memory_format=form)
+        name = f"{channels} channels at {side}×{side}"
+        runs[name] = lambda layer=layer, x=x: layer(x)
+        counts[name] = 2 * CONVOLVED * channels**2 * 9 * side**2
+    seconds = {name: statistics.median(each) for name, each in alternate(runs, rounds).items()}
+    best = max(runs, key=lambda name: counts[name] / seconds[name])
+    return counts[best] / seconds[best], best
+
+
+def run(options: Options) -> None:
+    """Measure and print."""
+    import torch
+
+    from benchmarks.timing import alternate, machine, ratio, table
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    batches = (1, 4) if options.quick else options.batches
+    rounds = 3 if options.quick else options.rounds
+    model = shipped_model(options.model)
+    torch.manual_seed(0)
+    ways = networks(model)
+    peak = {way: convolution_peak(*way, rounds) for way in {(n.precision, n.layout): None for n in ways.values()}}
+
+    seconds: dict[int, dict[str, list[float]]] = {}
+    for batch in batches:
+        t = torch.full((batch,), model.schedule.T // 2)
+        pictures = {name: torch.randn(batch, n.channels, n.side, n.side) for name, n in ways.items()}
+        runs = {name: lambda n=n, x=pictures[name], t=t: n.forward(x, t) for name, n in ways.items()}
+        seconds[batch] = alternate(runs, rounds)
+
+    # The goal is against the better peer in the precision and layout in which it comes.
+    rivals = [name for name, n in ways.items() if n.owner != "genlab" and (n.precision, n.layout) == ("fp32", "default")]
+    head = ["network", "MFLOP"]
+    head += [f"× better peer, batch {b}" for b in batches] * bool(rivals)
+    head += [f"images/s, batch {b}" for b in batches] + [f"share of peak, batch {b}" for b in batches]
+    rows = []
+    for name, network in ways.items():
+        row: list[object] = [name, f"{network.flops / 1e6:.0f}"]
+        for batch in batches * bool(rivals):
+            best = min(rivals, key=lambda rival, batch=batch: statistics.median(seconds[batch][rival]))
+            row.append(f"{ratio(seconds[batch][best], seconds[batch][name]):.2f}")
+        speed = {batch: batch / statistics.median(seconds[batch][name]) for batch in batches}
+        row += [f"{speed[batch]:.0f}" for batch in batches]
+        row += [f"{speed[batch] * network.flops / peak[network.precision, network.layout][0]:.0%}" for batch in batches]
+        rows.append(row)
+    print(f"One forward pass, {options.model}, medians of {rounds} rounds in alternation. {machine()}.")
+    for (precision, layout), (best_flops, shape) in peak.items():
+        print(f"Fastest 3×3 convolution, {precision}, {layout}: {best_flops / 1e9:.0f} GFLOP/s ({shape}, batch {CONVOLVED}).")
+    print("\n" + table(head, rows))
+
+
+def main() -> None:
+    """The command line."""
+    run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Seconds from drawing noise to a sheet of 8-bit pictures, ours and the peers': `python benchmarks/sampling.py --help`.
+
+Each one runs its whole pipeline with the number of steps that is said to make pictures as good as those of its own whole chain:
+ours is the goal of `benchmarks/solvers.py`, the peers' are of their documentation; quality is not measured here.
+diffusers' pipelines run our network (`our_network`), so that what differs is the steps and what the pipeline does between them,
+and once a `UNet2DModel` of the same cost, which is what its user would have; lucidrains' runs its own `Unet` of that cost.
+These two have random weights.
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
+
+if not __package__:  # run as a script: look for modules beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import tyro
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from genlab.ddpm import DDPM
+
+SHORT = (4, 12)
+"""Steps of the two measured chains that the time of the whole chain is drawn through."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Seconds to 16 pictures by the whole pipeline, ours and those of diffusers and lucidrains."""
+
+    model: str = "ddpm-fashion-mnist"
+    """A model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
+    count: int = 16
+    """Pictures."""
+    steps: int = 10
+    """Our steps, with UniPC; 10 or fewer are the goal of benchmark 1."""
+    dpm: int = 20
+    """Steps of diffusers' DPMSolverMultistepScheduler, which its documentation gives as 20 to 25."""
+    ddim: int = 50
+    """Steps of DDIMPipeline, its default, and of lucidrains' sampling with DDIM."""
+    chain: int = 1000
+    """Steps of DDPMPipeline, its default; 4 and 12 of them are run, and the time of all is on the line through these."""
+    rounds: int = 10
+    """Sheets that the median is taken of."""
+    threads: int | None = None
+    """CPU threads; what torch chooses where none is given."""
+    quick: bool = False
+    """A look in seconds: 2 pictures, 2 rounds."""
+
+
+def our_network(model: DDPM) -> Any:
+    """Our network as diffusers' pipelines want one: t from 0, its answer in `.sample`, classes in turn."""
+    import torch
+    from torch import nn
+
+    from genlab.process import v_from_eps
+
+    class Wrapped(nn.Module):
+        config = SimpleNamespace(in_channels=model.data.channels, sample_size=model.data.size)
+        dtype, device = torch.float32, torch.device("cpu")
+
+        def forward(self, sample: torch.Tensor, timestep: Any, **_: Any) -> Any:
+            t = torch.full((len(sample),), int(timestep) + 1)
+            label = torch.arange(len(sample)) % len(model.data.classes) if model.data.classes else None
+            seen = model.predict(sample, t, label, clip=False)
+            v = model.config.prediction == "v"
+            return SimpleNamespace(sample=v_from_eps(model.schedule, seen.x0_hat, seen.eps_hat, t) if v else seen.eps_hat)
+
+    return Wrapped()
+
+
+def ours(model: DDPM, count: int, steps: int) -> list[Image.Image]:
+    """Pictures by UniPC, with classes in turn."""
+    import torch
+    from PIL import Image
+
+    from genlab.data import to_pixels
+    from genlab.sampler import Noise, spaced, unipc, walk
+
+    x = Noise.from_seeds(list(range(count)), model.data.shape).draw()
+    label = torch.arange(count) % len(model.data.classes) if model.data.classes else None
+    times = spaced(model.schedule, steps, "quadratic")
+    for frame in walk(lambda x_t, t: model.predict(x_t, t, label), unipc(model.schedule, times=times), x, times):
+        x = frame.x_s
+    pixels = to_pixels(x).permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(picture.squeeze(-1) if model.data.channels == 1 else picture) for picture in pixels]
+
+
+def same_cost(model: DDPM, make: Callable[..., Any]) -> tuple[str, Any]:
+    """The peer's network, as documented, whose cost is nearest to ours: how it was made, itself."""
+    from benchmarks.network import nearest, our_flops
+
+    data = model.data
+    levels = len(model.config.unet.multipliers) + (model.config.unet.patch > 1)
+    families = make(data.channels, data.channels, data.size, levels)
+    made, network, _ = nearest(families, data.channels, data.size, our_flops(model))
+    return made, network
+
+
+def diffusers_ways(model: DDPM, options: Options) -> dict[str, tuple[int, Callable[[int], object]]]:
+    """Pipelines of diffusers by name: the steps that each needs, and what draws the pictures in that many."""
+    import torch
+    from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, DPMSolverMultistepScheduler
+    from diffusers.utils import logging
+
+    from benchmarks.network import diffusers_unets
+
+    logging.set_verbosity_error()
+    prediction = {"v": "v_prediction", "eps": "epsilon"}[model.config.prediction]
+    known = {"trained_betas": model.schedule.beta[1:].numpy(), "prediction_type": prediction}
+    known["num_train_timesteps"] = model.schedule.T
+    made, network = same_cost(model, diffusers_unets)
+
+    def way(pipeline: Any) -> Callable[[int], object]:
+        pipeline.set_progress_bar_config(disable=True)
+        generator = torch.Generator().manual_seed(0)
+        return lambda steps: pipeline(batch_size=options.count, num_inference_steps=steps, generator=generator).images
+
+    unet = our_network(model)
+    dpm = DPMSolverMultistepScheduler(**known, thresholding=True, sample_max_value=1.0)
+    return {
+        "diffusers DDPMPipeline, DDPMScheduler, our network": (options.chain, way(DDPMPipeline(unet, DDPMScheduler(**known)))),
+        "diffusers DDIMPipeline, our network": (options.ddim, way(DDIMPipeline(unet, DDIMScheduler(**known)))),
+        "diffusers DDPMPipeline, DPMSolverMultistepScheduler, our network": (options.dpm, way(DDPMPipeline(unet, dpm))),
+        f"diffusers DDPMPipeline, DPMSolverMultistepScheduler, its network `{made}`": (
+            options.dpm,
+            way(DDPMPipeline(network, dpm)),
+        ),
+    }
+
+
+def lucidrains_ways(model: DDPM, options: Options) -> dict[str, tuple[int, Callable[[int], object]]]:
+    """lucidrains' sampling with DDIM, its own network."""
+    from denoising_diffusion_pytorch import GaussianDiffusion
+
+    from benchmarks.network import lucidrains_unets
+
+    made, network = same_cost(model, lucidrains_unets)
+    steps = min(options.ddim, model.schedule.T)
+    chain = GaussianDiffusion(network, image_size=model.data.size, timesteps=model.schedule.T, sampling_timesteps=steps)
+
+    def draw(_: int) -> object:
+        with redirect_stderr(io.StringIO()):  # its progress bar has no switch
+            return chain.sample(batch_size=options.count).mul(255).byte().numpy()
+
+    return {f"lucidrains GaussianDiffusion, DDIM, its network `{made}`": (steps, draw)}
+
+
+def measure(model: DDPM, options: Options) -> dict[str, tuple[int, list[float], bool]]:
+    """Steps and seconds of every way, (rounds) each, and whether they are on a line through fewer steps; ours first."""
+    from importlib.util import find_spec
+
+    from benchmarks.network import mend_torchvision
+    from benchmarks.timing import alternate
+
+    name = f"genlab UniPC, {options.steps} steps"
+    runs: dict[str, Callable[[], object]] = {name: lambda: ours(model, options.count, options.steps)}
+    ways: dict[str, tuple[int, Callable[[int], object]]] = {}
+    mend_torchvision()
+    if find_spec("diffusers") is not None:
+        ways |= diffusers_ways(model, options)
+    if find_spec("denoising_diffusion_pytorch") is not None:
+        ways |= lucidrains_ways(model, options)
+    long = {way for way, (steps, _) in ways.items() if steps > 10 * SHORT[1]}
+    for way, (steps, draw) in ways.items():
+        for few in SHORT if way in long else (steps,):
+            runs[f"{way}, {few} steps"] = lambda draw=draw, few=few: draw(few)  # type: ignore[misc]
+    seconds = alternate(runs, 2 if options.quick else options.rounds)
+    found = {name: (options.steps, seconds[name], False)}
+    for way, (steps, _) in ways.items():
+        if way in long:
+            low, high = (seconds[f"{way}, {few} steps"] for few in SHORT)
+            line = [a + (b - a) / (SHORT[1] - SHORT[0]) * (steps - SHORT[0]) for a, b in zip(low, high, strict=True)]
+            found[f"{way}, {steps} steps"] = (steps, line, True)
+        else:
+            found[f"{way}, {steps} steps"] = (steps, seconds[f"{way}, {steps} steps"], False)
+    return found
+
+
+def run(options: Options) -> None:
+    """Measure and print."""
+    import dataclasses
+
+    import torch
+
+    from benchmarks.network import shipped_model
+    from benchmarks.timing import machine, ratio, table
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    if options.quick:
+        options = dataclasses.replace(options, count=2)
+    torch.manual_seed(0)
+    model = shipped_model(options.model)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # for every pipeline that runs it
+    found = measure(model, options)
+    unit = next(iter(found.values()))[1]
+    rows = []
+    for name, (steps, seconds, drawn) in found.items():
+        median = statistics.median(seconds)
+        shown = f"{median:.2f} (from {SHORT[0]} and {SHORT[1]} steps)" if drawn else f"{median:.2f}"
+        rows.append([name, f"{ratio(seconds, unit):.1f}", shown, f"{1000 * median / steps:.1f}"])
+    print(f"{options.count} pictures, {options.model}, medians of {len(unit)} rounds in alternation. {machine()}.\n")
+    print(table(["pipeline", "× our time", "s", "ms a step"], rows))
+
+
+def main() -> None:
+    """The command line."""
+    run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""The benchmarks: what they reckon with against exact answers, and each of them once on the smallest sizes."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from benchmarks import app, growth, network, sampling, timing
+from genlab import hub
+from genlab.config import DataSpec, DDPMConfig, UNetConfig
+from genlab.data import KNOWN
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny DDPM as a folder."""
+    place = tmp_path_factory.mktemp("benchmarks") / "ddpm"
+    model = tiny.ddpm(DataSpec("mnist", 1, 28, KNOWN["mnist"][1]))
+    hub.save(place, model, {"command": "python training/train_ddpm.py"}, tiny.dataset("mnist"))
+    return str(place)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The narrowest peers and one small convolution: looking for the right ones takes longer than all the rest."""
+    monkeypatch.setattr(network, "WIDEST", 9)
+    monkeypatch.setattr(network, "CONVOLUTIONS", ((8, 4),))
+
+
+def test_runs_take_turns_in_either_order() -> None:
+    calls: list[str] = []
+    seconds = timing.alternate({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=2)
+    assert calls == ["a", "b", "a", "b", "b", "a"]  # to warm up, there, and back
+    assert {name: len(each) for name, each in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_a_ratio_compares_what_was_measured_side_by_side() -> None:
+    slow_then_fast = [10.0, 1.0, 1.0]
+    assert timing.ratio([2 * s for s in slow_then_fast], slow_then_fast) == 2
+
+
+def test_a_convolution_costs_two_operations_a_weight_and_pixel() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 5, 3, padding=1)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return self.conv(x)
+
+    assert network.flops(Net(), torch.zeros(1, 3, 8, 8)) == 2 * 3 * 5 * 9 * 8 * 8
+
+
+def test_the_nearest_network_is_found_on_either_side() -> None:
+    class Net(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, width, 1)
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return self.conv(x)
+
+    def families():
+        return [[(str(w), lambda w=w: Net(w)) for w in widths] for widths in ((2, 6, 9), (4, 8, 16))]
+
+    for wanted, name in ((5.4, "6"), (4.2, "4"), (20, "16"), (8.9, "9")):
+        found, net, cost = network.nearest(families(), channels=1, side=4, wanted=wanted * 2 * 16)
+        assert (found, cost) == (name, int(name) * 2 * 16)
+        assert net.conv.weight.device.type == "cpu"
+
+
+def test_peers_see_the_picture_or_its_folds_and_say_as_much_as_ours() -> None:
+    pytest.importorskip("diffusers")
+    ours = tiny.ddpm(DataSpec("mnist", 1, 28, KNOWN["mnist"][1]))
+    ours = type(ours)(DDPMConfig(T=10, variance="learned", unet=UNetConfig(width=8)), ours.data)
+    found = [each for name, each in network.peers(ours).items() if name.startswith("diffusers")]
+    assert [(channels, side) for _, _, channels, side in found] == [(1, 28), (4, 14)]
+    for net, cost, channels, side in found:
+        out = net(torch.zeros(2, channels, side, side), torch.ones(2, dtype=torch.long)).sample
+        assert out.shape == (2, 2 * channels, side, side)  # the prediction and the place of Σ
+        assert cost == network.flops(net, torch.zeros(1, channels, side, side))
+
+
+def test_the_network_table_has_a_row_for_each_way(folder: str, capsys) -> None:
+    network.run(network.Options(model=folder, batches=(1,), rounds=1))
+    said = capsys.readouterr().out
+    assert "GFLOP/s" in said
+    rows = [line for line in said.splitlines() if line.startswith("| genlab")]
+    assert len(rows) == 2 + timing.native_bf16()
+    if "diffusers" in sys.modules:
+        assert sum(line.startswith("| diffusers UNet2DModel") for line in said.splitlines()) == 2 * len(rows)
+
+
+def test_diffusers_sees_our_network_as_it_is(folder: str) -> None:
+    model = network.shipped_model(folder)
+    x = torch.randn(3, 1, 28, 28)
+    answer = sampling.our_network(model)(x, torch.tensor(6)).sample
+    seen = model.predict(x, torch.full((3,), 7), torch.arange(3), clip=False)
+    torch.testing.assert_close(answer, seen.eps_hat)  # the tiny model predicts ε
+
+
+def test_the_whole_chain_is_on_the_line_through_short_ones(folder: str, monkeypatch) -> None:
+    def exactly(runs, rounds):
+        """Seconds of 3 + 2 a step."""
+        return {name: [3.0 + 2 * int(name.split()[-2])] * rounds for name in runs}
+
+    pytest.importorskip("diffusers")
+    monkeypatch.setattr(timing, "alternate", exactly)
+    options = sampling.Options(model=folder, count=1, chain=1000, ddim=50, dpm=20, rounds=2)
+    found = sampling.measure(network.shipped_model(folder), options)
+    for name, (steps, seconds, drawn) in found.items():
+        assert seconds == pytest.approx([3 + 2 * steps] * 2)
+        assert drawn == (steps == 1000), name
+    assert len(found) >= 5
+
+
+def test_the_sampling_table_is_of_whole_pipelines(folder: str, capsys) -> None:
+    sampling.run(sampling.Options(model=folder, steps=2, dpm=2, ddim=2, chain=2, quick=True))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert lines[2].startswith("| genlab UniPC, 2 steps | 1.0 |")
+
+
+def test_ours_are_pictures(folder: str) -> None:
+    pictures = sampling.ours(network.shipped_model(folder), count=3, steps=2)
+    assert [(each.size, each.mode) for each in pictures] == [((28, 28), "L")] * 3
+
+
+def test_the_exponent_of_a_power_is_found() -> None:
+    assert growth.exponent([1, 4, 16], [3 * n**1.7 for n in (1, 4, 16)]) == pytest.approx(1.7)
+    assert math.isnan(growth.exponent([1], [2.0]))
+
+
+def test_the_growth_table_has_what_grows(folder: str, capsys) -> None:
+    growth.run(growth.Options(model=folder, sizes=(28, 32), counts=(1, 2), steps=(1, 2), count=1, rounds=1))
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [line[1] for line in lines[1:]] == ["28", "32", "1", "2", "1", "2"]
+    assert [line[2] for line in lines[1:]] == ["1.0", "1.3", "1.0", "2.0", "1.0", "2.0"]
+
+
+def test_every_visitor_asks_as_often_as_it_was_told(monkeypatch) -> None:
+    asked: list[tuple[int, int, str]] = []
+
+    def visitor(url: str, number: int) -> SimpleNamespace:
+        return SimpleNamespace(predict=lambda seed, api_name: asked.append((number, seed, api_name)))
+
+    monkeypatch.setattr(app, "visitor", visitor)
+    found = app.load("", clients=3, requests=2)
+    assert sorted(asked) == [(n, s, "/sample") for n, s in ((1, 0), (1, 1), (2, 1000), (2, 1001), (3, 2000), (3, 2001))]
+    assert (found.clients, len(found.seconds)) == (3, 6)
+    assert found.rate == 6 / found.wall
+
+
+def test_a_stream_is_timed_at_its_first_and_last_frame(monkeypatch) -> None:
+    moments = iter([10.0, 10.5, 11.0, 13.0])
+    monkeypatch.setattr(app.time, "perf_counter", lambda: next(moments))
+    client = SimpleNamespace(submit=lambda seed, api_name: iter("abc"))
+    assert app.stream(client, seed=3) == (0.5, 3.0, 3)
+
+
+@pytest.mark.long
+def test_the_page_is_asked_as_its_visitors_ask(folder: str) -> None:
+    with app.serving((folder,)) as server:
+        assert 0 < server.config < server.sample
+        first, last, frames = app.stream(app.visitor(server.url, 0), seed=3)
+        assert 0 < first <= last
+        assert frames >= 2
+        found = app.load(server.url, clients=2, requests=2)
+        assert len(found.seconds) == 4
+        assert found.wall >= max(found.seconds)
+        assert app.memory(server.pid) > 100
+
+
+def test_the_endpoints_need_nothing_said() -> None:
+    endpoints = json.loads((ROOT / "tests" / "api.json").read_text())
+    for name in ("/sample", "/sample_stream"):
+        assert all("default" in parameter for parameter in endpoints[name]["parameters"].values())
+
+
+def test_percentiles_are_those_of_the_requests() -> None:
+    found = app.Load(1, [float(n) for n in range(1, 21)], wall=10.0)
+    assert (found.rate, found.percentile(50), found.percentile(95), found.percentile(100)) == (2.0, 10.0, 19.0, 20.0)
+
+
+def test_the_page_table_sets_figures_beside_goals(monkeypatch, capsys) -> None:
+    from contextlib import nullcontext
+
+    server = SimpleNamespace(url="", pid=1, config=4.0, sample=5.0)
+    monkeypatch.setattr(app, "serving", lambda models: nullcontext(server))
+    monkeypatch.setattr(app, "visitor", lambda url, number: None)
+    monkeypatch.setattr(app, "memory", lambda pid: 2048.0)
+    monkeypatch.setattr(app, "stream", lambda client, seed: (0.5, 0.75, 26))
+    monkeypatch.setattr(app, "load", lambda url, clients, requests: app.Load(clients, [2.0 * clients**2], 1.0))
+    app.run(app.Options(clients=(1, 4)))
+    said = capsys.readouterr().out
+    assert "| start → first answer of /config | 0.50 | 4.00 s | < 8.00 s | yes |" in said
+    assert "| request → first frame | 2.00 | 0.50 s | < 0.25 s | no |" in said
+    assert "| 4 visitors at once: 95% of the answers within | 4.00 | 32.00 s | < 8.00 s | no |" in said
+    assert "| memory once started | 2.00 | 2048 MiB | < 1024 MiB | no |" in said
+
+
+def test_help_is_there_before_torch() -> None:
+    """For each script: what it does, and no import of torch, which takes seconds."""
+    check = (
+        "import runpy, sys\n"
+        "for name in ('network', 'sampling', 'growth', 'app'):\n"
+        "    sys.argv = [name, '--help']\n"
+        "    try:\n"
+        "        runpy.run_path(f'benchmarks/{name}.py', run_name='__main__')\n"
+        "    except SystemExit as end:\n"
+        "        assert not end.code, end\n"
+        "    assert 'torch' not in sys.modules, name\n"
+    )
+    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("--quick") == 4
