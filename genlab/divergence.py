@@ -7,6 +7,10 @@ For distributions p and q over the same variable x:
     KL[p‖q]   = E_p[log p(x) − log q(x)] ≥ 0          notes 1.3.1      (3)
     H(p, q)   = H(p) + KL[p‖q]                                        (4)
 
+For outcomes i the logarithm to base 2 counts bits: a code made for q spends −log₂ q_i of them on outcome i (whole numbers where
+every q_i is a power of ½, else to within one bit; Shannon 1948). So H(p) is the mean length of the best code for p, H(p, q)
+what the code for q takes instead, and KL[p‖q] what is wasted, Σ_i p_i log(p_i/q_i): infinite as soon as q_i = 0 < p_i.
+
 Fitting q to p, KL[p‖q] is the forward direction (mean-seeking, zero-avoiding) and KL[q‖p] the reverse one (mode-seeking,
 zero-forcing; notes 1.3.2). For diagonal Gaussians p = N(m₁, s₁²), q = N(m₂, s₂²) every term is closed, per dimension:
 
@@ -218,15 +222,28 @@ def kl(p: Distribution, q: Distribution) -> Tensor:
         TypeError: p and q are not of the same family.
     """
     if isinstance(p, Categorical) and isinstance(q, Categorical):
-        positive = p.prob > 0
-        ratio = torch.where(positive, p.prob, 1.0).log() - torch.where(positive, q.prob, 1.0).log()
-        return (p.prob * ratio).sum(dim=1)
+        return kl_terms(p, q).sum(dim=1)
     if isinstance(p, Gaussian) and isinstance(q, Gaussian):
         gap = p.log_var - q.log_var
         return sum_dims(0.5 * (torch.expm1(gap) - gap + (p.mean - q.mean) ** 2 * (-q.log_var).exp()))
     if isinstance(p, Tabulated) and isinstance(q, Tabulated):
         return p.integrate(kl_integrand(p, q))
     raise TypeError(f"expected two distributions of one family, got {type(p).__name__} and {type(q).__name__}")
+
+
+def kl_terms(p: Categorical, q: Categorical) -> Tensor:
+    """p_i (log p_i − log q_i) of every outcome in nats, (B, K): KL[p‖q] is their sum, and some may be negative.
+
+    0 where p_i is, infinite where q_i is 0 and p_i is not.
+    """
+    positive = p.prob > 0
+    ratio = torch.where(positive, p.prob, 1.0).log() - torch.where(positive, q.prob, 1.0).log()
+    return p.prob * ratio
+
+
+def code_length(q: Categorical) -> Tensor:
+    """−log q_i of every outcome in nats, (B, K): in bits, what the best code for q spends on it. Infinite where q_i is 0."""
+    return -q.prob.log()
 
 
 def kl_integrand(p: Tabulated, q: Tabulated) -> Tensor:

@@ -218,6 +218,14 @@ SAMPLERS: dict[str, Callable[[Schedule, Noise, Variance], Step]] = {
     "UniPC": lambda schedule, noise, variance: unipc(schedule),
 }
 """Name → a new step for one walk, from the schedule, the noise and the Σ that the sampler takes of them."""
+SPACING: dict[str, Spacing] = {
+    "DDIM": "uniform",
+    "ancestral": "uniform",
+    "DPM-Solver++": "quadratic",
+    "DPM-Solver++ SDE": "quadratic",
+    "UniPC": "quadratic",
+}
+"""Name → the spacing of times that serves it well with few steps, by `benchmarks/solvers.py`."""
 
 
 def walk(predict: Predict, step: Step, x: Tensor, times: list[int]) -> Iterator[Frame]:

@@ -82,6 +82,30 @@ def step_term(
     return torch.where(last, -decoder(p, x0), transition) if bool(last.any()) else transition
 
 
+def step_terms(
+    schedule: Schedule, p: Gaussian, x0: Tensor, x_t: Tensor, t: Tensor, decoder: Decoder = discretised_log_prob
+) -> Tensor:
+    """What every value of a picture adds to `step_term`, nats, of the shape of x0 (B, …): Gaussians factorise.
+
+    Args:
+        p: p_θ(x_{t−1}|x_t); t: (B); decoder: see `step_term`.
+    """
+
+    def each(values: Tensor) -> Tensor:
+        return values.expand_as(x0).reshape(-1, 1)
+
+    of_value = Gaussian(each(p.mean), each(p.log_var))
+    times = t.repeat_interleave(x0[0].numel())
+    return step_term(schedule, lambda *_: of_value, each(x0), each(x_t), times, decoder).reshape(x0.shape)
+
+
+def level_log_probs(p: Gaussian) -> Tensor:
+    """log of the mass of N(μ, σ²) on each of the 256 grey levels, nats, (N, 256) for mean and log σ² (N)."""
+    levels = torch.linspace(-1, 1, 256, dtype=p.mean.dtype, device=p.mean.device).repeat(len(p.mean))[:, None]
+    each = Gaussian(p.mean.repeat_interleave(256)[:, None], p.log_var.repeat_interleave(256)[:, None])
+    return discretised_log_prob(each, levels).reshape(-1, 256)
+
+
 def strata(T: int, count: int) -> tuple[int, ...]:
     """The last steps e_1 < … < e_K = T of `count` strata of 1…T: stratum k is e_{k−1} + 1 … e_k, e_0 = 0, and e_1 = 1.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from scipy import special
 from torch import Tensor
 from torch import distributions as peer
 
@@ -18,12 +19,14 @@ from genlab.divergence import (
     Tabulated,
     bits_per_dim,
     bits_to_nats,
+    code_length,
     cross_entropy,
     entropy,
     fit,
     forward,
     kl,
     kl_integrand,
+    kl_terms,
     mixture,
     nats_to_bits,
     reverse,
@@ -113,6 +116,21 @@ def test_zero_probabilities() -> None:
     assert cross_entropy(point, half).item() == pytest.approx(math.log(2))
     assert kl(half, point).item() == cross_entropy(half, point).item() == math.inf
     assert kl(half, half).item() == 0
+
+
+def test_terms_and_code_lengths_of_outcomes(generator: torch.Generator) -> None:
+    """Each term by scipy, zeros included; a code of powers of one half has whole bits, and its mean length is the entropy."""
+    p, q = categoricals(generator)
+    p = Categorical(torch.cat([torch.eye(1, p.prob.shape[1], dtype=torch.float64), p.prob[1:]]))
+    expected = special.rel_entr(p.prob.numpy(), q.prob.numpy())
+    np.testing.assert_allclose(kl_terms(p, q).numpy(), expected, rtol=1e-12, atol=1e-15)
+    assert bool((kl_terms(p, q) < 0).any())
+    back = kl_terms(q, p)
+    assert bool(back[0, 1:].isinf().all())
+    assert bool(back[1:].isfinite().all())
+    halves = Categorical(torch.tensor([[0.5, 0.25, 0.125, 0.125, 0.0]], dtype=torch.float64))
+    assert nats_to_bits(code_length(halves))[0].tolist() == pytest.approx([1, 2, 3, 3, math.inf])
+    assert nats_to_bits(entropy(halves)).item() == pytest.approx(1.75)
 
 
 def test_kl_has_a_finite_gradient_at_zero_probabilities() -> None:

@@ -412,8 +412,15 @@ def test_samples_stand_beside_real_pictures_and_are_not_called_fid(
 ) -> None:
     monkeypatch.setattr("training.sample_quality.check", lambda *given: None)
     monkeypatch.setattr("training.sample_quality.measure", lambda *given, **more: (SAMPLES, torch.empty(0)))
-    assert evaluate.run(options(folder, data_dir)) == 0
-    assert json.loads((folder / "metrics.json").read_text())["evaluation"]["samples"] == SAMPLES
+    drawn: dict[int, Tensor] = {}
+    monkeypatch.setattr("training.sample_quality.curve", lambda test, train, pictures, *_: drawn.update(pictures) or {"a": 1})
+    assert evaluate.run(options(folder, data_dir, curve_samples=3)) == 0
+    evaluation = json.loads((folder / "metrics.json").read_text())["evaluation"]
+    assert evaluation["samples"] == SAMPLES
+    # As many pictures for every number of steps that the chain has, none for a VAE.
+    is_ddpm = json.loads((folder / "config.json").read_text())["kind"] == "ddpm"
+    assert evaluation.get("steps") == ({"a": 1} if is_ddpm else None)
+    assert {steps: tuple(p.shape) for steps, p in drawn.items()} == dict.fromkeys([4, 5, 6, 8, 10] * is_ddpm, (3, 1, 8, 8))
     card = ModelCard((folder / "README.md").read_text())
     results = {r.metric_type: r for r in card.data.eval_results}
     assert results["frechet_distance"].metric_name == (

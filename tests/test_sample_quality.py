@@ -16,10 +16,11 @@ from genlab.config import DataSpec, VAEConfig
 from genlab.data import Dataset, to_model, to_pixels
 from genlab.ddpm import DDPM, Denoised
 from genlab.features import Classifier, ClassifierConfig, FeatureError, FeatureNet
+from genlab.metrics import frechet_distance
 from genlab.oracle import DataSetOracle
 from genlab.vae import VAE
 from tests import tiny
-from training.sample_quality import SHOWN, Sampling, check, draw, measure
+from training.sample_quality import SHOWN, Sampling, check, curve, draw, measure
 
 DIMS = 6
 SPEC = DataSpec("mnist", 1, 28, ("a", "b"))
@@ -246,3 +247,12 @@ def test_a_data_set_without_a_feature_network_is_refused(monkeypatch: pytest.Mon
 def test_bad_options_are_named(options: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         Sampling(**options)
+
+
+def test_the_curve_has_a_distance_for_every_number_of_steps_and_its_floor(eye: Classifier):
+    noise = torch.randint(256, TEST.images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    section = curve(TEST, TRAIN, {4: noise, 10: TEST.images}, 0, Sampling("unipc"))
+    assert (section["images"], section["steps"], section["sampler"]) == (120, [4, 10], "unipc")
+    far, near = section["frechet_distance"]
+    assert near < 1e-9 < section["frechet_floor"] < far
+    assert far == frechet_distance(eye.features(noise), eye.features(TEST.images))

@@ -17,12 +17,15 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from scipy import special, stats
 
 from genlab.demo import server, theme
 from genlab.demo.figure import Packed
 from genlab.demo.guard import Limits
-from genlab.demo.limits import FitRequest, LimitError, parse_fit
+from genlab.demo.language import choose
+from genlab.demo.limits import FitRequest, LimitError, OutcomesRequest, parse_fit, parse_outcomes
 from genlab.demo.tabs import divergence as tab
+from genlab.demo.tabs import outcomes
 from genlab.demo.tabs.divergence import EXAMPLES, draw, numbers, read, solve
 
 FIRST = FitRequest(*next(iter(EXAMPLES.values()))[1])
@@ -147,6 +150,116 @@ def test_the_numbers_are_those_of_figure_1() -> None:
     assert ends[1]["reverse_kl"] == pytest.approx(-math.log(v), abs=0.01)
 
 
+# ---- two discrete distributions ----
+
+
+DISCRETE = {name: OutcomesRequest(*example[1:]) for name, example in outcomes.EXAMPLES.items()}
+
+
+def dragged(request: OutcomesRequest, **places: float) -> OutcomesRequest:
+    """What is asked for after these handles have been dragged to these heights, as from the browser."""
+    handles = json.loads(outcomes.draw(outcomes.solve(request)).model_dump_json())["handles"]
+    for handle in handles:
+        handle["y"] = places.get(handle["id"], handle["y"])
+    return outcomes.read({"handles": [{key: handle[key] for key in ("id", "x", "y")} for handle in handles]})
+
+
+@pytest.mark.parametrize("request_", DISCRETE.values(), ids=DISCRETE)
+def test_the_numbers_of_outcomes_are_scipys(request_: OutcomesRequest) -> None:
+    p, q = np.array(request_.p), np.array(request_.q)
+    found = outcomes.numbers(outcomes.solve(request_))
+    for unit, base in (("bits", 2), ("nats", math.e)):
+        assert found[unit]["entropy"] == pytest.approx(stats.entropy(p, base=base))
+        for name, (a, b) in {"forward_kl": (p, q), "reverse_kl": (q, p)}.items():
+            assert float(found[unit][name]) == pytest.approx(stats.entropy(a, b, base=base), abs=1e-12)
+        assert float(found[unit]["cross_entropy"]) == pytest.approx(
+            stats.entropy(p, base=base) + stats.entropy(p, q, base=base)
+        )
+    each = {name: np.array([float(value) for value in values]) for name, values in found["bits_of_each"].items()}
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(each["code_p"], -np.log2(p))
+        np.testing.assert_allclose(each["code_q"], -np.log2(q))
+    np.testing.assert_allclose(each["forward_terms"], special.rel_entr(p, q) / math.log(2), atol=1e-12)
+    np.testing.assert_allclose(each["reverse_terms"], special.rel_entr(q, p) / math.log(2), atol=1e-12)
+    json.dumps(found, allow_nan=False)
+
+
+def test_powers_of_one_half_have_whole_code_lengths() -> None:
+    """H(p) = 31/16 bits, and a code for six equal outcomes takes log₂ 6 whatever p is."""
+    found = outcomes.numbers(outcomes.solve(DISCRETE["powers of one half"]))
+    assert found["bits_of_each"]["code_p"] == pytest.approx([1, 2, 3, 4, 5, 5])
+    assert found["bits"]["entropy"] == pytest.approx(31 / 16)
+    assert found["bits"]["cross_entropy"] == pytest.approx(math.log2(6))
+
+
+def test_what_is_infinite_is_shown_as_such() -> None:
+    data = outcomes.draw(outcomes.solve(DISCRETE["q forgets one"]))
+    lengths, totals, forward, reverse = (panel.layers[0] for panel in data.panels[2:])
+    assert lengths.texts[5] == forward.texts[5] == "∞"
+    assert [text.startswith("∞") for text in totals.texts] == [False, True, True, False]
+    assert "∞" not in "".join(reverse.texts)
+    for panel in data.panels:
+        axis = panel.x if panel.layers[0].horizontal else panel.y
+        for bar in zip(*(stack.values for stack in panel.layers[0].stacks), strict=True):
+            assert axis.low <= sum(bar) <= axis.high
+    assert "KL[p‖q]\u00a0=\u00a0∞" in choose(data.caption)
+    assert "q is zero where p is not, at f" in choose(data.caption)
+    assert "在 f 处 q 为零而 p 不为零" in choose(data.caption, "zh")
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_the_bars_show_what_they_stand_for(name: str) -> None:
+    result = outcomes.solve(DISCRETE[name])
+    panels = outcomes.draw(result).panels
+    assert panels[0].layers[0].stacks[0].values == pytest.approx(result.request.p)
+    assert panels[1].layers[0].stacks[0].values == pytest.approx(result.request.q)
+    total = [sum(bar) for bar in zip(*(stack.values for stack in panels[3].layers[0].stacks), strict=True)]
+    assert [t for t, b in zip(total, result.bits, strict=True) if b < math.inf] == pytest.approx(
+        [b for b in result.bits if b < math.inf], abs=1e-12
+    )
+    for panel, expected in ((panels[4], result.forward_terms), (panels[5], result.reverse_terms)):
+        for bar, value in zip(panel.layers[0].stacks[0].values, expected, strict=True):
+            assert bar == value or value == math.inf
+
+
+def test_a_dragged_bar_stays_and_the_others_make_room_in_their_proportion() -> None:
+    request = DISCRETE["nearly right"]
+    assert dragged(request).p == pytest.approx(request.p)
+    moved = dragged(request, p0=0.5, q3=0)
+    assert moved.p == pytest.approx([0.5, *(v * 0.5 / 0.65 for v in request.p[1:])])
+    assert moved.q == pytest.approx([v / 0.85 if i != 3 else 0 for i, v in enumerate(request.q)])
+    assert moved.q[3] == 0
+    assert dragged(moved, q0=0.3).q[3] == 0, "a zero stays one"
+    assert dragged(request, p0=1).p == (1, 0, 0, 0, 0, 0)
+    assert dragged(OutcomesRequest((1, 0, 0, 0, 0, 0), request.q), p0=0.5).p == pytest.approx([0.5] + [0.1] * 5)
+    assert dragged(request, p0=0.9, p1=0.6).p == pytest.approx([0.6, 0.4, 0, 0, 0, 0])
+
+
+def test_bars_that_are_dragged_anywhere_give_distributions() -> None:
+    for far in (-1e300, -1, 0, 0.5, 2, 1e300):
+        for ids in (["p0"], ["q5", "q1"], [f"p{i}" for i in range(6)], outcomes.HANDLES):
+            found = dragged(DISCRETE["q sees two"], **dict.fromkeys(ids, far))
+            assert math.fsum(found.p) == pytest.approx(1)
+            assert parse_outcomes(list(found.p), list(found.q)) == found
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "p", {}, 1, [], [1.0], [0.5, 0.4], [0.5, 0.6], [1.5, -0.5], [True, False], ["1", 0], [math.nan, 1], [1 / 17] * 17],
+)
+def test_what_is_no_distribution_is_refused_in_both_languages(value: Any) -> None:
+    for name, p, q in (("p", value, [0.5, 0.5]), ("q", [0.5, 0.5], value)):
+        with pytest.raises(LimitError, match=rf"{name}: expected 2 to 16 probabilities that sum to 1, got") as refusal:
+            parse_outcomes(p, q)
+        assert "和为 1 的概率" in refusal.value.text
+
+
+def test_rounded_probabilities_are_taken_and_unequal_lengths_are_not() -> None:
+    assert parse_outcomes([0.333, 0.333, 0.333], [1, 0, 0]).p == pytest.approx([1 / 3] * 3)
+    with pytest.raises(LimitError, match=r"q: expected as many probabilities as p has, 3, got 2"):
+        parse_outcomes([0.25, 0.25, 0.5], [0.5, 0.5])
+
+
 # ---- on the server and in the browser ----
 
 
@@ -156,7 +269,7 @@ def site() -> Iterator[SimpleNamespace]:
 
     with gr.Blocks(title="KL", analytics_enabled=False) as blocks:
         tab.build(None, blocks)  # type: ignore[arg-type]
-    free = Limits(per_second=1e6, burst=10**6, queued=10**6)
+    free = Limits(per_second=1e6, burst=10**6, light_per_second=1e6, light_burst=10**6, queued=10**6)
     instance = server.Server(
         server.build(blocks, ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS), "127.0.0.1", 0
     )
@@ -171,12 +284,12 @@ def site() -> Iterator[SimpleNamespace]:
     thread.join(60)
 
 
-def call(site: SimpleNamespace, body: dict[str, Any]) -> tuple[str, Any]:
+def call(site: SimpleNamespace, body: dict[str, Any], name: str = "divergence") -> tuple[str, Any]:
     """Last event of a call by name over plain HTTP."""
-    begun = site.http.post("/gradio_api/call/v2/divergence", json=body)
+    begun = site.http.post(f"/gradio_api/call/v2/{name}", json=body)
     assert begun.status_code == 200, begun.text
     last: tuple[str, Any] = ("", None)
-    with site.http.stream("GET", f"/gradio_api/call/v2/divergence/{begun.json()['event_id']}") as reply:
+    with site.http.stream("GET", f"/gradio_api/call/v2/{name}/{begun.json()['event_id']}") as reply:
         event = ""
         for line in reply.iter_lines():
             if line.startswith("event: "):
@@ -194,6 +307,22 @@ def test_the_endpoint_gives_the_pages_numbers_and_refuses_what_is_outside(site: 
         event, answer = call(site, {**asdict(FIRST), name: value})
         assert event == "error"
         assert "expected a number from" in answer["error"]
+
+
+def test_the_endpoint_of_outcomes_says_infinity_and_refuses_what_is_no_distribution(site: SimpleNamespace) -> None:
+    body = {"p": [0.5, 0.25, 0.25], "q": [0.5, 0.5, 0]}
+    event, (result,) = call(site, body, "cross_entropy")
+    assert event == "complete"
+    assert result["bits"] == {
+        "entropy": pytest.approx(1.5),
+        "cross_entropy": "Infinity",
+        "forward_kl": "Infinity",
+        "reverse_kl": pytest.approx(0.5),
+    }
+    assert float(result["bits_of_each"]["forward_terms"][2]) == math.inf
+    event, answer = call(site, {**body, "q": [0.5, 0.6, 0]}, "cross_entropy")
+    assert event == "error"
+    assert "q: expected 2 to 16 probabilities that sum to 1" in answer["error"]
 
 
 @pytest.fixture(scope="module")
@@ -293,3 +422,76 @@ def test_the_start_is_moved_by_key_and_an_example_is_chosen(page: Any) -> None:
     )
     assert page.problems == []
     assert [url for url in page.asked if not url.startswith(("http://127.0.0.1", "data:", "blob:"))] == []
+
+
+def test_on_a_phone_each_of_two_handles_is_taken_where_it_is_seen(page: Any) -> None:
+    """The narrowest mode: its width's handle stands beside its top, and whichever is nearer to the finger moves."""
+    wide = page.viewport_size
+    page.set_viewport_size({"width": 390, "height": 840})
+    page.get_by_text("narrow and wide").click()
+    wait(page, "reverse: m = −2.4")
+    plot = page.locator("#divergence .plot").nth(0)
+    plot.scroll_into_view_if_needed()
+
+    def middle(handle: str) -> tuple[float, float]:
+        box = plot.locator(f'[data-handle="{handle}"] .grip').bounding_box()
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    for handle, other in (("left", "left_width"), ("left_width", "left"), ("start", "start_width"), ("start_width", "start")):
+        (x, y), (x2, y2) = middle(handle), middle(other)
+        assert math.hypot(x - x2, y - y2) > 18
+        before = {name: plot.locator(f'[data-handle="{name}"]').get_attribute("aria-valuenow") for name in (handle, other)}
+        x += (x2 - x) / 3
+        y += (y2 - y) / 3
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 12, y, steps=3)
+        page.mouse.up()
+        after = {name: plot.locator(f'[data-handle="{name}"]').get_attribute("aria-valuenow") for name in (handle, other)}
+        assert after[handle] != before[handle]
+        if handle.endswith("_width"):
+            assert after[other] == before[other]
+    page.set_viewport_size(wide)
+    assert page.problems == []
+
+
+def said(page: Any) -> dict[str, float]:
+    """The numbers of the discrete figure's caption, in bits."""
+    text = page.locator("#outcomes .caption").inner_text().replace("\u00a0", " ")
+    return {name: math.inf if value == "∞" else float(value) for name, value in re.findall(r"(\S+) = ([\d.]+\d|∞)", text)}
+
+
+def test_a_student_drags_a_probability_to_zero(page: Any) -> None:
+    """The numbers are those of the bars as they stand; forward KL is infinite once q forgets what happens."""
+    first = DISCRETE["nearly right"]
+    assert said(page)["KL[p‖q]"] == pytest.approx(stats.entropy(first.p, first.q, base=2), abs=1e-3)
+    grip = page.locator('#outcomes [data-handle="q2"] .grip')
+    grip.scroll_into_view_if_needed()
+    box = grip.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y + 20, steps=3)
+    page.mouse.move(x, y + 400, steps=5)
+    page.mouse.up()
+    page.locator("#outcomes .caption").get_by_text("q is zero where p is not, at c").wait_for()
+    q = [v / 0.75 if i != 2 else 0 for i, v in enumerate(first.q)]
+    found = said(page)
+    assert found["KL[p‖q]"] == found["H(p,q)"] == math.inf
+    assert found["KL[q‖p]"] == pytest.approx(stats.entropy(q, first.p, base=2), abs=2e-3)
+    others = [page.locator(f'#outcomes [data-handle="q{i}"]').get_attribute("aria-valuenow") for i in range(6)]
+    assert [float(value) for value in others] == pytest.approx(q, abs=1e-3)
+
+    slider = page.locator('#outcomes [data-handle="q2"]')
+    assert slider.get_attribute("aria-label") == "q of outcome c"
+    slider.focus()
+    page.keyboard.press("Shift+ArrowUp")
+    page.locator("#outcomes .caption").get_by_text(re.compile(r"KL\[p‖q\]\s=\s\d")).wait_for()
+    up = float(slider.get_attribute("aria-valuenow"))
+    q = [v / 0.75 * (1 - up) if i != 2 else up for i, v in enumerate(first.q)]
+    assert said(page)["KL[p‖q]"] == pytest.approx(stats.entropy(first.p, q, base=2), abs=2e-3)
+
+    page.locator("#outcomes-example").get_by_text("q = p").click()
+    page.locator("#outcomes .caption").get_by_text(re.compile(r"KL\[p‖q\]\s=\s0\.000 bits are wasted")).wait_for()
+    assert said(page)["H(p)"] == said(page)["H(p,q)"]
+    assert page.problems == []

@@ -71,6 +71,8 @@ class Evaluation:
     """Samples to compare with held-out pictures (10,000; 500 with --quick); 0 leaves them out."""
     sample_steps: int | None = None
     """DDPM: steps of the sampler (25; 10 with --quick)."""
+    curve_samples: int | None = None
+    """DDPM: samples for each of a few numbers of steps, to show what quality costs (1,000; 0 with --quick); 0 leaves it out."""
     batch_size: int = 64
     """Pictures a batch."""
     seed: int = 0
@@ -82,7 +84,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         lowest = {"images": 2, "strata": 2, "ode_images": 0, "importance": 2, "importance_images": 0, "samples": 0}
-        for name, low in (lowest | {"sample_steps": 1, "batch_size": 1}).items():
+        for name, low in (lowest | {"sample_steps": 1, "curve_samples": 0, "batch_size": 1}).items():
             value = getattr(self, name)
             if value is not None and (value < low or (low == 0 and value == 1)):
                 expected = f"{low} or more" if low else "0, or 2 or more"
@@ -114,9 +116,18 @@ class Plan:
     importance_images: int
     samples: int
     sample_steps: int
+    curve_samples: int
 
 
-FULL = {"strata": 24, "ode_images": 256, "draws": 50, "importance_images": 100, "samples": 10_000, "sample_steps": 25}
+FULL = {
+    "strata": 24,
+    "ode_images": 256,
+    "draws": 50,
+    "importance_images": 100,
+    "samples": 10_000,
+    "sample_steps": 25,
+    "curve_samples": 1000,
+}
 """On two cores: under 40 minutes for 10,000 pictures of 28×28 and the models that ship."""
 QUICK = {
     "images": 500,
@@ -126,7 +137,10 @@ QUICK = {
     "importance_images": 8,
     "samples": 500,
     "sample_steps": 10,
+    "curve_samples": 0,
 }
+CURVE = (4, 5, 6, 8, 10, 15, 25)
+"""Numbers of steps along the curve of quality."""
 """On two cores: under two minutes."""
 
 
@@ -164,6 +178,7 @@ def make_plan(options: Evaluation, model: DDPM | VAE, test: Dataset) -> Plan:
         importance_images=0 if T else min(pick("importance_images", images), images),
         samples=pick("samples", size),
         sample_steps=pick("sample_steps", T) if T else 0,
+        curve_samples=pick("curve_samples", size) if T else 0,
     )
 
 
@@ -236,11 +251,12 @@ def _run(options: Evaluation) -> int:
     plan = make_plan(options, model, test)
     sampling = sample_quality.Sampling(steps=plan.sample_steps or sample_quality.Sampling.steps)
     why_no_samples = None
-    if plan.samples:
+    if plan.samples or plan.curve_samples:
         try:
-            sample_quality.check(model, test, train, plan.samples, sampling)
+            for count in filter(None, (plan.samples, plan.curve_samples)):
+                sample_quality.check(model, test, train, count, sampling)
         except ValueError as error:
-            if options.samples is not None:
+            if options.samples or options.curve_samples:
                 raise
             why_no_samples = str(error)
             print(f"samples are not measured: {why_no_samples}", file=sys.stderr)
@@ -273,8 +289,9 @@ def _run(options: Evaluation) -> int:
             "training_sha256": train.sha256,
         },
     }
-    measured = plan.samples if why_no_samples is None else 0
-    evaluation |= _sections(options, replace(plan, samples=measured), model, test, train, sampling, partial, folder, device)
+    if why_no_samples is not None:
+        plan = replace(plan, samples=0, curve_samples=0)
+    evaluation |= _sections(options, plan, model, test, train, sampling, partial, folder, device)
     evaluation["seconds"] = round(time.monotonic() - start)
     trained = {k: v for k, v in package.metrics.items() if k in ("command", "seed", "dataset", "training", "loss")}
     metrics = {"schema": SCHEMA, **trained, "evaluation": evaluation}
@@ -306,7 +323,8 @@ def _sections(
 
     pictures = test.images[: plan.images]
     sections: dict[str, Any] = {}
-    work = plan.samples * max(1, plan.sample_steps)
+    numbers = [steps for steps in CURVE if isinstance(model, DDPM) and steps <= model.schedule.T and plan.curve_samples]
+    work = plan.samples * max(1, plan.sample_steps) + plan.curve_samples * sum(numbers)
     if isinstance(model, DDPM):
         work += plan.images * plan.strata + ode_work(model, plan.ode_images, options.batch_size)
     else:
@@ -323,6 +341,8 @@ def _sections(
             sections["likelihood"] = vae_bound(model, pictures, few, many, some, *shared)
         if plan.samples:
             drawn = draw_samples(model, plan.samples, options.seed, options.batch_size, sampling, partial, progress)
+        walks = [replace(sampling, steps=steps) for steps in numbers]
+        along = [draw_samples(model, plan.curve_samples, options.seed, options.batch_size, w, partial, progress) for w in walks]
     finally:
         progress.close()
     if plan.samples:
@@ -330,6 +350,8 @@ def _sections(
         sections["samples"], _ = sample_quality.measure(
             model, test, train, plan.samples, options.seed, sampling, folder, pictures=drawn
         )
+    if numbers:
+        sections["steps"] = sample_quality.curve(test, train, dict(zip(numbers, along, strict=True)), options.seed, sampling)
     return sections
 
 

@@ -420,7 +420,7 @@ def draw_samples(
     """`count` samples (count C H W) uint8, as `sample_quality.draw` makes them."""
     sums = {"pictures": torch.zeros(count, *model.data.shape, dtype=torch.uint8)}
     work = _size(batch_size, count, sampling.steps if model.kind == "ddpm" else 1)
-    for index in partial.batches("samples", sums, -(-count // batch_size), progress, work):
+    for index in partial.batches(f"samples-{count}-{sampling.steps}", sums, -(-count // batch_size), progress, work):
         rows = _rows(index, batch_size, count)
         sums["pictures"][rows] = torch.cat(list(draw(model, rows.stop, seed, sampling, batch_size, start=rows.start)))
     return sums["pictures"]

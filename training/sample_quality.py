@@ -239,6 +239,35 @@ def measure(
     return section, pictures
 
 
+def curve(test: Dataset, train: Dataset, pictures: dict[int, Tensor], seed: int, sampling: Sampling) -> dict[str, Any]:
+    """What quality costs: the Fréchet distance to held-out pictures by the number of steps of the sampler.
+
+    Args:
+        test, train: as in `measure`.
+        pictures: number of steps → as many samples (N C H W) uint8 for each.
+
+    Returns:
+        What goes into metrics.json, with the floor of as many training pictures.
+    """
+    import torch
+
+    from genlab import metrics
+    from genlab.features import classifier_for
+
+    eye = classifier_for(test.spec)
+    held_out, count = eye.features(test.images), len(next(iter(pictures.values())))
+    rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:count]
+    return {
+        "images": count,
+        "sampler": sampling.sampler,
+        "spacing": sampling.spacing,
+        "features": eye.facts(),
+        "steps": list(pictures),
+        "frechet_distance": [metrics.frechet_distance(eye.features(drawn), held_out) for drawn in pictures.values()],
+        "frechet_floor": metrics.frechet_distance(eye.features(train.images[rows]), held_out),
+    }
+
+
 def _mean(values: Iterator[float]) -> float:
     given = list(values)
     return sum(given) / len(given)

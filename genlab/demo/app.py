@@ -9,10 +9,11 @@ import gradio as gr
 
 from genlab.card import escape
 from genlab.demo.engine import Engine
+from genlab.demo.imports import without_application
 from genlab.demo.language import SWITCH, both, each
-from genlab.demo.tabs import LIGHT_EVENT, divergence, interpolate, playground, process, sample, score, vae
+from genlab.demo.tabs import LIGHT_EVENT, bound, divergence, interpolate, playground, process, sample, score, vae
 
-TABS = (sample, interpolate, process, divergence, vae, score, playground)
+TABS = (sample, interpolate, process, divergence, vae, bound, score, playground)
 """The tabs in their order; each has a TITLE and build(engine, page)."""
 QUEUE = 32
 """Requests that may wait; further ones are told to come back later."""
@@ -39,7 +40,7 @@ TEXT = {
 
 def create_app(engine: Engine) -> gr.Blocks:
     """The page and its API for the models of an engine."""
-    with gr.Blocks(title=TEXT["title"], analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
+    with without_application(), gr.Blocks(title=TEXT["title"], analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         gr.HTML(SWITCH, elem_classes="genlab-switch")
         gr.Markdown(TEXT["lead"])
         gr.Markdown(served_line(engine), elem_classes="genlab-served")
@@ -66,7 +67,8 @@ def create_app(engine: Engine) -> gr.Blocks:
 
         listed = gr.JSON(label="models", visible=False)
         gr.Button(visible=False).click(models, None, listed, api_name="models", concurrency_limit=None)
-    demo.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
+    with without_application():
+        demo.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
     return demo
 
 

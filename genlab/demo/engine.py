@@ -24,7 +24,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from genlab import hub
-from genlab.config import DataSpec
+from genlab.config import DataSpec, Variance
 from genlab.data import fit, grid, to_model, to_pixels
 from genlab.ddpm import DDPM, Denoised
 from genlab.demo.language import Told, both
@@ -39,16 +39,17 @@ from genlab.demo.limits import (
     Pick,
     PixelRequest,
     SampleRequest,
+    StepRequest,
     VAERequest,
     label_choices,
 )
 from genlab.divergence import Gaussian, kl, standard_normal
 from genlab.interpolate import lerp, slerp
-from genlab.process import eps_from_x0, q_step
-from genlab.sampler import SAMPLERS, Frame, Noise, Step, ddim, invert, timesteps, walk
+from genlab.process import eps_from_x0, p_reverse, q_marginal, q_posterior, q_step, reverse_log_var
+from genlab.sampler import SAMPLERS, SPACING, Frame, Noise, Step, ddim, invert, spaced, timesteps, walk
 from genlab.schedule import Schedule
 from genlab.vae import VAE, log_mean_exp
-from genlab.vlb import discretised_log_prob
+from genlab.vlb import discretised_log_prob, level_log_probs, prior_term, step_terms
 
 R = TypeVar("R")
 log = logging.getLogger("genlab.demo")
@@ -66,6 +67,8 @@ Z_AT_ONCE = 64
 """How many z are decoded in one turn, of 28×28 pictures."""
 BOUND_SEED = 0
 """Of the k samples behind an importance-weighted bound: the same for every picture, so that pictures can be compared."""
+NOISY_SNR = 100.0
+"""ᾱ_t/(1 − ᾱ_t) at which a picture's noise begins to show: a standard deviation of a twentieth of black to white."""
 VAE_LINEAR = both("VAE, straight line", "VAE，沿直线")
 VAE_SPHERICAL = both("VAE, along the sphere", "VAE，沿球面")
 DDPM_SPHERICAL = both("DDPM, along the sphere", "DDPM，沿球面")
@@ -279,6 +282,59 @@ class PixelDensity:
         return each.log_prob(x.repeat(len(self.mean))).exp().reshape(-1, len(x))
 
 
+@dataclass(frozen=True)
+class BoundStep:
+    """A diffusion model's bound at step t for one picture (notes 1.5), from one look of the network.
+
+    Attributes:
+        T, alpha_bar: length of the chain, ᾱ_t.
+        x0, x_t, x0_hat: (C H W), in the [−1, 1] scale.
+        q: q(x_{t−1}|x_t,x_0), (C H W); None at t = 1, where it is a point mass at x_0.
+        p: p_θ(x_{t−1}|x_t) with the model's own Σ, `variance`, (C H W).
+        terms: (C H W) nats, whose sum is the picture's L_{t−1} = KL[q‖p], or, at t = 1, L_0 = −log p(x_0|x_1).
+        fraction: (C H W) where log Σ lies between log β̃ (0) and log β (1).
+        beta_tilde, beta: β̃_t and β_t; at t = 1 β̃_2 stands for β̃_1 = 0.
+        by_variance: the sum of `terms` with each Σ that the model can have, nats.
+        prior: L_T of the picture, nats.
+    """
+
+    t: int
+    T: int
+    alpha_bar: float
+    x0: Tensor
+    x_t: Tensor
+    x0_hat: Tensor
+    q: Gaussian | None
+    p: Gaussian
+    variance: Variance
+    terms: Tensor
+    fraction: Tensor
+    beta_tilde: float
+    beta: float
+    by_variance: dict[Variance, float]
+    prior: float
+
+    @property
+    def per_pixel(self) -> Tensor:
+        """The terms of each pixel's channels together, (H W) nats."""
+        return self.terms.sum(dim=0)
+
+    @property
+    def dearest(self) -> tuple[int, int]:
+        """Row and column of the pixel with the largest term."""
+        row, column = divmod(int(self.per_pixel.argmax()), self.terms.shape[-1])
+        return row, column
+
+    def densities(self, row: int, column: int, x: Tensor) -> list[Tensor]:
+        """The densities of q (from t = 2) and p of a pixel's first channel at the values x (G), (G) each."""
+        pixels = [_pixel(each, row, column) for each in (self.q, self.p) if each is not None]
+        return [pixel.log_prob(x[:, None]).exp() for pixel in pixels]
+
+    def levels(self, row: int, column: int) -> Tensor:
+        """The mass that p puts on each grey level of a pixel's first channel, (256)."""
+        return level_log_probs(_pixel(self.p, row, column))[0].exp()
+
+
 @dataclass
 class Turnstile:
     """Lets one thread through at a time, in the order of coming."""
@@ -326,6 +382,7 @@ class Engine:
         self._turnstile = Turnstile()
         self._activity: dict[str, Tensor] = {}
         self._decoded: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._seconds: dict[str, float] = {}
 
     @classmethod
     def load(cls, sources: Sequence[str] = ()) -> Engine:
@@ -394,10 +451,24 @@ class Engine:
         noise = Noise.from_seeds(seeds, served.data.shape)
         x_T = noise.draw()
         yield SampleFrame(0, request.steps, model.schedule.T, to_pixels(x_T))
-        predict = _predictor(model, _labels(model, request.label, seeds), request.guidance, clip=True)
-        step = _step(model, request.sampler, noise)
-        for frame in self._steps(walk(predict, step, x_T, timesteps(model.schedule.T, request.steps)), deadline):
+        look = _predictor(model, _labels(model, request.label, seeds), request.guidance, clip=True)
+
+        def predict(x_t: Tensor, t: Tensor) -> Denoised:
+            started = time.perf_counter()
+            seen = look(x_t, t)
+            if request.guidance == 1:
+                spent = (time.perf_counter() - started) / len(x_t)
+                self._seconds[served.id] = 0.8 * self._seconds.get(served.id, spent) + 0.2 * spent
+            return seen
+
+        times = spaced(model.schedule, request.steps, SPACING[request.sampler])
+        for frame in self._steps(walk(predict, _step(model, request.sampler, noise), x_T, times), deadline):
             yield SampleFrame(frame.index, frame.count, frame.s, to_pixels(frame.x_s))
+
+    def seconds(self, model_id: str, count: int, steps: int) -> float | None:
+        """About how long `sample` takes here where nobody else waits, by the latest steps of that model; None before any."""
+        each = self._seconds.get(model_id)
+        return None if each is None else each * count * steps
 
     def interpolate(self, request: InterpolateRequest) -> Iterator[PathFrame]:
         """The paths between two pictures: a VAE's latents, and a diffusion model's noise, found by DDIM run backwards.
@@ -591,6 +662,44 @@ class Engine:
         data = torch.empty(0) if package is None else to_model(package.examples)[(slice(None), 0, *place[1:])]
         return PixelDensity(mean, std, data, not model.binary)
 
+    def bound_step(self, request: StepRequest) -> BoundStep:
+        """The bound of a diffusion model at one step, classes hidden, in one turn.
+
+        Raises:
+            EngineError: the turn did not come in time.
+        """
+        served = self.models[request.model]
+        model: DDPM = served.model  # type: ignore[assignment]
+        schedule, own = model.schedule, model.config.variance
+        x0 = to_model(self.picture(served.data.name, request.picture))[None]
+        t = torch.tensor([request.t])
+        x_t = q_marginal(schedule, x0, t).sample(Noise.from_seeds([request.seed], served.data.shape).draw())
+        seen = self._once(lambda: model.predict(x_t, t), time.monotonic() + self.deadline)
+
+        def reverse(variance: Variance) -> Gaussian:
+            return p_reverse(schedule, x_t, seen.x0_hat, t, None, variance, seen.fraction)
+
+        variances: tuple[Variance, ...] = ("posterior", "beta", "learned") if own == "learned" else ("posterior", "beta")
+        terms = {variance: step_terms(schedule, reverse(variance), x0, x_t, t)[0] for variance in variances}
+        fixed = torch.full_like(x0, 1.0 if own == "beta" else 0.0)
+        return BoundStep(
+            t=request.t,
+            T=schedule.T,
+            alpha_bar=float(schedule.alpha_bar[request.t]),
+            x0=x0[0],
+            x_t=x_t[0],
+            x0_hat=seen.x0_hat[0],
+            q=_first(q_posterior(schedule, x_t, x0, t)) if request.t > 1 else None,
+            p=_first(reverse(own)),
+            variance=own,
+            terms=terms[own],
+            fraction=(fixed if seen.fraction is None else seen.fraction)[0],
+            beta_tilde=float(reverse_log_var(schedule, "posterior", t).exp()),
+            beta=float(schedule.beta[request.t]),
+            by_variance={variance: float(each.double().sum()) for variance, each in terms.items()},
+            prior=float(prior_term(schedule, x0)),
+        )
+
     def liveliest(self, model_id: str) -> tuple[int, int]:
         """Row and column of the pixel that differs most between the test pictures; the middle where there are none."""
         package, size = self.examples(self.models[model_id].data.name), self.models[model_id].data.size
@@ -598,6 +707,11 @@ class Engine:
             return size // 2, size // 2
         place = int(package.examples[:, 0].float().var(dim=0, correction=0).argmax())
         return place // size, place % size
+
+    def first_noisy(self, model_id: str) -> int:
+        """The first t ≥ 2 of a diffusion model's chain at which noise can be seen: x_t has an SNR of `NOISY_SNR` at most."""
+        model: DDPM = self.models[model_id].model  # type: ignore[assignment]
+        return 2 + int((model.schedule.snr[2:-1] > NOISY_SNR).sum())
 
     def _seen(self, request: VAERequest) -> tuple[VAE, Tensor]:
         """The VAE, and the picture as it sees it, (1 C H W)."""
@@ -694,6 +808,16 @@ def _likeness(a: Tensor, b: Tensor) -> tuple[float, float]:
     return float((a - b).square().mean().sqrt()), float(torch.corrcoef(torch.stack([a, b]))[0, 1])
 
 
+def _first(batch: Gaussian) -> Gaussian:
+    """The first of a batch."""
+    return Gaussian(batch.mean[0], batch.log_var[0])
+
+
+def _pixel(picture: Gaussian, row: int, column: int) -> Gaussian:
+    """The first channel of one pixel of a picture (C H W), (1)."""
+    return Gaussian(picture.mean[:1, row, column], picture.log_var[:1, row, column])
+
+
 def _as_seen(model: VAE, x: Tensor) -> Tensor:
     """Pictures in [−1, 1] as the model sees them: rounded to −1 and 1 where it is one of binarised pictures."""
     return torch.where(x > 0, 1.0, -1.0) if model.binary else x
@@ -734,6 +858,8 @@ def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
             shown = folder.name if folder.is_dir() or source.startswith((".", "/", "~")) else source
             problems.append(TEXT["not loaded"].format(source=shown, error=message.replace(str(folder), shown)))
             continue
+        if isinstance(package.model, DDPM):  # a sixth faster on a CPU; a VAE is slower that way
+            package.model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         stem = folder.resolve().name if folder.is_dir() else name.rpartition("/")[2]
         taken = [m.id for m in models]
         short = next(i for i in (stem, *(f"{stem}-{n}" for n in range(2, len(taken) + 3))) if i not in taken)

@@ -23,6 +23,8 @@ ANY = "any"
 """The choice of no class in particular: the classes take turns, by each picture's seed."""
 SAMPLERS = ("DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE", "UniPC")
 """Names in `sampler.SAMPLERS`."""
+SAMPLER = "UniPC"
+"""The one that is chosen at first: of all, the nearest to the whole chain after a few steps."""
 CHAIN_SAMPLERS = SAMPLERS[:2]
 """Those that the process is shown with."""
 SOURCES = ("test picture", "seed", "upload")
@@ -62,6 +64,7 @@ TEXT = {
     "test picture": both("test picture", "测试图片"),
     "points": both("points on the path", "路径上的点数"),
     "until": both("t up to which noise is added", "加噪到的 t"),
+    "t": both("step t", "步 t"),
     "samples": both("samples of z", "z 的样本数"),
     "row": both("row of the pixel", "像素的行"),
     "column": both("column of the pixel", "像素的列"),
@@ -115,6 +118,13 @@ TEXT = {
     "std of a mode": both("width of a mode", "峰的宽度"),
     "mean of the start": both("mean of the start", "起点的均值"),
     "std of the start": both("width of the start", "起点的宽度"),
+    "probabilities": both(
+        "{name}: expected {low} to {high} probabilities that sum to 1, got {value}",
+        "{name}：应为 {low} 到 {high} 个和为 1 的概率，实际为 {value}",
+    ),
+    "same outcomes": both(
+        "q: expected as many probabilities as p has, {p}, got {q}", "q：概率的个数应与 p 相同，即 {p} 个，实际为 {q} 个"
+    ),
 }
 
 
@@ -153,7 +163,7 @@ class Range:
 
 
 COUNT = Range(TEXT["number of pictures"], 1, 64, 16)
-STEPS = Range(TEXT["steps"], 1, 250, 25)
+STEPS = Range(TEXT["steps"], 1, 250, 10)
 GUIDANCE = Range(TEXT["guidance"], 0, 8, 1, step=0.5)
 SEED = Range(TEXT["seed"], 0, MAX_SEED, 0)
 INDEX = Range(TEXT["test picture"], 0, 9999, 0)
@@ -261,6 +271,18 @@ class PixelRequest:
     count: int
 
 
+@dataclass(frozen=True)
+class StepRequest:
+    """The bound's term of step t for one picture, and the pixel to look at. x_t is drawn with the noise of `seed`."""
+
+    model: str
+    picture: Pick
+    t: int
+    seed: int
+    row: int
+    column: int
+
+
 def parse_sample(
     offers: Mapping[str, Offer],
     model: object,
@@ -353,9 +375,21 @@ def parse_pixel(offers: Mapping[str, Offer], model: object, row: object, column:
         LimitError: see `Range.parse`.
     """
     offer = vae_offer(offers, model)
-    last = offer.data.size - 1
-    line, place = (int(Range(TEXT[name], 0, last, 0).parse(value)) for name, value in (("row", row), ("column", column)))
+    line, place = _place(offer.data, row, column)
     return PixelRequest(offer.id, line, place, int(COMPONENTS.parse(count, evaluations(offer.data))))
+
+
+def parse_step(
+    offers: Mapping[str, Offer], model: object, picture: Pick, t: object, seed: object, row: object, column: object
+) -> StepRequest:
+    """The request of `/bound`; the picture by `parse_pick` or `parse_drawing`.
+
+    Raises:
+        LimitError: see `Range.parse`.
+    """
+    offer = ddpm_offer(offers, model)
+    step, noise = int(Range(TEXT["t"], 1, offer.T, 1).parse(t)), int(SEED.parse(seed))
+    return StepRequest(offer.id, picture, step, noise, *_place(offer.data, row, column))
 
 
 def parse_drawing(data: DataSpec, value: object) -> Pick:
@@ -377,13 +411,33 @@ def parse_drawing(data: DataSpec, value: object) -> Pick:
 
 def vae_offers(offers: Mapping[str, Offer]) -> dict[str, Offer]:
     """The VAEs whose pictures fit on the canvas."""
-    return {k: v for k, v in offers.items() if v.kind == "vae" and v.data.size**2 * v.data.channels <= DRAWN_VALUES}
+    return _drawable(offers, "vae")
 
 
 def vae_offer(offers: Mapping[str, Offer], model: object) -> Offer:
     """The offer of the VAE of that name."""
     members = vae_offers(offers)
     return members[parse_choice(MODEL, model, tuple(members))]
+
+
+def ddpm_offers(offers: Mapping[str, Offer]) -> dict[str, Offer]:
+    """The DDPMs whose pictures fit on the canvas."""
+    return _drawable(offers, "ddpm")
+
+
+def ddpm_offer(offers: Mapping[str, Offer], model: object) -> Offer:
+    """The offer of the DDPM of that name."""
+    members = ddpm_offers(offers)
+    return members[parse_choice(MODEL, model, tuple(members))]
+
+
+def _drawable(offers: Mapping[str, Offer], kind: str) -> dict[str, Offer]:
+    return {k: v for k, v in offers.items() if v.kind == kind and v.data.size**2 * v.data.channels <= DRAWN_VALUES}
+
+
+def _place(data: DataSpec, row: object, column: object) -> tuple[int, int]:
+    line, place = (Range(TEXT[name], 0, data.size - 1, 0).parse(value) for name, value in (("row", row), ("column", column)))
+    return int(line), int(place)
 
 
 def _latents(offer: Offer, z: object) -> tuple[float | None, ...]:
@@ -552,3 +606,42 @@ def parse_fit(
         FIT_START_MEAN.parse(start_mean),
         FIT_START_STD.parse(start_std),
     )
+
+
+OUTCOMES = (2, 16)
+"""How many outcomes two discrete distributions may have."""
+SUM_SLACK = 1e-3
+"""How far the sum of given probabilities may be from 1, as it is where they have been rounded; they are divided by it."""
+
+
+@dataclass(frozen=True)
+class OutcomesRequest:
+    """Two distributions over the same outcomes: probabilities that sum to 1."""
+
+    p: tuple[float, ...]
+    q: tuple[float, ...]
+
+
+def parse_outcomes(p: object, q: object) -> OutcomesRequest:
+    """The request of `/cross_entropy`.
+
+    Raises:
+        LimitError: p or q is not a list of 2 to 16 probabilities that sum to 1 within `SUM_SLACK`, or they differ in length.
+    """
+    first, second = _probabilities("p", p), _probabilities("q", q)
+    if len(first) != len(second):
+        raise LimitError(TEXT["same outcomes"].format(p=len(first), q=len(second)))
+    return OutcomesRequest(first, second)
+
+
+def _probabilities(name: str, value: object) -> tuple[float, ...]:
+    low, high = OUTCOMES
+    if isinstance(value, list) and low <= len(value) <= high and all(_probability(v) for v in value):
+        total = math.fsum(value)
+        if abs(total - 1) <= SUM_SLACK:
+            return tuple(v / total for v in value)
+    raise LimitError(TEXT["probabilities"].format(name=name, low=low, high=high, value=shown(value)))
+
+
+def _probability(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1

@@ -128,6 +128,13 @@ footer .record + .divider {{ display: none; }}
 .genlab-models :is(td, th):nth-child(-n + 4) {{ white-space: nowrap; }}
 .genlab-models td:nth-child(n + 5) {{ min-width: 14em; }}
 .gradio-container .prose table {{ display: block; width: fit-content; max-width: 100%; overflow-x: auto; }}
+.gradio-container .prose table {{ border: none; padding: 0; }}
+.gradio-container .prose :is(td, th) {{ border-color: var(--border-color-primary); }}
+.genlab-measured table {{ font-size: 13px; }}
+.genlab-measured :is(td, th) {{ padding: 4px 7px !important; }}
+.genlab-measured td:not(:first-child) {{ white-space: nowrap; }}
+@media (max-width: 480px) {{ .genlab-measured table {{ font-size: 12px; }} }}
+@media (max-width: 480px) {{ .genlab-measured :is(td, th) {{ padding: 4px 3px !important; }} }}
 .html-container:has(> div > .player) {{ padding: 0 !important; }}
 .gradio-container .main {{ padding-inline: clamp(12px, 3vw, 32px) !important; }}
 """

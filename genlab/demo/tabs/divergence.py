@@ -23,7 +23,7 @@ from genlab.demo.limits import (
     parse_choice,
     parse_fit,
 )
-from genlab.demo.tabs import LATEX, LIGHT_EVENT, told
+from genlab.demo.tabs import LATEX, LIGHT_EVENT, outcomes, told
 from genlab.divergence import (
     Direction,
     Gaussian,
@@ -392,7 +392,7 @@ def numbers(solution: Solution) -> dict[str, Any]:
 
 
 def build(engine: Engine, page: gr.Blocks) -> None:
-    """The tab, and the endpoint `/divergence`."""
+    """The tab, and the endpoint `/divergence`; below figure 1, the section of discrete distributions."""
     first = FitRequest(*next(iter(EXAMPLES.values()))[1])
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
@@ -463,3 +463,4 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         preprocess=False,
         show_progress="hidden",
     )
+    outcomes.build()

@@ -13,8 +13,21 @@ import numpy as np
 
 from genlab.data import grid
 from genlab.demo.engine import Engine, SampleFrame, columns_of, png
+from genlab.demo.figure import Figure, FigureData
 from genlab.demo.language import both
-from genlab.demo.limits import ANY, COUNT, GUIDANCE, SAMPLERS, SEED, STEPS, Offer, SampleRequest, label_choices, parse_sample
+from genlab.demo.limits import (
+    ANY,
+    COUNT,
+    GUIDANCE,
+    SAMPLER,
+    SAMPLERS,
+    SEED,
+    STEPS,
+    Offer,
+    SampleRequest,
+    label_choices,
+    parse_sample,
+)
 from genlab.demo.player import Player, PlayerData
 from genlab.demo.tabs import (
     DICE,
@@ -30,6 +43,7 @@ from genlab.demo.tabs import (
     to_file,
     told,
 )
+from genlab.demo.tabs import steps as steps_curve
 
 log = logging.getLogger("genlab.demo")
 
@@ -130,7 +144,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
             )
             dice = gr.Button(TEXT["dice"], size="sm")
             with gr.Accordion(TEXT["more"], open=False):
-                sampler = gr.Radio(choices(SAMPLERS), value=SAMPLERS[0], label=TEXT["sampler"], info=TEXT["sampler_info"])
+                sampler = gr.Radio(choices(SAMPLERS), value=SAMPLER, label=TEXT["sampler"], info=TEXT["sampler_info"])
                 guidance = gr.Slider(
                     GUIDANCE.low,
                     GUIDANCE.high,
@@ -139,6 +153,10 @@ def build(engine: Engine, page: gr.Blocks) -> None:
                     label=TEXT["guidance"],
                     info=TEXT["guidance_info"],
                 )
+            begin = steps_curve.show(engine, first.id, int(COUNT.default), int(STEPS.default))
+            curve = Figure(
+                begin, label="curve", labels={"player": steps_curve.TEXT["figure"], "empty": steps_curve.TEXT["empty"]}
+            )
     with gr.Accordion(TEXT["formula_title"], open=False):
         gr.Markdown(TEXT["formula"], latex_delimiters=LATEX)
 
@@ -207,10 +225,16 @@ def build(engine: Engine, page: gr.Blocks) -> None:
             ),
         )
 
-    model.change(fit_controls, model, [label, steps], **LIGHT_EVENT)
+    def cost(chosen: Any, number: Any, length: Any) -> FigureData:
+        with told():
+            return steps_curve.show(engine, chosen, int(COUNT.parse(number)), int(STEPS.parse(length)))
 
+    model.change(fit_controls, model, [label, steps], **LIGHT_EVENT).then(cost, [model, count, steps], curve, **LIGHT_EVENT)
+
+    for component in (steps, count):
+        component.input(cost, [model, count, steps], curve, trigger_mode="always_last", **LIGHT_EVENT)
     poster = Poster(engine, first)
-    page.load(poster.show, None, player, **LIGHT_EVENT)
+    page.load(poster.show, None, player, **LIGHT_EVENT).then(cost, [model, count, steps], curve, **LIGHT_EVENT)
 
 
 def _film(engine: Engine, request: SampleRequest) -> Film:
@@ -248,9 +272,7 @@ class Poster:
     def _make(self, engine: Engine, offer: Offer) -> None:
         try:
             steps = min(STEPS.default, offer.T or 1)
-            request = parse_sample(
-                engine.offers, offer.id, ANY, COUNT.default, steps, SAMPLERS[0], GUIDANCE.default, SEED.default
-            )
+            request = parse_sample(engine.offers, offer.id, ANY, COUNT.default, steps, SAMPLER, GUIDANCE.default, SEED.default)
             film = _film(engine, request)
             for frame in engine.sample(request):
                 if not threading.main_thread().is_alive():

@@ -1,0 +1,139 @@
+"""What training/evaluate.py measured of a diffusion model, read from its metrics.json for the page.
+
+A model may come from anywhere, and without measurements: what does not have every field of `training.likelihood`'s ledger, or
+of `training.sample_quality`'s distances, with numbers that fit together, counts as not measured.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+from genlab.config import Variance
+
+Name = Annotated[str, Field(max_length=100)]
+Columns = dict[Variance, list[FiniteFloat]]
+COUNT = Field(ge=1, le=10**9)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class Sums(_Part):
+    """The bound with one Σ and its parts, bits/dim, each with its standard error."""
+
+    bound_bits_per_dim: FiniteFloat
+    bound_standard_error_bits_per_dim: FiniteFloat
+    transition_terms_sum_bits_per_dim: FiniteFloat
+    transition_terms_sum_standard_error_bits_per_dim: FiniteFloat
+    decoder_term_L_0_bits_per_dim: FiniteFloat
+    decoder_term_L_0_standard_error_bits_per_dim: FiniteFloat
+
+
+class Strata(_Part):
+    """The mean term of one step, in each stratum of t, with each Σ, bits/dim."""
+
+    first_t: list[int] = Field(max_length=100_000)
+    last_t: list[int]
+    mean_term_bits_per_dim: Columns
+    standard_error_bits_per_dim: Columns
+
+
+class Likelihood(_Part):
+    """The ledger of the bound on held-out pictures."""
+
+    images: int = COUNT
+    T: int = COUNT
+    variance: Variance
+    prior_term_L_T_bits_per_dim: FiniteFloat
+    prior_term_L_T_standard_error_bits_per_dim: FiniteFloat
+    by_variance: dict[Variance, Sums]
+    ledger: Strata
+
+    @model_validator(mode="after")
+    def _fits(self) -> Likelihood:
+        strata, names = self.ledger, set(self.by_variance)
+        edges = [0, *strata.last_t]
+        whole = strata.first_t == [edge + 1 for edge in edges[:-1]] and edges == sorted(set(edges)) and edges[-1] == self.T
+        columns = (strata.mean_term_bits_per_dim, strata.standard_error_bits_per_dim)
+        full = all(set(column) == names for column in columns) and {
+            len(values) for column in columns for values in column.values()
+        } == {len(strata.last_t)}
+        if not whole or not full or self.variance not in names:
+            raise ValueError(f"expected strata of 1…{self.T} and a column for each Σ, got others")
+        return self
+
+    def stratum(self, t: int) -> int:
+        """Index of the stratum of step t in 1…T."""
+        return next(k for k, last in enumerate(self.ledger.last_t) if t <= last)
+
+
+class Features(_Part):
+    """The network on whose features distances are measured."""
+
+    name: Name
+    accuracy: FiniteFloat
+
+
+class Samples(_Part):
+    """How far samples are from held-out pictures, and what real pictures in their place score."""
+
+    images: int = COUNT
+    sampler: Name
+    steps: int = COUNT
+    features: Features
+    frechet_distance: FiniteFloat
+    frechet_interval_95: tuple[FiniteFloat, FiniteFloat] = Field(strict=False)
+    frechet_floor: FiniteFloat
+    kernel_distance_x1000: FiniteFloat
+    kernel_distance_standard_error_x1000: FiniteFloat
+    kernel_distance_floor_x1000: FiniteFloat
+    precision: FiniteFloat
+    recall: FiniteFloat
+    precision_of_real: FiniteFloat
+    recall_of_real: FiniteFloat
+    memorised_share: FiniteFloat
+    memorised_share_of_held_out: FiniteFloat
+
+
+class Curve(_Part):
+    """How far samples are from held-out pictures, by the number of steps of the sampler."""
+
+    images: int = COUNT
+    sampler: Name
+    features: Features
+    steps: list[Annotated[int, COUNT]] = Field(min_length=2, max_length=100)
+    frechet_distance: list[Annotated[FiniteFloat, Field(gt=0)]]
+    frechet_floor: FiniteFloat = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Curve:
+        if self.steps != sorted(set(self.steps)) or len(self.frechet_distance) != len(self.steps):
+            raise ValueError(f"expected rising steps and a distance for each, got {self.steps} and {self.frechet_distance}")
+        return self
+
+
+def likelihood_of(metrics: dict[str, Any], T: int) -> Likelihood | None:
+    """The ledger in the content of metrics.json, for a chain of T steps."""
+    found = _read(Likelihood, metrics, "likelihood")
+    return found if found is not None and found.T == T else None
+
+
+def samples_of(metrics: dict[str, Any]) -> Samples | None:
+    """The distances of samples in the content of metrics.json."""
+    return _read(Samples, metrics, "samples")
+
+
+def curve_of(metrics: dict[str, Any]) -> Curve | None:
+    """The distances by number of steps in the content of metrics.json."""
+    return _read(Curve, metrics, "steps")
+
+
+def _read(part: type[Any], metrics: dict[str, Any], name: str) -> Any:
+    evaluation = metrics.get("evaluation")
+    try:
+        return part.model_validate(evaluation.get(name) if isinstance(evaluation, dict) else None)
+    except ValidationError:
+        return None

@@ -1,0 +1,107 @@
+"""What more steps buy: the measured curve, read, drawn and marked."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genlab import hub
+from genlab.demo.engine import Engine
+from genlab.demo.figure import Line, Points, Rule
+from genlab.demo.limits import parse_sample
+from genlab.demo.measured import curve_of
+from genlab.demo.tabs.steps import at, show
+from tests import tiny
+
+CURVE = {
+    "images": 100,
+    "sampler": "unipc",
+    "spacing": "quadratic",
+    "features": {"name": "mnist", "sha256": "ab" * 32, "accuracy": 0.99, "dims": 64},
+    "steps": [4, 10, 25],
+    "frechet_distance": [8.0, 2.0, 1.0],
+    "frechet_floor": 0.5,
+}
+
+
+def metrics(**changes: Any) -> dict[str, Any]:
+    return {"evaluation": {"steps": {**CURVE, **changes}}}
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    folder = tmp_path_factory.mktemp("steps")
+    pictures = tiny.dataset("mnist")
+    for name, facts in (("measured", metrics()), ("plain", {})):
+        hub.save(folder / name, tiny.ddpm(pictures.spec), facts, pictures)
+    return Engine.load([str(folder / "measured"), str(folder / "plain")])
+
+
+def test_between_two_measured_numbers_of_steps_the_logarithms_go_straight() -> None:
+    curve = curve_of(metrics())
+    assert curve is not None
+    assert [at(curve, steps) for steps in CURVE["steps"]] == pytest.approx(CURVE["frechet_distance"])
+    # Halfway between log 10 and log 25 the distance is the geometric mean of 2 and 1.
+    between = math.sqrt(10 * 25)
+    assert at(curve, round(between)) == pytest.approx(math.sqrt(2), rel=0.02)
+
+
+def test_the_figure_has_the_curve_its_floor_and_what_is_chosen(engine: Engine) -> None:
+    data = show(engine, "measured", 16, 10)
+    (panel,) = data.panels
+    (line,), (floor,) = ([layer for layer in panel.layers if isinstance(layer, kind)] for kind in (Line, Rule))
+    assert (line.x, line.y, floor.at) == (CURVE["steps"], CURVE["frechet_distance"], 0.5)
+    assert [(p.x, p.y) for p in panel.layers if isinstance(p, Points)][-1] == ([10], pytest.approx([2.0]))
+    assert "10 steps with UniPC: distance 2.00; 25 steps: 1.00; real pictures in their place: 0.50 (100 each)." in data.caption
+    assert panel.y.low < 0.5
+    assert panel.y.high > 8
+
+
+def test_steps_beyond_those_that_were_measured_are_said_at_the_nearest(engine: Engine) -> None:
+    assert "25 steps with UniPC: distance 1.00" in show(engine, "measured", 16, 250).caption
+    assert "4 steps with UniPC: distance 8.00" in show(engine, "measured", 16, 1).caption
+
+
+def test_the_time_is_that_of_the_latest_steps_and_grows_with_pictures_and_steps(engine: Engine) -> None:
+    assert engine.seconds("measured", 16, 10) is None
+    assert " s here." not in show(engine, "measured", 16, 10).caption
+    list(engine.sample(parse_sample(engine.offers, "measured", "any", 2, 3, "UniPC", 1, 0)))
+    one = engine.seconds("measured", 1, 1)
+    assert one is not None
+    assert one > 0
+    assert engine.seconds("measured", 4, 5) == pytest.approx(20 * one)
+    assert " s here." in show(engine, "measured", 16, 10).caption
+
+
+@pytest.mark.parametrize("model", ["plain", "nothing", None, 3, []])
+def test_nothing_is_shown_where_nothing_was_measured(engine: Engine, model: Any) -> None:
+    assert show(engine, model, 16, 10).panels == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": [4, 10]},
+        {"steps": [10, 4, 25]},
+        {"steps": [4, 4, 25]},
+        {"steps": [0, 10, 25]},
+        {"frechet_distance": [8.0, -2.0, 1.0]},
+        {"frechet_distance": [8.0, math.nan, 1.0]},
+        {"frechet_floor": 0.0},
+        {"features": None},
+        {"images": "many"},
+    ],
+)
+def test_a_curve_that_does_not_fit_counts_as_none(changes: dict[str, Any]) -> None:
+    assert curve_of(metrics()) is not None
+    assert curve_of(metrics(**changes)) is None
+    assert curve_of({}) is None
+
+
+def test_the_shipped_models_have_their_curve() -> None:
+    shipped = Path(hub.__file__).parent / "pretrained"
+    for folder in sorted(shipped.glob("ddpm-*")):
+        assert curve_of(hub.read(folder).metrics) is not None, folder.name
