@@ -573,7 +573,7 @@ def test_start_and_cancel_storm(site: SimpleNamespace) -> None:
         session = f"storm{turn}"
         body = {"data": [200, 0.005], "fn_index": index, "session_hash": session}
         joined = site.client.post("/gradio_api/queue/join", json=body)
-        if joined.status_code == 503:
+        if joined.status_code == 429:
             assert joined.headers["retry-after"]
             continue
         cancel = {"session_hash": session, "fn_index": index, "event_id": joined.json()["event_id"]}
@@ -591,7 +591,8 @@ def test_full_queue_says_when_to_come_back(site: SimpleNamespace) -> None:
         if reply.status_code == 200:
             joined.append({"session_hash": f"full{turn}", "fn_index": index, "event_id": reply.json()["event_id"]})
         else:
-            assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
+            assert (reply.status_code, reply.headers["retry-after"]) == (429, "5")
+            assert reply.json()["detail"] == "The queue is full: try again in a few seconds."
     assert server.QUEUE <= len(joined) <= server.QUEUE + 3
     for cancel in reversed(joined):
         site.client.post("/gradio_api/cancel", json=cancel)

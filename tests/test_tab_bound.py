@@ -444,7 +444,6 @@ def page(site: SimpleNamespace) -> Iterator[Any]:
         page.goto(f"{site.url}/?tab=bound")
         page.wait_for_function(f"() => {{ const all = ({PICTURES})(); return all.length === 4 && all.every(sum => sum); }}")
         page.locator("#bound-ledger .chosen").wait_for(state="attached")
-        page.wait_for_load_state("networkidle")
         yield page
         browser.close()
 

@@ -182,6 +182,7 @@ TEXT = {
     "queued": both(
         "At most {most} jobs at a time: wait for one of yours to end.", "每人最多同时 {most} 个任务，请等待其中一个结束。"
     ),
+    "full": both("The queue is full: try again in a few seconds.", "队列已满，请几秒后再试。"),
     "too large": both("expected a body of at most {most} bytes", "请求内容过大，应不超过 {most} 字节"),
     "too slow": both("the body took more than {seconds} s", "请求内容没有在 {seconds} 秒内传完"),
     "ended": both("the body ended early", "请求内容不完整"),
@@ -427,6 +428,9 @@ class _Exchange:
             self.ended_itself = True  # gradio trips over a job that ends in the very moment in which it is cancelled
         if self.ended_itself and not self.own:
             return
+        if self.starts and message.get("status") == 503:  # for which the page has a text of its own, in English alone
+            self.refused = Refused(429, TEXT["full"], 5)
+            return
         if message["type"] == "http.response.start":
             self.reply_started = True
             self.reply_status = message["status"]
@@ -435,8 +439,6 @@ class _Exchange:
             headers["x-content-type-options"] = "nosniff"
             headers["referrer-policy"] = "no-referrer"
             headers["content-security-policy"] = INERT if self.path.startswith(FILE) else FRAMES
-            if self.starts and self.reply_status == 503:
-                headers["retry-after"] = "5"
             del headers["server"]
         elif message["type"] == "http.response.body":
             self.reply_complete = not message.get("more_body", False)
