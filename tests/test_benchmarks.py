@@ -14,7 +14,7 @@ import tiny
 import torch
 from torch import nn
 
-from benchmarks import app, growth, network, sampling, timing
+from benchmarks import app, growth, network, sampling, timing, training
 from genlab import hub
 from genlab.config import DataSpec, DDPMConfig, UNetConfig
 from genlab.data import KNOWN
@@ -224,3 +224,12 @@ def test_help_is_there_before_torch() -> None:
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("--quick") == 4
+
+
+def test_training_takes_steps_of_every_loop(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    training.run(training.Options("mnist", str(data_dir), batch_size=4, quick=True))
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
+    assert rows[0][0] == "| genlab, training/train_ddpm.py"
+    assert float(rows[0][1]) == 1
+    assert any("diffusers" in row[0] for row in rows)
+    assert all(float(row[1]) > 0 < float(row[2].strip(" |")) for row in rows)
