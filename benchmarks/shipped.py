@@ -25,7 +25,7 @@ def row(folder: Path) -> str:
     fixed, second = "–", "–"
     if "by_variance" in bound:
         fixed = ", ".join(
-            f"{sums['bound_bits_per_dim']:.3f}" for name, sums in bound["by_variance"].items() if name != "learned"
+            f"{sums['bound_bits_per_dim']:.3f}" for name, sums in bound["by_variance"].items() if name != bound["variance"]
         )
     if "ode" in evaluation:
         second = f"flow ODE {plus_minus(evaluation['ode'], 'bound')} ({evaluation['ode']['images']:,})"

@@ -132,8 +132,8 @@ def grid_eps(schedule: Schedule, x_t: Tensor, t: Tensor, spacing: int) -> Tensor
 
         E[ε|x_t] = −√ν ∂_y log Σ_k N(y; kΔ, ν) = 4π (√ν/Δ) Σ_m m r^{m²} sin(mz) / (1 + 2 Σ_m r^{m²} cos(mz)),  m = 1, 2, …
 
-    Six terms are enough, to 3e-3, from √ν = 0.12 Δ on; below, only the two nearest points count. Held within ±4:
-    where a value is not on the grid, the noise that would take it there may be any number.
+    Six terms are enough, to 1e-6, from √ν = 0.15 Δ on; below, only the two nearest points count. Held within ±4: where a value
+    is not on the grid, the noise that would take it there may be any number. Differentiable in x_t, but for the ends of ±4.
     """
     delta = spacing * 2 / 255
     root = at(schedule.snr**-0.5, t, x_t)
@@ -148,7 +148,9 @@ def grid_eps(schedule: Schedule, x_t: Tensor, t: Tensor, spacing: int) -> Tensor
         cosines = cosines[1], 2 * cosine * cosines[1] - cosines[0]
         above, below = above + m * r**m**2 * sines[1], below + 2 * r**m**2 * cosines[1]
     other = delta * y.sign() * torch.sigmoid(delta * (y.abs() - delta / 2) / root**2)
-    return torch.where(root < 0.12 * delta, (y - other) / root, 4 * math.pi / delta * root * above / below).clamp(-4, 4)
+    fine = root < 0.15 * delta
+    below = torch.where(fine, 1, below)  # a zero there, where it does not count, would make the derivative not a number
+    return torch.where(fine, (y - other) / root, 4 * math.pi / delta * root * above / below).clamp(-4, 4)
 
 
 def _between(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:

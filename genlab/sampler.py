@@ -265,8 +265,8 @@ def spaced(schedule: Schedule, count: int, spacing: Spacing = "uniform") -> list
     """`count` + 1 times from T down to 0, no two the same.
 
     Args:
-        spacing: what is even along them: t; or, for the t of `VISIBLE` noise, √t (`quadratic`), λ_t (`log-SNR`) or σ_t^(1/7),
-            σ² = 1/SNR (`Karras`; Karras et al. 2022, eq. 5). The last step leads to 0, where these two have no value.
+        spacing: what is even along them: t; or, over the t whose noise is at least `VISIBLE`, t > t₀: √(t − t₀) (`quadratic`),
+            λ_t (`log-SNR`) or σ_t^(1/7), σ² = 1/SNR (`Karras`; Karras et al. 2022, eq. 5), and one last step to 0.
 
     Raises:
         ValueError: `count` is not from 1 to T, or the spacing has another name.

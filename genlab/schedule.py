@@ -101,9 +101,9 @@ def mixed_schedule(T: int) -> Schedule:
     """The noise levels of the linear schedule, from FINEST_NOISE on, with a share of the steps spread evenly over λ.
 
     Over continuous time τ in [0, 1] the linear schedule is −log ᾱ = a τ + b τ², a = 0.1, b = 9.95 (Song et al. 2021, eq. 32).
-    How far along the chain a noise level lies is, with κ = EVEN_SHARE,
+    With κ = EVEN_SHARE, λ_t solves
 
-        F(λ) = (1 − κ) τ(λ)/τ(λ_T) + κ (λ_1 − λ)/(λ_1 − λ_T),    and λ_t solves F(λ_t) ∝ t − 1.
+        (1 − κ) (τ(λ_t) − τ(λ_1))/(1 − τ(λ_1)) + κ (λ_1 − λ_t)/(λ_1 − λ_T) = (t − 1)/(T − 1).
 
     L_simple weighs the levels as the steps lie, the bound weighs them evenly over λ (Kingma et al. 2021, eq. 15): training with
     t drawn uniformly is thus an average of both, and the bound's first steps are small where the linear schedule's are coarse
@@ -119,7 +119,7 @@ def mixed_schedule(T: int) -> Schedule:
     bottom = -math.log(math.expm1(a + b)) / 2
     low, high = torch.full((T,), bottom, dtype=torch.float64), torch.full((T,), top, dtype=torch.float64)
     start, wanted = place(high[:1]), torch.linspace(0, 1, T, dtype=torch.float64)
-    for _ in range(60):  # F falls with λ: halve the bracket until float64 has no digit left
+    for _ in range(60):  # the left side falls with λ: halve the bracket until float64 has no digit left
         middle = (low + high) / 2
         reached = (1 - EVEN_SHARE) * (place(middle) - start) / (1 - start) + EVEN_SHARE * (top - middle) / (top - bottom)
         low, high = torch.where(reached > wanted, middle, low), torch.where(reached > wanted, high, middle)

@@ -195,16 +195,37 @@ def test_the_learned_variance_needs_its_fraction() -> None:
 @pytest.mark.parametrize("spacing", [1, 5, 51])
 def test_the_noise_that_a_grid_explains_is_its_posterior_mean(spacing: int) -> None:
     schedule, delta = mixed_schedule(1000), spacing * 2 / 255
-    t = torch.tensor([1, 20, 50, 90, 140, 300])
-    x_t = torch.tensor([-1.0, -0.998, -0.31, 0.01, 0.44, 1.0, 1.7], dtype=torch.float64).expand(len(t), 7)
-    points = -1 + delta * torch.arange(-2000, 2000, dtype=torch.float64)
+    fineness = schedule.snr[1:] ** -0.5 / delta
+    wanted = (
+        0.03,
+        0.12,
+        0.13,
+        0.14,
+        0.148,
+        0.152,
+        0.16,
+        0.2,
+        0.5,
+        1.2,
+        5.0,
+    )  # about where the formula changes, and far from it
+    t = torch.tensor(sorted({int((fineness - value).abs().argmin()) + 1 for value in wanted}))
+    x_t = 1.3 * randn(0, 200).clamp(-1.5, 1.5).expand(len(t), 200)
+    points = -1 + delta * torch.arange(-1000, 1000, dtype=torch.float64)
     signal, noise = at(schedule.alpha_bar.sqrt(), t, x_t)[..., None], at((1 - schedule.alpha_bar).sqrt(), t, x_t)[..., None]
     eps = (x_t[..., None] - signal * points) / noise
     expected = ((-(eps**2) / 2).softmax(dim=-1) * eps).sum(dim=-1)
     found = grid_eps(schedule, x_t, t, spacing)
-    torch.testing.assert_close(found, expected.clamp(-4, 4), rtol=0, atol=4e-3)
+    torch.testing.assert_close(found, expected.clamp(-4, 4), rtol=0, atol=1e-5)
     assert float(found[0].abs().max()) > 1
-    assert float(found[-1].abs().max()) < 1e-6
+
+
+def test_the_noise_that_a_grid_explains_has_its_derivative() -> None:
+    schedule, t = mixed_schedule(1000), torch.tensor([1, 20, 40, 60, 100, 400])
+    for seed in range(5):
+        x_t = randn(seed, 6, 4).clamp(-1, 1).requires_grad_()
+        for spacing in (1, 5, 51):
+            assert torch.autograd.gradcheck(lambda x, s=spacing: grid_eps(schedule, x, t, s), x_t, eps=1e-7, atol=1e-3)
 
 
 def test_the_noise_on_a_picture_of_gray_levels_is_known_where_it_is_finer_than_one() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+from benchmarks.shipped import table
 from genlab.demo.app import TABS
 from genlab.demo.engine import Engine
 from genlab.demo.language import choose
@@ -87,6 +88,10 @@ def test_a_model_is_read_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> 
     exec(compile(block, "README.md", "exec"), names)
     assert type(names["ddpm"]).__name__ == "DDPM"
     assert type(names["vae"]).__name__ == "VAE"
+
+
+def test_the_table_of_what_ships_is_that_of_the_measurements() -> None:
+    assert table() in README
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])

@@ -20,6 +20,8 @@ from genlab.sampler import Noise, Predict, walk
 from genlab.schedule import Schedule, at, cosine_schedule, linear_schedule
 from genlab.score import (
     Flow,
+    _probes,
+    _see,
     annealed_times,
     denoising_loss,
     eps_from_score,
@@ -426,3 +428,25 @@ def test_what_is_not_possible_is_refused() -> None:
             flow_times(LINEAR, steps)
     with pytest.raises(ValueError, match="expected at least 1 probe, or None for the exact trace, got 0"):
         ode_log_likelihood(bent(LINEAR), LINEAR, randn(0, 1, 3), seeded(), probes=0)
+
+
+def test_the_likelihood_sees_the_derivative_of_all_that_the_network_is_shown() -> None:
+    torch.manual_seed(0)
+    unet = UNetConfig(width=8, patch=1, multipliers=(1,))
+    model = DDPM(DDPMConfig(T=30, grids=(1, 51), variance="beta", unet=unet), DataSpec(size=4)).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    for t in (1, 5, 12):  # noise far below a gray level, about one, and beyond
+        x = 0.5 * torch.rand(2, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(t))
+
+        def predict(x_t: Tensor, times: Tensor) -> Denoised:
+            return model.predict(x_t, times, clip=False)
+
+        _, found = _see(predict, x, t, _probes(x, torch.Generator(), None))
+        expected, step = torch.zeros(2, dtype=torch.float64), 1e-8
+        for i in range(16):
+            moved = torch.zeros(16, dtype=torch.float64)
+            moved[i] = step
+            ahead, behind = (predict(x + s * moved.reshape(1, 1, 4, 4), torch.full((2,), t)).x0_hat for s in (1, -1))
+            expected += ((ahead - behind) / (2 * step)).detach().flatten(1)[:, i]
+        torch.testing.assert_close(found.mean(dim=0), expected, rtol=1e-4, atol=1e-4)

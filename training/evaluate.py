@@ -3,11 +3,13 @@
 Writes into the model's folder: metrics.json (below), ledger.png, nearest.png, and the model card with their tables.
 
     schema      1: the version of what follows; another number where a name or a unit changes its meaning
-    evaluation  command, seed, device, seconds, versions {genlab, torch, numpy}, model_sha256 (of model.safetensors),
-                data {name, split, images, sha256, training_sha256}, and one section for each thing that was measured:
+    evaluation  command, seed, device, seconds (since it last went on), versions {genlab, torch, numpy}, model_sha256 (of
+                model.safetensors), data {name, split, images, sha256, training_sha256}, and a section for each
+                thing that was measured:
       likelihood  the bound of a DDPM (`likelihood.diffusion_bound`), the ELBO of a VAE (`likelihood.vae_bound`)
       ode         a DDPM's likelihood by the probability-flow ODE (`likelihood.ode_likelihood`)
       samples     distances between samples and held-out pictures, and memorisation (`sample_quality.measure`)
+      steps       a DDPM's distance by number of sampling steps (`sample_quality.curve`)
 
 A name ends in its unit: _bits_per_dim, _nats, _seconds; what has none is a number, a share or a name.
 """
@@ -119,6 +121,8 @@ class Plan:
     curve_samples: int
 
 
+CURVE = (4, 5, 6, 8, 10, 15, 25)
+"""Numbers of steps along the curve of quality."""
 FULL = {
     "strata": 24,
     "ode_images": 256,
@@ -139,8 +143,6 @@ QUICK = {
     "sample_steps": 10,
     "curve_samples": 0,
 }
-CURVE = (4, 5, 6, 8, 10, 15, 25)
-"""Numbers of steps along the curve of quality."""
 """On two cores: under two minutes."""
 
 
@@ -178,7 +180,7 @@ def make_plan(options: Evaluation, model: DDPM | VAE, test: Dataset) -> Plan:
         importance_images=0 if T else min(pick("importance_images", images), images),
         samples=pick("samples", size),
         sample_steps=pick("sample_steps", T) if T else 0,
-        curve_samples=pick("curve_samples", size) if T else 0,
+        curve_samples=pick("curve_samples", size) if T and options.samples != 0 else 0,
     )
 
 
@@ -237,6 +239,7 @@ def _run(options: Evaluation) -> int:
     import torch
 
     from genlab import card, hub
+    from genlab.sampler import SPACING
     from training import sample_quality
     from training.likelihood import plot_ledger
     from training.partial import Partial
@@ -249,17 +252,17 @@ def _run(options: Evaluation) -> int:
         raise ValueError("--device: expected a GPU for cuda, got none that torch can use")
     test, train = load_data(options, package)
     plan = make_plan(options, model, test)
-    sampling = sample_quality.Sampling(steps=plan.sample_steps or sample_quality.Sampling.steps)
-    why_no_samples = None
-    if plan.samples or plan.curve_samples:
+    sampling = sample_quality.Sampling("unipc", max(1, plan.sample_steps), SPACING["UniPC"])
+    for name in ("samples", "curve_samples"):
+        if not getattr(plan, name):
+            continue
         try:
-            for count in filter(None, (plan.samples, plan.curve_samples)):
-                sample_quality.check(model, test, train, count, sampling)
+            sample_quality.check(model, test, train, getattr(plan, name), sampling)
         except ValueError as error:
-            if options.samples or options.curve_samples:
+            if getattr(options, name) is not None:
                 raise
-            why_no_samples = str(error)
-            print(f"samples are not measured: {why_no_samples}", file=sys.stderr)
+            plan = replace(plan, **{name: 0})
+            print(f"{name.replace('_', ' ')} are not measured: {error}", file=sys.stderr)
     folder = _folder(options, package)
     weights = _sha256(package.folder / "model.safetensors")
     facts = {
@@ -267,6 +270,7 @@ def _run(options: Evaluation) -> int:
         "model_sha256": weights,
         "data_sha256": test.sha256,
         "plan": vars(plan),
+        "sampling": vars(sampling),
         "seed": options.seed,
         "batch_size": options.batch_size,
         "importance": options.importance,
@@ -289,8 +293,6 @@ def _run(options: Evaluation) -> int:
             "training_sha256": train.sha256,
         },
     }
-    if why_no_samples is not None:
-        plan = replace(plan, samples=0, curve_samples=0)
     evaluation |= _sections(options, plan, model, test, train, sampling, partial, folder, device)
     evaluation["seconds"] = round(time.monotonic() - start)
     trained = {k: v for k, v in package.metrics.items() if k in ("command", "seed", "dataset", "training", "loss")}
