@@ -84,11 +84,11 @@ def ours(model: DDPM, count: int, steps: int) -> list[Image.Image]:
     from PIL import Image
 
     from genlab.data import to_pixels
-    from genlab.sampler import Noise, spaced, unipc, walk
+    from genlab.sampler import SPACING, Noise, spaced, unipc, walk
 
     x = Noise.from_seeds(list(range(count)), model.data.shape).draw()
     label = torch.arange(count) % len(model.data.classes) if model.data.classes else None
-    times = spaced(model.schedule, steps, "quadratic")
+    times = spaced(model.schedule, steps, SPACING["UniPC"])
     for frame in walk(lambda x_t, t: model.predict(x_t, t, label), unipc(model.schedule, times=times), x, times):
         x = frame.x_s
     pixels = to_pixels(x).permute(0, 2, 3, 1).numpy()

@@ -221,11 +221,11 @@ SAMPLERS: dict[str, Callable[[Schedule, Noise, Variance], Step]] = {
 SPACING: dict[str, Spacing] = {
     "DDIM": "uniform",
     "ancestral": "uniform",
-    "DPM-Solver++": "quadratic",
-    "DPM-Solver++ SDE": "quadratic",
-    "UniPC": "quadratic",
+    "DPM-Solver++": "Karras",
+    "DPM-Solver++ SDE": "Karras",
+    "UniPC": "Karras",
 }
-"""Name → the spacing of times that serves it well with few steps, by `benchmarks/solvers.py`."""
+"""Name → how its times lie where nothing else is asked for."""
 
 
 def walk(predict: Predict, step: Step, x: Tensor, times: list[int]) -> Iterator[Frame]:
