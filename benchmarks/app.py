@@ -10,13 +10,14 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 if not __package__:  # run as a script: look for modules beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -105,13 +106,25 @@ def serving(models: tuple[str, ...]) -> Iterator[Serving]:
             if url is None:
                 said.seek(0)
                 raise RuntimeError(f"expected app.py to serve, got exit code {process.wait()}: {said.read().strip()}")
+            threading.Thread(target=drain, args=(process.stdout,), daemon=True).start()
             httpx.get(f"{url}/config", timeout=PATIENCE, trust_env=False).raise_for_status()
             config = time.perf_counter() - start
             visitor(url, 0).predict(api_name="/sample")
             yield Serving(url, process.pid, config, time.perf_counter() - start)
         finally:
             process.terminate()
-            process.communicate(timeout=PATIENCE)
+            try:
+                process.wait(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def drain(pipe: IO[str]) -> None:
+    """Read a pipe to its end, so that whoever writes into it never waits for a reader."""
+    with pipe:
+        for _ in pipe:
+            pass
 
 
 def visitor(url: str, number: int) -> Client:

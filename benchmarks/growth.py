@@ -85,7 +85,7 @@ def measure(
 
     def sample(steps: int) -> Callable[[], object]:
         model, label = models[options.size], torch.arange(options.count) % max(len(classes), 1)
-        times = spaced(model.schedule, steps)
+        times = spaced(model.schedule, steps, "quadratic")
 
         def run() -> None:
             x = Noise.from_seeds(list(range(options.count)), model.data.shape).draw()

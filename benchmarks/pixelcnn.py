@@ -1,6 +1,6 @@
 """A small gated PixelCNN of 8-bit gray pictures (van den Oord et al. 2016): an exact likelihood to measure the bounds against.
 
-    p(x) = Π_i p(x_i | x_1 … x_{i−1}),  pixels in raster order, each a choice of 256 grey levels            (1)
+    p(x) = Π_i p(x_i | x_1 … x_{i−1}),  pixels in raster order, each a choice of 256 gray levels            (1)
 
 Two stacks of gated convolutions look at what comes before a pixel: the vertical one at all rows above, the horizontal one at
 the pixels on its left and, through the vertical one, at the rows above. No pixel sees itself or a later one
@@ -51,7 +51,7 @@ class PixelCNN(nn.Module):
         self.leave = nn.Sequential(nn.ELU(), nn.Conv2d(width, 2 * width, 1), nn.ELU(), nn.Conv2d(2 * width, 256, 1))
 
     def logits(self, x: Tensor) -> Tensor:
-        """x (B 1 H W) in [−1, 1] → scores of the 256 grey levels of every pixel, (B 256 H W)."""
+        """x (B 1 H W) in [−1, 1] → scores of the 256 gray levels of every pixel, (B 256 H W)."""
         vertical = horizontal = self.enter(x)
         for layer in self.layers:
             vertical, horizontal = layer(vertical, horizontal)

@@ -2,8 +2,8 @@
 
     python benchmarks/references.py --dataset mnist --pixelcnn-steps 4000
 
-    uniform     every grey level equally likely: 8 bits
-    histogram   a table of grey levels for each pixel place, counted on the training pictures (one count added to each)
+    uniform     every gray level equally likely: 8 bits
+    histogram   a table of gray levels for each pixel place, counted on the training pictures (one count added to each)
     PNG, WebP   one lossless file for each picture, its container included
     Gaussian    N(m, C) fitted to the training pictures with uniform noise of one level, exact density, one noise a picture:
                 −log₂ of it bounds the bits of the Gaussian's own discretised probability from above (Theis et al. 2016)
@@ -47,7 +47,7 @@ def histogram_bits(train: Tensor, test: Tensor) -> Tensor:
 
 
 def gaussian_bits(train: Tensor, test: Tensor, generator: torch.Generator) -> Tensor:
-    """Bits per picture (N): −log₂ N(v + u; m, C) in units of one grey level, u ~ U[0, 1) for every pixel.
+    """Bits per picture (N): −log₂ N(v + u; m, C) in units of one gray level, u ~ U[0, 1) for every pixel.
 
     m and C are the exact ones of the training pictures with that noise: mean + 1/2, covariance + I/12.
     """

@@ -48,7 +48,7 @@ with one look at the network a step. For data that are points, x̂_0 is constant
 
 whose first term is the L_0 of the variational bound (`vlb`), discretised Gaussian and all, and whose rest is
 KL[q(x_1|x_0) ‖ p(x_1)] and takes the place of L_T + Σ L_{t−1}. So the bits per dimension of (12) and of L_VLB are of one kind.
-The model's forward noise here dequantises the picture; uniform noise within a grey level would be a fifth as wide as what the
+The model's forward noise here dequantises the picture; uniform noise within a gray level would be a fifth as wide as what the
 network knows at t = 1 and cost up to 1.7 bits for each pixel of plain background. For a perfect network what stands under E in
 (12) is −log P(x_0) whatever x_1 is, by Bayes' rule. (12) is a bound for the exact solution of (9); the error of the solver
 shows in a second run with twice the steps.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOWEST_LOG_VAR = -10.0
-"""Floor of the decoder's log σ²: σ of a little under one grey level (2/255) in the [−1, 1] scale."""
+"""Floor of the decoder's log σ²: σ of a little under one gray level (2/255) in the [−1, 1] scale."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class VAE(nn.Module):
         Args:
             x: (B C H W) in [−1, 1]; −1 and 1 alone for the Bernoulli decoder.
             noise: (B, latent) standard normal; z = mean + σ·noise.
-            discretised: the mass on x's grey level in the place of the density at x (`vlb.discretised_log_prob`), so that the
+            discretised: the mass on x's gray level in the place of the density at x (`vlb.discretised_log_prob`), so that the
                 ELBO bounds the log-probability of an 8-bit picture. No difference for Bernoulli.
         """
         q = self.encode(x)

@@ -8,7 +8,7 @@
 The notes say that (2) and (3) are not KL divergences; inside the outer expectation over x_0 and x_t they are, which is why each
 is ≥ 0 and a closed form between two Gaussians. The notes put the optimum of (3) at 0: it is 0 only where x_t determines x_0,
 since p_θ does not see x_0. And (4) is bounded below by 0 only for discrete data, hence the discretised Gaussian for 8-bit
-pictures (Ho et al. 2020, eq. 13): all the mass that N(μ, σ²) has within half a grey level of x_0, the outermost levels taking
+pictures (Ho et al. 2020, eq. 13): all the mass that N(μ, σ²) has within half a gray level of x_0, the outermost levels taking
 the tails.
 
 Evaluating every t of every picture is T looks of the network. Cut 1…T into K strata S_k and draw one t_k in each, evenly: then,
@@ -41,7 +41,7 @@ Decoder = Callable[[Gaussian, Tensor], Tensor]
 
 
 def discretised_log_prob(p: Gaussian, x0: Tensor) -> Tensor:
-    """log of the mass of N(μ, σ²) on the grey level of x0, nats per picture (B); Ho et al. 2020, eq. 13.
+    """log of the mass of N(μ, σ²) on the gray level of x0, nats per picture (B); Ho et al. 2020, eq. 13.
 
     Args:
         p: mean and log σ², broadcastable to x0.
@@ -100,7 +100,7 @@ def step_terms(
 
 
 def level_log_probs(p: Gaussian) -> Tensor:
-    """log of the mass of N(μ, σ²) on each of the 256 grey levels, nats, (N, 256) for mean and log σ² (N)."""
+    """log of the mass of N(μ, σ²) on each of the 256 gray levels, nats, (N, 256) for mean and log σ² (N)."""
     levels = torch.linspace(-1, 1, 256, dtype=p.mean.dtype, device=p.mean.device).repeat(len(p.mean))[:, None]
     each = Gaussian(p.mean.repeat_interleave(256)[:, None], p.log_var.repeat_interleave(256)[:, None])
     return discretised_log_prob(each, levels).reshape(-1, 256)

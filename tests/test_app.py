@@ -23,7 +23,9 @@ from PIL import Image
 
 from genlab.data import ungrid
 from genlab.demo import limits, limits_plane
+from genlab.demo.app import served_table
 from genlab.demo.engine import Engine
+from genlab.demo.language import choose
 
 SHAPE = Path(__file__).with_name("api.json")
 SAMPLE = {"model": "ddpm-mnist", "label": "any", "count": 4, "steps": 5, "sampler": "DDIM", "guidance": 1, "seed": 3}
@@ -296,3 +298,24 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder, tiny.serving(Engine.load(tiny.save_models(Path(folder)))) as url:
         SHAPE.write_text(json.dumps(shape(Client(url, token=False, verbose=False)), indent=1, ensure_ascii=False) + "\n")
     print(f"wrote {SHAPE.name}")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "bits"),
+    [
+        (
+            {"bound_bits_per_dim": 1.25, "bound_standard_error_bits_per_dim": 0.5, "images": 9},
+            "1.250 ± 0.500 bits/dim, 9 pictures",
+        ),
+        ({"bound_bits_per_dim": "1.25", "bound_standard_error_bits_per_dim": 0.5, "images": 9}, None),
+        ({"bound_bits_per_dim": 1.25, "images": 9}, None),
+        ({"bound_bits_per_dim": 1e300, "bound_standard_error_bits_per_dim": 0.5, "images": 9}, None),
+        ([1], None),
+        (None, None),
+    ],
+)
+def test_the_table_of_models_takes_any_measurements(metrics: object, bits: str | None) -> None:
+    model = {"id": "m", "title": "DDPM", "origin": "here", "parameters": 1}
+    for evaluation in ({"likelihood": metrics}, metrics):
+        table = served_table([{**model, "metrics": {"evaluation": evaluation, "command": ["a", 1]}}])
+        assert (bits in choose(table)) if bits and evaluation != metrics else "| – |" in table

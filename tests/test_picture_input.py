@@ -72,9 +72,9 @@ def test_jpeg_is_what_pillow_decodes(decoded: Callable) -> None:
     np.testing.assert_array_equal(decoded(content), np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
 
 
-def test_grey_palette_and_one_bit_become_three_equal_or_right_channels(decoded: Callable) -> None:
-    grey = Image.fromarray(PIXELS[..., 0])
-    np.testing.assert_array_equal(decoded(encoded(grey)), np.repeat(PIXELS[..., :1], 3, axis=2))
+def test_gray_palette_and_one_bit_become_three_equal_or_right_channels(decoded: Callable) -> None:
+    gray = Image.fromarray(PIXELS[..., 0])
+    np.testing.assert_array_equal(decoded(encoded(gray)), np.repeat(PIXELS[..., :1], 3, axis=2))
     bits = Image.fromarray(PIXELS[..., 0] > 127)
     np.testing.assert_array_equal(decoded(encoded(bits)), np.repeat(np.where(PIXELS[..., :1] > 127, 255, 0), 3, axis=2))
     few = Image.fromarray(PIXELS // 128 * 200)

@@ -53,7 +53,7 @@ def cells(sheet: np.ndarray, n: int, height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 16, 17, 90, 1000])
-def test_a_grey_sheet_gives_every_frame_back_exactly(n: int, tmp_path: Path) -> None:
+def test_a_gray_sheet_gives_every_frame_back_exactly(n: int, tmp_path: Path) -> None:
     frames = noise(n, 3, 5, 4)
     data = player_sheet("r", frames, NAMES, path=tmp_path / "sheet")
     assert data.sheet is not None
@@ -100,7 +100,7 @@ def test_a_live_frame_is_a_bare_picture_of_the_panes_side_by_side() -> None:
     assert data.sheet is None
 
 
-def test_one_channel_is_grey() -> None:
+def test_one_channel_is_gray() -> None:
     panes = noise(1, 6, 4, 1)
     assert player_frame("r", 0, 1, panes, [""]).live == player_frame("r", 0, 1, panes[..., 0], [""]).live
 
@@ -207,7 +207,7 @@ GATE = threading.Semaphore(0)
 
 
 def frame(i: int, panes: int = 3, size: int = 6) -> np.ndarray:
-    """Pane p is grey 7i + 40p on the left, 5 more on the right."""
+    """Pane p is gray 7i + 40p on the left, 5 more on the right."""
     picture = np.full((panes, size, size), 7 * i, dtype=np.uint8) + np.arange(panes, dtype=np.uint8)[:, None, None] * 40
     picture[..., size // 2 :] += 5
     return picture

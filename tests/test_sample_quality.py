@@ -107,7 +107,7 @@ def test_the_perfect_model_of_a_data_set_draws_its_pictures(sampler: Any, monkey
     monkeypatch.setattr(model, "predict", lambda x_t, t, label, guidance: oracle.predict(x_t, t))
     samples = all_samples(model, 12, Sampling(sampler=sampler, steps=30))
     found = torch.cdist(samples.flatten(1).float(), TRAIN.images.flatten(1).float()).min(dim=1)
-    assert float(found.values.max()) < 28  # a grey level a pixel
+    assert float(found.values.max()) < 28  # a gray level a pixel
     assert len(set(found.indices.tolist())) > 6
 
 

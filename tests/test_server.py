@@ -107,6 +107,7 @@ def page(meter: Meter) -> gr.Blocks:
         newest = {"trigger_mode": "always_last", "api_visibility": "private"}
         text.input(say, text, text, **newest, api_name="light")
         n.input(stream, [n, pause], text, **newest, api_name="light_stream", concurrency_id="model")
+        text.change(look, PictureInput(label="another", required=False), text, **newest, api_name="light_look")
         pause.input(say, text, text, trigger_mode="always_last", api_name="newest", api_visibility="undocumented")
     return demo
 
@@ -697,8 +698,19 @@ def test_cancelling_a_job_that_ends_in_that_moment_succeeds(error: Exception, st
     assert exchange(guard, "POST", "/gradio_api/reset")[0]["status"] == 500
 
 
+LEFT: list[str] = []
+"""Sessions whose jobs `nobody_leaves` was told to end: none, at the end of every test."""
+
+
 async def nobody_leaves(session: str) -> None:
-    raise AssertionError(session)
+    LEFT.append(session)
+
+
+@pytest.fixture(autouse=True)
+def nobody_has_left() -> Iterator[None]:
+    LEFT.clear()
+    yield
+    assert LEFT == []
 
 
 def bare_guard(limits: Limits, alive: Callable[[str], bool] = lambda _: False) -> Guard:
@@ -767,7 +779,7 @@ def test_light_calls_have_a_bucket_of_their_own() -> None:
 
 
 def test_what_is_light_follows_from_the_function_that_is_called(site: SimpleNamespace) -> None:
-    """Only what answers once, of which only the newest matters, and that has no name for programs."""
+    """Only what answers once, of which only the newest matters, that decodes no picture, and that has no name for programs."""
     calls = server.Calls(site.demo)
 
     def light(name: str, data: list[Any], path: str = "/gradio_api/queue/join") -> bool:
@@ -776,6 +788,7 @@ def test_what_is_light_follows_from_the_function_that_is_called(site: SimpleName
     assert light("light", ["x"])
     assert not any(light(name, ["x"]) for name in ("say", "own", "newest"))
     assert not light("light_stream", [1, 0])
+    assert not light("light_look", [None])
     assert not light("stream", [1, 0])
 
 
@@ -853,6 +866,29 @@ def test_a_job_that_nobody_listens_to_ends_after_a_while() -> None:
     assert left == []
     asyncio.run(run(False))
     assert left == ["s"]
+
+
+def test_only_the_stream_of_a_page_says_that_it_was_left() -> None:
+    guard = bare_guard(FREE)
+    path = "/gradio_api/heartbeat/s"
+    assert [exchange(guard, method, path)[0]["status"] for method in ("HEAD", "POST")] == [200, 404]
+    assert LEFT == []
+    assert exchange(guard, "GET", path)[0]["status"] == 200
+    assert LEFT == ["s"]
+    LEFT.clear()
+
+
+def test_what_fails_when_a_job_is_ended_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails(session: str) -> None:
+        raise RuntimeError(CANARY)
+
+    async def run() -> None:
+        guard = Guard(answer, Limits(unheard_seconds=0), [], lambda _: True, lambda *_: False, fails)
+        guard.expect("s", "job")
+        await asyncio.gather(*guard._tasks)
+
+    asyncio.run(run())
+    assert CANARY in caplog.text
 
 
 def test_allowance_forgets_the_visitors_that_came_longest_ago() -> None:

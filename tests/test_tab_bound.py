@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 import tiny
@@ -98,7 +99,7 @@ def test_the_addends_of_a_term_are_those_of_one_value_each() -> None:
     assert touched[0, 0, 0, 0]
 
 
-def test_the_masses_of_the_grey_levels_are_differences_of_the_distribution_function() -> None:
+def test_the_masses_of_the_gray_levels_are_differences_of_the_distribution_function() -> None:
     mean, std = torch.tensor([-1.02, -0.3, 0.99], dtype=torch.float64), torch.tensor([0.01, 0.4, 0.02], dtype=torch.float64)
     found = level_log_probs(Gaussian(mean, 2 * std.log())).exp()
     edges = (torch.arange(257, dtype=torch.float64) - 0.5) / 127.5 - 1
@@ -166,7 +167,7 @@ def test_a_step_is_the_divergence_of_the_two_gaussians(engine: Engine, t: int) -
 
 
 @torch.inference_mode()
-def test_the_last_step_is_the_mass_on_the_grey_level(engine: Engine) -> None:
+def test_the_last_step_is_the_mass_on_the_gray_level(engine: Engine) -> None:
     model: DDPM = engine.models[MODEL].model  # type: ignore[assignment]
     step = ask(engine, 1)
     assert step.q is None
@@ -233,6 +234,12 @@ def test_the_ledger_of_an_evaluation_is_read(section: dict[str, Any]) -> None:
     assert likelihood_of({"evaluation": {"likelihood": section}}, T + 1) is None
 
 
+def with_terms(section: dict[str, Any], value: float) -> dict[str, Any]:
+    """The ledger's strata with that number in the place of every mean term."""
+    terms = section["ledger"]["mean_term_bits_per_dim"]
+    return {**section["ledger"], "mean_term_bits_per_dim": {name: [value] * len(each) for name, each in terms.items()}}
+
+
 def damage(section: dict[str, Any]) -> Iterator[Any]:
     """The ledger with one thing wrong."""
     for path in (("images",), ("by_variance",), ("ledger", "last_t"), ("by_variance", "beta", "bound_bits_per_dim")):
@@ -240,7 +247,7 @@ def damage(section: dict[str, Any]) -> Iterator[Any]:
         inner = broken
         for key in path[:-1]:
             inner = inner[key]
-        for value in (None, "<b>", [], math.nan, {"more": 1}):
+        for value in (None, "<b>", [], math.nan, 1e308, {"more": 1}):
             inner[path[-1]] = value
             yield copy.deepcopy(broken)
         del inner[path[-1]]
@@ -250,16 +257,25 @@ def damage(section: dict[str, Any]) -> Iterator[Any]:
         {"ledger": {**section["ledger"], "last_t": sorted(section["ledger"]["last_t"], reverse=True)}},
         {"ledger": {**section["ledger"], "first_t": section["ledger"]["first_t"][1:]}},
         {"ledger": {**section["ledger"], "mean_term_bits_per_dim": {"learned": [1.0]}}},
+        {"ledger": with_terms(section, 1.7e308)},
     ):
         yield {**section, **change}
     yield from ({}, [], "x", None, 5)
 
 
 def test_what_is_no_ledger_counts_as_not_measured(section: dict[str, Any]) -> None:
-    assert [likelihood_of({"evaluation": {"likelihood": one}}, T) for one in damage(section)] == [None] * 33
+    assert [likelihood_of({"evaluation": {"likelihood": one}}, T) for one in damage(section)] == [None] * 38
     for metrics in ({}, {"evaluation": None}, {"evaluation": []}, {"evaluation": {"samples": {"images": 3}}}):
         assert likelihood_of(metrics, T) is None
         assert samples_of(metrics) is None
+
+
+@pytest.mark.parametrize("term", [5e-324, 0.0, -1e6, 1e6])
+def test_every_ledger_that_is_read_is_drawn(section: dict[str, Any], term: float) -> None:
+    ledger = likelihood_of({"evaluation": {"likelihood": {**section, "ledger": with_terms(section, term)}}}, T)
+    axis = tab._ledger(ledger, ask(engine_of(model_of("learned")), 5)).panels[0].y
+    assert 0 < axis.low < axis.high < math.inf
+    assert ledger is not None
 
 
 SAMPLES = {
@@ -419,6 +435,18 @@ def test_the_api_says_what_is_wrong(client: Client, values: dict[str, Any], mess
         client.predict(**values, api_name="/bound")
 
 
+def test_another_model_keeps_the_noise_and_a_number_is_looked_at_once() -> None:
+    with gr.Blocks() as demo:
+        tab.build(engine_of(model_of("learned")), demo)
+    events = {fn.name: fn for fn in demo.fns.values()}
+    assert len(events["show_model"].inputs) == 2
+    shown = [events["show_model"].fn(MODEL, seed)[1] for seed in (0, 0, 7)]
+    assert shown[0].pictures == shown[1].pictures
+    assert shown[0].pictures != shown[2].pictures
+    assert shown[0].x == shown[2].x
+    assert [[event for _, event in fn.targets] for fn in demo.fns.values() if fn.name == "show_test"] == [["change"]]
+
+
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 PICTURES = """() => [...document.querySelectorAll('#bound-canvas canvas')].map(c => {
     const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
@@ -486,7 +514,7 @@ def test_a_click_on_a_picture_chooses_a_pixel_and_its_gaussians_follow(page: Any
     page.get_by_text(f"The pixel in row {ROW + 1}, column {COLUMN}", exact=True).first.wait_for()
 
 
-def test_at_the_last_step_the_grey_levels_are_shown_and_nothing_moves(page: Any) -> None:
+def test_at_the_last_step_the_gray_levels_are_shown_and_nothing_moves(page: Any) -> None:
     top = page.locator("#bound-pixel").bounding_box()["y"]
     page.locator("#bound-t input").fill("1")
     wait_for(page, "bound-pixel", "−log₂ p(x₀|x₁)")

@@ -6,13 +6,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from genlab import hub
 from genlab.demo.engine import Engine
-from genlab.demo.figure import Line, Points, Rule
+from genlab.demo.figure import Figure, Line, Points, Rule
 from genlab.demo.limits import parse_sample
 from genlab.demo.measured import curve_of
+from genlab.demo.tabs import sample
 from genlab.demo.tabs.steps import at, show
 from tests import tiny
 
@@ -65,15 +67,31 @@ def test_steps_beyond_those_that_were_measured_are_said_at_the_nearest(engine: E
     assert "4 steps with UniPC: distance 8.00" in show(engine, "measured", 16, 1).caption
 
 
-def test_the_time_is_that_of_the_latest_steps_and_grows_with_pictures_and_steps(engine: Engine) -> None:
-    assert engine.seconds("measured", 16, 10) is None
-    assert " s here." not in show(engine, "measured", 16, 10).caption
+def test_the_time_is_that_of_the_latest_warm_steps_with_as_many_pictures(engine: Engine) -> None:
+    list(engine.sample(parse_sample(engine.offers, "measured", "any", 2, 1, "UniPC", 1, 0)))
+    assert engine.seconds("measured", 2, 10) is None
+    assert " s here." not in show(engine, "measured", 2, 10).caption
     list(engine.sample(parse_sample(engine.offers, "measured", "any", 2, 3, "UniPC", 1, 0)))
-    one = engine.seconds("measured", 1, 1)
+    one = engine.seconds("measured", 2, 1)
     assert one is not None
     assert one > 0
-    assert engine.seconds("measured", 4, 5) == pytest.approx(20 * one)
-    assert " s here." in show(engine, "measured", 16, 10).caption
+    assert engine.seconds("measured", 2, 250) == pytest.approx(250 * one)
+    caption = show(engine, "measured", 2, 250).caption
+    assert "25 steps with UniPC: distance 1.00" in caption
+    assert f" 2 pictures in 250 steps take about {250 * one:.1f} s here." in caption
+    assert engine.seconds("measured", 16, 10) is None
+    assert " s here." not in show(engine, "measured", 16, 10).caption
+
+
+def test_a_model_of_one_step_has_no_curve_of_steps(tmp_path: Path) -> None:
+    models = [folder for folder in tiny.save_models(tmp_path) if folder.endswith("-mnist") and "fashion" not in folder]
+    engine = Engine.load(models)
+    with gr.Blocks() as demo:
+        sample.build(engine, demo)
+    fit_controls = next(fn for fn in demo.fns.values() if fn.name == "fit_controls")
+    assert isinstance(fit_controls.outputs[-1], Figure)
+    assert fit_controls.outputs[-1].visible
+    assert [fit_controls.fn(model)[-1]["visible"] for model in ("vae-mnist", "ddpm-mnist")] == [False, True]
 
 
 @pytest.mark.parametrize("model", ["plain", "nothing", None, 3, []])
@@ -91,6 +109,8 @@ def test_nothing_is_shown_where_nothing_was_measured(engine: Engine, model: Any)
         {"frechet_distance": [8.0, -2.0, 1.0]},
         {"frechet_distance": [8.0, math.nan, 1.0]},
         {"frechet_floor": 0.0},
+        *({"frechet_distance": [8.0, value, 1.0]} for value in (5e-324, 1e308, 1.7e308)),
+        *({"frechet_floor": value} for value in (5e-324, 1e308, 1.7e308)),
         {"features": None},
         {"images": "many"},
     ],

@@ -362,7 +362,7 @@ def test_the_way_back_starts_where_the_noise_ends(chains: Engine) -> None:
     assert all(torch.equal(a.x_t, b.x_t) for a, b in zip(longest, chain(chains), strict=True))
 
 
-def test_how_much_survives_is_told_in_grey_levels_and_as_a_correlation(chains: Engine) -> None:
+def test_how_much_survives_is_told_in_gray_levels_and_as_a_correlation(chains: Engine) -> None:
     picture = chains.picture("mnist", Pick("test picture", 4)).numpy().astype(float)
     frames = chain(chains, until=20)
     for frame in frames[13:]:
@@ -370,8 +370,8 @@ def test_how_much_survives_is_told_in_grey_levels_and_as_a_correlation(chains: E
         assert frame.rms == pytest.approx(math.sqrt(((made - picture) ** 2).mean()), abs=1e-9)
         assert frame.correlation == pytest.approx(np.corrcoef(made.ravel(), picture.ravel())[0, 1], abs=1e-9)
     assert {f.rms for f in frames[:13]} == {0.0}
-    grey = Pick("upload", 0, np.full((28, 28, 3), 90, np.uint8))
-    flat = limits.parse_diffuse(chains.offers, "ddpm-mnist", grey, 10, "DDIM", "any", "the noise reached", 0, 9)
+    gray = Pick("upload", 0, np.full((28, 28, 3), 90, np.uint8))
+    flat = limits.parse_diffuse(chains.offers, "ddpm-mnist", gray, 10, "DDIM", "any", "the noise reached", 0, 9)
     assert all(math.isnan(frame.correlation) for frame in chains.diffuse(flat))
 
 

@@ -317,7 +317,7 @@ def test_bernoulli_probabilities_sum_to_one() -> None:
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian-per-pixel"])
 def test_the_discretised_elbo_of_a_narrow_level_is_the_density_times_its_width(likelihood: str) -> None:
-    """For σ well above a grey level, log mass = log density + log(2/255) to second order in the width over σ."""
+    """For σ well above a gray level, log mass = log density + log(2/255) to second order in the width over σ."""
     vae = tiny(likelihood)
     if vae.log_var is not None:
         vae.log_var.data.fill_(-1.0)

@@ -180,7 +180,7 @@ LEVELS = torch.arange(256) / 127.5 - 1
 
 
 def exact_log_mass(level: int, mean: float, log_var: float) -> float:
-    """log of the mass of N(μ, σ²) on a grey level, with 60 digits."""
+    """log of the mass of N(μ, σ²) on a gray level, with 60 digits."""
     with mpmath.workdps(60):
         std = mpmath.exp(mpmath.mpf(log_var) / 2)
         x = (mpmath.mpf(level) * 2 - 255) / 255

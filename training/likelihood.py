@@ -313,14 +313,14 @@ def vae_bound(
     """The ELBO of pictures, its two terms, the KL of each latent, and the importance-weighted bounds.
 
     The ELBO is the mean log-weight over k draws of z, of which the importance-weighted bound takes the log-mean-exp: both come
-    from the same decodings. 8-bit pictures are binarised for a Bernoulli model, each pixel light with its grey level as the
+    from the same decodings. 8-bit pictures are binarised for a Bernoulli model, each pixel light with its gray level as the
     probability (dynamic binarisation, one draw for each picture).
 
     Args:
         pictures: (N C H W), uint8, or floating as the model sees them.
         k: draws of z for every picture.
         many, many_pictures: draws of z for each of the first `many_pictures`; 0 pictures leave it out.
-        discretised: the mass on each grey level; False for the density.
+        discretised: the mass on each gray level; False for the density.
 
     Returns:
         The section `likelihood` of metrics.json.

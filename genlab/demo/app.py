@@ -11,6 +11,7 @@ from genlab.card import escape
 from genlab.demo.engine import Engine
 from genlab.demo.imports import without_application
 from genlab.demo.language import SWITCH, both, each
+from genlab.demo.measured import bound_of
 from genlab.demo.tabs import LIGHT_EVENT, bound, divergence, interpolate, playground, process, sample, score, vae
 
 TABS = (sample, interpolate, process, divergence, vae, bound, score, playground)
@@ -88,21 +89,19 @@ def served_table(models: list[dict[str, Any]]) -> str:
     """A Markdown table of the models."""
     rows = [TEXT["served_head"]]
     for model in models:
-        bound = model["metrics"].get("evaluation", {}).get("likelihood", {})
-        bits = (
-            TEXT["bits"].format(
-                bits=bound["bound_bits_per_dim"], error=bound["bound_standard_error_bits_per_dim"], images=bound["images"]
+        found = bound_of(model["metrics"])
+        bits = TEXT["unknown"]
+        if found is not None:
+            bits = TEXT["bits"].format(
+                bits=found.bound_bits_per_dim, error=found.bound_standard_error_bits_per_dim, images=found.images
             )
-            if "bound_bits_per_dim" in bound
-            else TEXT["unknown"]
-        )
         cells = (
             f"`{model['id']}`",
             escape(model["title"]),
             each(escape, model["origin"]),
             f"{model['parameters']:,}",
             bits,
-            escape(model["metrics"].get("command", TEXT["unknown"])),
+            escape(str(model["metrics"].get("command", TEXT["unknown"]))),
         )
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)

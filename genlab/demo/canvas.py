@@ -3,7 +3,7 @@
 A `Canvas` shows one `CanvasData` and sends back what the visitor changes: the bytes of x, and the chosen pixel. It is an input
 and an output of the same events:
 
-    canvas.input(show, canvas, canvas, trigger_mode="always_last", **LIGHT_EVENT)     while x is drawn on
+    canvas.input(show, canvas, canvas, **NEWEST_EVENT)     while x is drawn on
     canvas.release(…)  at the end of a stroke: for what is too heavy for input;     canvas.select(…)  a pixel has been chosen
 
 x travels as the base64 of its height × width × channels bytes, row by row: there is no file to upload and no picture format to

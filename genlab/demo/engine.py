@@ -331,7 +331,7 @@ class BoundStep:
         return [pixel.log_prob(x[:, None]).exp() for pixel in pixels]
 
     def levels(self, row: int, column: int) -> Tensor:
-        """The mass that p puts on each grey level of a pixel's first channel, (256)."""
+        """The mass that p puts on each gray level of a pixel's first channel, (256)."""
         return level_log_probs(_pixel(self.p, row, column))[0].exp()
 
 
@@ -382,7 +382,7 @@ class Engine:
         self._turnstile = Turnstile()
         self._activity: dict[str, Tensor] = {}
         self._decoded: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self._seconds: dict[str, float] = {}
+        self._seconds: dict[tuple[str, int], float | None] = {}
 
     @classmethod
     def load(cls, sources: Sequence[str] = ()) -> Engine:
@@ -452,13 +452,16 @@ class Engine:
         x_T = noise.draw()
         yield SampleFrame(0, request.steps, model.schedule.T, to_pixels(x_T))
         look = _predictor(model, _labels(model, request.label, seeds), request.guidance, clip=True)
+        asked = (served.id, request.count)
 
         def predict(x_t: Tensor, t: Tensor) -> Denoised:
             started = time.perf_counter()
             seen = look(x_t, t)
             if request.guidance == 1:
-                spent = (time.perf_counter() - started) / len(x_t)
-                self._seconds[served.id] = 0.8 * self._seconds.get(served.id, spent) + 0.2 * spent
+                spent, before = time.perf_counter() - started, self._seconds.get(asked)
+                if before is not None:
+                    spent = 0.8 * before + 0.2 * spent
+                self._seconds[asked] = spent if asked in self._seconds else None  # the very first step is a cold one
             return seen
 
         times = spaced(model.schedule, request.steps, SPACING[request.sampler])
@@ -466,9 +469,11 @@ class Engine:
             yield SampleFrame(frame.index, frame.count, frame.s, to_pixels(frame.x_s))
 
     def seconds(self, model_id: str, count: int, steps: int) -> float | None:
-        """About how long `sample` takes here where nobody else waits, by the latest steps of that model; None before any."""
-        each = self._seconds.get(model_id)
-        return None if each is None else each * count * steps
+        """About how long `sample` takes here where nobody else waits, by the latest steps of that model with as many pictures;
+        None before any.
+        """
+        each = self._seconds.get((model_id, count))
+        return None if each is None else each * steps
 
     def interpolate(self, request: InterpolateRequest) -> Iterator[PathFrame]:
         """The paths between two pictures: a VAE's latents, and a diffusion model's noise, found by DDIM run backwards.

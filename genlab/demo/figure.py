@@ -11,7 +11,7 @@ The browser draws it anew for the width it has; colours are those of `theme.COLO
 
 What the visitor does comes back as the figure's own value, so a figure is an input and an output of the same event:
 
-    figure.input(show, [figure, slider], figure, trigger_mode="always_last", **LIGHT_EVENT)     show(value, slider) → FigureData
+    figure.input(show, [figure, slider], figure, **NEWEST_EVENT)     show(value, slider) → FigureData
 
 While a handle is dragged there is one request at a time, always for the newest place, and never more often than the guard
 allows a visitor; `input` is sent for every new state, the last one included, `release` once at the end of a drag, a key, or a

@@ -81,7 +81,8 @@ class Limits:
         json_bytes, upload_bytes: the body of a call, and the files of an upload.
         body_seconds: how long a body may take to arrive.
         per_second, burst: calls and uploads of one visitor: `burst` at once, then so many a second.
-        light_per_second, light_burst: the same of all that the page sends; `requests.js` keeps below it.
+        light_per_second, light_burst: the same of all that the page sends; `requests.js` keeps one window below it, but
+            not several windows of one visitor together.
         unheard_seconds: after which a job of the page ends if nobody has opened the stream of its results.
         queued: jobs of one visitor that wait or run at the same time.
         proxies: trusted proxies in front of the server, each of which adds an address to X-Forwarded-For. With 0 the header
@@ -246,8 +247,11 @@ class Guard:
 
         async def look() -> None:
             await asyncio.sleep(self.limits.unheard_seconds)
-            if self.jobs.alive(event_id):
-                await self.left(session)
+            try:
+                if self.jobs.alive(event_id):
+                    await self.left(session)
+            except Exception:
+                log.exception("ending a job whose results nobody listens to failed")
 
         task = asyncio.create_task(look())
         self._tasks.add(task)
@@ -331,7 +335,7 @@ class _Exchange:
         if self.path == RESULTS:
             await self._listen(receive)
             return
-        if self.path.startswith(PRESENCE):
+        if self.path.startswith(PRESENCE) and self.method == "GET":
             try:
                 await self.guard.app(self.scope, receive, self._send)
             finally:

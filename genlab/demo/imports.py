@@ -33,7 +33,8 @@ def without_application() -> Iterator[None]:
     """Within, gradio makes pages and queues, but no web application of them.
 
     It would make one in `Blocks()`, another at the end of its `with` and one more in every `queue(…)`, each with all its
-    routes, and throw them away: the one that serves the page is made when the page is mounted or launched.
+    routes, and throw them away: the one that serves the page is made when the page is mounted or launched. This holds for the
+    whole process, so not while another thread mounts a page.
     """
     from gradio.blocks import App
 

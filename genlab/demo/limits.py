@@ -24,7 +24,7 @@ ANY = "any"
 SAMPLERS = ("DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE", "UniPC")
 """Names in `sampler.SAMPLERS`."""
 SAMPLER = "UniPC"
-"""The one that is chosen at first: of all, the nearest to the whole chain after a few steps."""
+"""The one that is chosen at first: it needs few steps."""
 CHAIN_SAMPLERS = SAMPLERS[:2]
 """Those that the process is shown with."""
 SOURCES = ("test picture", "seed", "upload")

@@ -1,19 +1,22 @@
-"""What training/evaluate.py measured of a diffusion model, read from its metrics.json for the page.
+"""What training/evaluate.py measured of a model, read from its metrics.json for the page.
 
 A model may come from anywhere, and without measurements: what does not have every field of `training.likelihood`'s ledger, or
-of `training.sample_quality`'s distances, with numbers that fit together, counts as not measured.
+of `training.sample_quality`'s distances, with numbers that fit together and can be drawn, counts as not measured.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from genlab.config import Variance
 
 Name = Annotated[str, Field(max_length=100)]
-Columns = dict[Variance, list[FiniteFloat]]
+Number = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=1e-9, le=1e6, allow_inf_nan=False)]
+"""What has a place on a logarithmic axis."""
+Columns = dict[Variance, list[Number]]
 COUNT = Field(ge=1, le=10**9)
 
 
@@ -24,12 +27,20 @@ class _Part(BaseModel):
 class Sums(_Part):
     """The bound with one Σ and its parts, bits/dim, each with its standard error."""
 
-    bound_bits_per_dim: FiniteFloat
-    bound_standard_error_bits_per_dim: FiniteFloat
-    transition_terms_sum_bits_per_dim: FiniteFloat
-    transition_terms_sum_standard_error_bits_per_dim: FiniteFloat
-    decoder_term_L_0_bits_per_dim: FiniteFloat
-    decoder_term_L_0_standard_error_bits_per_dim: FiniteFloat
+    bound_bits_per_dim: Number
+    bound_standard_error_bits_per_dim: Number
+    transition_terms_sum_bits_per_dim: Number
+    transition_terms_sum_standard_error_bits_per_dim: Number
+    decoder_term_L_0_bits_per_dim: Number
+    decoder_term_L_0_standard_error_bits_per_dim: Number
+
+
+class Bound(_Part):
+    """The bound on −log p of either kind of model."""
+
+    images: int = COUNT
+    bound_bits_per_dim: Number
+    bound_standard_error_bits_per_dim: Number
 
 
 class Strata(_Part):
@@ -47,8 +58,8 @@ class Likelihood(_Part):
     images: int = COUNT
     T: int = COUNT
     variance: Variance
-    prior_term_L_T_bits_per_dim: FiniteFloat
-    prior_term_L_T_standard_error_bits_per_dim: FiniteFloat
+    prior_term_L_T_bits_per_dim: Number
+    prior_term_L_T_standard_error_bits_per_dim: Number
     by_variance: dict[Variance, Sums]
     ledger: Strata
 
@@ -74,7 +85,7 @@ class Features(_Part):
     """The network on whose features distances are measured."""
 
     name: Name
-    accuracy: FiniteFloat
+    accuracy: Number
 
 
 class Samples(_Part):
@@ -84,18 +95,18 @@ class Samples(_Part):
     sampler: Name
     steps: int = COUNT
     features: Features
-    frechet_distance: FiniteFloat
-    frechet_interval_95: tuple[FiniteFloat, FiniteFloat] = Field(strict=False)
-    frechet_floor: FiniteFloat
-    kernel_distance_x1000: FiniteFloat
-    kernel_distance_standard_error_x1000: FiniteFloat
-    kernel_distance_floor_x1000: FiniteFloat
-    precision: FiniteFloat
-    recall: FiniteFloat
-    precision_of_real: FiniteFloat
-    recall_of_real: FiniteFloat
-    memorised_share: FiniteFloat
-    memorised_share_of_held_out: FiniteFloat
+    frechet_distance: Number
+    frechet_interval_95: tuple[Number, Number] = Field(strict=False)
+    frechet_floor: Number
+    kernel_distance_x1000: Number
+    kernel_distance_standard_error_x1000: Number
+    kernel_distance_floor_x1000: Number
+    precision: Number
+    recall: Number
+    precision_of_real: Number
+    recall_of_real: Number
+    memorised_share: Number
+    memorised_share_of_held_out: Number
 
 
 class Curve(_Part):
@@ -105,14 +116,19 @@ class Curve(_Part):
     sampler: Name
     features: Features
     steps: list[Annotated[int, COUNT]] = Field(min_length=2, max_length=100)
-    frechet_distance: list[Annotated[FiniteFloat, Field(gt=0)]]
-    frechet_floor: FiniteFloat = Field(gt=0)
+    frechet_distance: list[Positive]
+    frechet_floor: Positive
 
     @model_validator(mode="after")
     def _fits(self) -> Curve:
         if self.steps != sorted(set(self.steps)) or len(self.frechet_distance) != len(self.steps):
             raise ValueError(f"expected rising steps and a distance for each, got {self.steps} and {self.frechet_distance}")
         return self
+
+
+def bound_of(metrics: dict[str, Any]) -> Bound | None:
+    """The bound of a DDPM or a VAE in the content of metrics.json."""
+    return _read(Bound, metrics, "likelihood")
 
 
 def likelihood_of(metrics: dict[str, Any], T: int) -> Likelihood | None:

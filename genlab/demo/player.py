@@ -6,7 +6,7 @@ one sprite sheet (`player_sheet`): from then on playing, stepping and scrubbing 
 
     sheet: k = ⌈√N⌉ columns; frame i lies in column i mod k, row ⌊i/k⌋; a cell is the frame's panes side by side    (1)
 
-Grey pictures travel as PNG, exactly; colour pictures as JPEG without chroma subsampling, which would bleed into the next frame.
+Gray pictures travel as PNG, exactly; colour pictures as JPEG without chroma subsampling, which would bleed into the next frame.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def player_frame(
     Args:
         run: the run's name, `new_run()` at its start.
         i: 0-based index of this frame; n: number of frames of the whole run.
-        panes: (P, H, W) grey or (P, H, W, 3) colour, uint8; or a list of P such pictures.
+        panes: (P, H, W) gray or (P, H, W, 3) colour, uint8; or a list of P such pictures.
         names: P names; a name may be "" where there is nothing to say.
         caption: the numbers of this frame, as text.
         colours: for every pane a name of `theme.COLOURS`; by default they follow from the names.
@@ -165,7 +165,7 @@ def player_sheet(
 
     Args:
         run: the name that the run's live frames had; `new_run()` if there were none.
-        frames: (N, P, H, W) grey or (N, P, H, W, 3) colour, uint8; or a list of N frames.
+        frames: (N, P, H, W) gray or (N, P, H, W, 3) colour, uint8; or a list of N frames.
         names: P names of the panes; captions: N texts, or none at all.
         first: index of the frame to show first, by default the last one (a visitor who has gone to another frame stays there).
         path: where to write the sheet, without suffix; by default into Gradio's cache.
@@ -222,7 +222,7 @@ def frames_to_webp(
     """Frames as an animated WebP that repeats for ever: every pixel a square of `scale` pixels, without loss.
 
     Args:
-        frames: (N, P, H, W) grey or (N, P, H, W, 3) colour, uint8; the panes are put side by side.
+        frames: (N, P, H, W) gray or (N, P, H, W, 3) colour, uint8; the panes are put side by side.
         path: written there too, if given.
         scale: by default the whole number that brings the longer side to about 336 pixels.
         hold: seconds that the last frame stays.
@@ -348,7 +348,7 @@ def _stacked(frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _join(frames: np.ndarray) -> np.ndarray:
-    """(N, P, H, W[, C]) uint8 → (N, H, P·W) grey or (N, H, P·W, 3) colour: the panes of every frame side by side."""
+    """(N, P, H, W[, C]) uint8 → (N, H, P·W) gray or (N, H, P·W, 3) colour: the panes of every frame side by side."""
     if frames.dtype != np.uint8:
         raise ValueError(f"expected pictures of uint8, got {frames.dtype}")
     if frames.ndim == 5 and frames.shape[-1] == 1:
@@ -379,7 +379,7 @@ def _colours(names: Sequence[str], colours: Sequence[str] | None) -> list[str]:
 
 
 def _encode(picture: np.ndarray) -> bytes:
-    """Grey → PNG, exact; colour → JPEG."""
+    """Gray → PNG, exact; colour → JPEG."""
     buffer = io.BytesIO()
     if picture.ndim == 2:
         Image.fromarray(picture).save(buffer, "PNG", compress_level=1)

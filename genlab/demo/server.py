@@ -186,8 +186,8 @@ class Calls:
         """Refuse a call that names no endpoint, has too few or too many values, or a picture that was not uploaded here.
 
         Returns:
-            Whether it calls a light function: one of which only the newest call matters, that answers once, and that no program
-            can ask for by name. Such are sent while something is moved.
+            Whether it calls a light function: one of which only the newest call matters, that answers once, that takes no
+            picture to decode, and that no program can ask for by name. Such are sent while something is moved.
 
         Raises:
             Refused: with 404 or 422.
@@ -211,7 +211,9 @@ class Calls:
         for component, value in zip(inputs, data, strict=True):
             if isinstance(component, PictureInput) and component.refuses(value):
                 raise Refused(422, REFUSED)
-        return event.trigger_mode == "always_last" and event.api_visibility == "private" and not event.types_generator
+        pictures = any(isinstance(component, PictureInput) for component in inputs)
+        newest = event.trigger_mode == "always_last" and event.api_visibility == "private"
+        return newest and not event.types_generator and not pictures
 
     def _by_name(self, name: str, body: dict[str, Any]) -> list[Any]:
         try:

@@ -4,7 +4,7 @@ A colour stands for one thing wherever it appears (the palette of Okabe and Ito,
 
     data   the data and p             #0072B2 blue            x0_hat   x̂_0, the clean picture seen    #009E73 green
     model  the model's q or p_θ       #D55E00 vermilion       eps_hat  ε̂, the noise seen              #CC79A7 purple
-    x_t    the noisy picture          grey                    bound    bounds and gaps                #E69F00 amber
+    x_t    the noisy picture          gray                    bound    bounds and gaps                #E69F00 amber
 
 In style sheets the same colours are the custom properties --genlab-data, --genlab-model, --genlab-x_t, …
 Nothing is fetched from another host: fonts are those of the visitor's system.
@@ -27,7 +27,7 @@ COLOURS: dict[str, str] = {
 """What a colour stands for → the colour."""
 
 COLOURS_DARK: dict[str, str] = {**COLOURS, "x_t": "#9CA3AF"}
-"""The same on a dark page, where the grey must be lighter to be seen."""
+"""The same on a dark page, where the gray must be lighter to be seen."""
 
 NAME_COLOURS: dict[str, str] = {
     "x_0": "data",
@@ -41,7 +41,7 @@ NAME_COLOURS: dict[str, str] = {
 
 
 def colour_of(name: str) -> str:
-    """What the colour of something called `name` stands for: a key of COLOURS ("x_t", grey, where it has no meaning)."""
+    """What the colour of something called `name` stands for: a key of COLOURS ("x_t", gray, where it has no meaning)."""
     return NAME_COLOURS.get(name) or NAME_COLOURS.get(name.split(",")[0]) or "x_t"
 
 

@@ -18,6 +18,8 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 from torch import Tensor
 
+from genlab.config import DataSpec
+from genlab.demo.engine import Engine
 from genlab.demo.language import Told, both
 from genlab.demo.limits import ANY
 from genlab.demo.player import PlayerData, Segment, frames_to_webp, new_run, player_frame, player_sheet
@@ -35,7 +37,15 @@ LIGHT_EVENT: dict[str, Any] = {
     "show_progress": "hidden",
     "api_visibility": "private",
 }
-"""Options of events that only change what the page shows."""
+"""Options of events that only change what the page shows, or show what other threads compute."""
+NEWEST_EVENT: dict[str, Any] = {
+    **LIGHT_EVENT,
+    "concurrency_id": "light",
+    "concurrency_limit": 2,
+    "trigger_mode": "always_last",
+}
+"""Options of events that compute what the page shows while something is moved: two run at a time, and of what one page asks
+only the newest matters."""
 LATEX: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "$", "right": "$", "display": False},
@@ -174,6 +184,24 @@ def connect(run: gr.Button, stop: gr.Button, show: Callable[..., Any], inputs: S
     for over in (event.success, event.failure):
         over(switch(False), None, [run, stop], **LIGHT_EVENT)
     stop.click(switch(False), None, [run, stop], cancels=[event], **LIGHT_EVENT)
+
+
+def of_class(engine: Engine, data: DataSpec, name: Any, current: Any) -> Any:
+    """Number of the next test picture of the class `name`, from any value; nothing new where there is none."""
+    package = engine.examples(data.name)
+    if package is None or package.labels is None or name not in data.classes:
+        return gr.skip()
+    found = (package.labels == data.classes.index(name)).nonzero().flatten().tolist()
+    here = current if isinstance(current, int) else -1
+    return next((i for i in found if i > here), found[0]) if found else gr.skip()
+
+
+def other(count: int, number: Any) -> Any:
+    """Number of one of `count` test pictures, by chance, and not this one."""
+    if count < 2:
+        return gr.skip()
+    ahead = int(np.random.default_rng().integers(1, count))
+    return (number + ahead) % count if isinstance(number, int) else ahead
 
 
 def class_name() -> gr.Textbox:

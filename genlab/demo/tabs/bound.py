@@ -46,7 +46,7 @@ from genlab.demo.limits import (
 from genlab.demo.measured import Likelihood, Samples, likelihood_of, samples_of
 from genlab.demo.picture_input import PictureInput
 from genlab.demo.player import new_run
-from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, MODEL_EVENT, choices, pane, told
+from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, MODEL_EVENT, NEWEST_EVENT, choices, of_class, other, pane, told
 from genlab.divergence import bits_per_dim, nats_to_bits
 
 TITLE = both("Bound", "下界")
@@ -100,9 +100,9 @@ TEXT = {
     "gaussians_title": both("The pixel in row {row}, column {column}", "第 {row} 行第 {column} 列的像素"),
     "q": both("q(x_{t−1}|x_t, x_0)", "q(x_{t−1}|x_t, x_0)，后验"),
     "p": both("p_θ(x_{t−1}|x_t)", "p_θ(x_{t−1}|x_t)，模型"),
-    "p_levels": both("p_θ(x_0|x_1), mass on each grey level", "p_θ(x_0|x_1)，每个灰度级上的概率"),
+    "p_levels": both("p_θ(x_0|x_1), mass on each gray level", "p_θ(x_0|x_1)，每个灰度级上的概率"),
     "value": both("x_{t−1}, from black −1 to white 1", "x_{t−1}，黑 −1 到白 1"),
-    "level": both("grey level of x_0, 0 to 255", "x_0 的灰度级，0 到 255"),
+    "level": both("gray level of x_0, 0 to 255", "x_0 的灰度级，0 到 255"),
     "x_0_is": "x_0 = {level}",
     "sigma_title": both("Σ_θ between β̃ and β, log scale", "Σ_θ 在 β̃ 与 β 之间的位置，对数刻度"),
     "share": both("all pixels", "全部像素"),
@@ -115,8 +115,8 @@ TEXT = {
         "q：均值 {q_mean}，σ {q_std}；p：均值 {p_mean}，σ {p_std}；x₀ = {x_0}，xₜ = {x_t}，x̂₀ = {x0_hat}",
     ),
     "l_0": both(
-        "−log₂ p(x₀|x₁) = {bits} bits, from the mass of the model's p on the grey level of x₀, {level}\n"
-        "p: mean {p_mean}, σ {p_std}, where a grey level is 0.0078 wide; x₀ = {x_0}, x₁ = {x_t}, x̂₀ = {x0_hat}",
+        "−log₂ p(x₀|x₁) = {bits} bits, from the mass of the model's p on the gray level of x₀, {level}\n"
+        "p: mean {p_mean}, σ {p_std}, where a gray level is 0.0078 wide; x₀ = {x_0}, x₁ = {x_t}, x̂₀ = {x0_hat}",
         "−log₂ p(x₀|x₁) = {bits} 比特，来自模型的 p 在 x₀ 的灰度级 {level} 上的概率\n"
         "p：均值 {p_mean}，σ {p_std}，一个灰度级宽 0.0078；x₀ = {x_0}，x₁ = {x_t}，x̂₀ = {x0_hat}",
     ),
@@ -161,7 +161,7 @@ $$\mathrm{KL} = \tfrac12\sum_i\Big[\log\frac{\Sigma_i}{\tilde\beta_t}
     + both(
         r"The notes say that $L_T$ and $L_{t-1}$ are no KL divergences: inside the outer expectation they are, so each has "
         r"a closed form and is $\ge 0$. The best $L_{t-1}$ is not 0 in general, since $p_\theta$ does not see $x_0$. And "
-        r"$L_0 \ge 0$ only because grey levels are discrete: it takes the Gaussian's mass within half a level of $x_0$. "
+        r"$L_0 \ge 0$ only because gray levels are discrete: it takes the Gaussian's mass within half a level of $x_0$. "
         r"Classes are hidden from the network here; at $t = 1$, where $\tilde\beta_1 = 0$, $\tilde\beta_2$ takes its place.",
         r"讲义说 $L_T$ 和 $L_{t-1}$ 不是 KL 散度：在外层期望之内它们正是，所以每一项都有闭式，且 $\ge 0$。"
         r"$L_{t-1}$ 的最优值一般不是 0，因为 $p_\theta$ 看不到 $x_0$。而 $L_0 \ge 0$ 只因灰度级是离散的："
@@ -177,8 +177,10 @@ BINS = 40
 """Of the histogram of w."""
 REACH = 4
 """Standard deviations to either side that a Gaussian is drawn over."""
+LEAST = 1e-12
+"""Bits/dim at least of a term that the ledger's curve shows."""
 SEEN = 1e-3
-"""Least mass of a grey level that is shown."""
+"""Least mass of a gray level that is shown."""
 
 
 def build(engine: Engine, page: gr.Blocks) -> None:
@@ -221,8 +223,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         value = canvas if isinstance(canvas, dict) else {}
         return parse_drawing(ddpm_offer(engine.offers, model).data, value.get("x")), value.get("token", ""), value.get("chosen")
 
-    def begin(model: str) -> tuple[FigureData, CanvasData, FigureData]:
-        return stages(model, picture_of(model, 0), engine.first_noisy(model), int(SEED.default), new_run(), None)
+    def begin(model: str, seed: Any) -> tuple[FigureData, CanvasData, FigureData]:
+        return stages(model, picture_of(model, 0), engine.first_noisy(model), seed, new_run(), None)
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
@@ -230,7 +232,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         with gr.Column(scale=2, min_width=320), gr.Row():
             another = gr.Button(TEXT["another"], variant="primary", min_width=140, elem_id="bound-another")
             again = gr.Button(TEXT["again"], min_width=140, elem_id="bound-again")
-    shown = begin(first.id)
+    shown = begin(first.id, int(SEED.default))
     ledger = Figure(shown[0], label="ledger", labels={"player": TEXT["ledger"]}, elem_id="bound-ledger")
     with gr.Row():
         t = gr.Number(
@@ -299,54 +301,47 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         step = t if chosen is None else round(chosen[1])
         return step, *show(model, step, seed, canvas)
 
-    def show_model(model: Any) -> Any:
+    def next_of_class(model: Any, name: Any, current: Any) -> Any:
+        return of_class(engine, ddpm_offer(engine.offers, model).data, name, current)
+
+    def show_model(model: Any, seed: Any) -> Any:
         with told():
             data_of(model)
             offer = engine.offers[model]
             return (
-                *begin(model),
+                *begin(model, seed),
                 *_tables(*measured(model)),
                 gr.update(value=engine.first_noisy(model), maximum=offer.T, label=TEXT["t"].format(T=offer.T)),
                 gr.update(value=0, label=TEXT["number"].format(last=pictures(model) - 1)),
                 gr.update(choices=choices(offer.data.classes), value=None, visible=bool(offer.data.classes)),
             )
 
-    newest: dict[str, Any] = {"trigger_mode": "always_last", **LIGHT_EVENT}
     stage: list[Any] = [ledger, canvas, pixel]
     state: list[Any] = [t, seed, canvas]
-    another.click(lambda chosen, now: _other(pictures(chosen), now), [model, number], number, **LIGHT_EVENT)
+    another.click(lambda chosen, now: other(pictures(chosen), now), [model, number], number, **LIGHT_EVENT)
     again.click(None, None, seed, js=DICE, api_visibility="private")
-    ledger.select(show_chosen, [model, ledger, *state], [t, *stage], **newest)
-    t.input(show, [model, *state], stage, **newest)
-    seed.change(show, [model, *state], stage, **newest)
-    canvas.input(show, [model, *state], stage, **newest)
-    canvas.select(show, [model, *state], stage, **newest)
-    number.input(show_test, [model, number, *state], stage, **newest)
-    number.change(show_test, [model, number, *state], stage, **newest)
-    upload.change(show_upload, [model, upload, *state], stage, **newest)
-    model.change(show_model, model, [*stage, *tables, t, number, kind], **newest)
-
-    def of_class(chosen: Any, name: Any, current: Any) -> Any:
-        """Number of the next test picture of that class."""
-        package, offer = engine.examples(data_of(chosen)), engine.offers[chosen]
-        if package is None or package.labels is None or name not in offer.data.classes:
-            return gr.skip()
-        found = (package.labels == offer.data.classes.index(name)).nonzero().flatten().tolist()
-        here = current if isinstance(current, int) else -1
-        return next((i for i in found if i > here), found[0]) if found else gr.skip()
-
-    kind.input(of_class, [model, kind, number], number, **LIGHT_EVENT)
+    ledger.select(show_chosen, [model, ledger, *state], [t, *stage], **NEWEST_EVENT)
+    t.input(show, [model, *state], stage, **NEWEST_EVENT)
+    seed.change(show, [model, *state], stage, **NEWEST_EVENT)
+    canvas.input(show, [model, *state], stage, **NEWEST_EVENT)
+    canvas.select(show, [model, *state], stage, **NEWEST_EVENT)
+    number.change(show_test, [model, number, *state], stage, **NEWEST_EVENT)
+    upload.change(show_upload, [model, upload, *state], stage, **NEWEST_EVENT)
+    model.change(show_model, [model, seed], [*stage, *tables, t, number, kind], **NEWEST_EVENT)
+    kind.input(next_of_class, [model, kind, number], number, **LIGHT_EVENT)
 
     def bound(
         model: Any, picture_from: Any, number: Any, t: Any, seed: Any, row: Any, column: Any, upload: Any = None
     ) -> dict[str, Any]:
         """The bound of a DDPM at step t for one picture, every number of the page's Bound tab. The picture is test picture
-        `number` or an upload, as `picture_from` says; x_t is drawn with the noise of `seed`; classes are hidden. `term` is the
-        picture's L_{t−1}, or L_0 at t = 1, with the model's own Σ, in bits/dim, `by_variance` with each Σ that the model can
-        have, `prior` its L_T; `bits` has the term's bits of every pixel, row by row. `pixel` is the one in `row` and `column`
-        (its first channel): x_0, x_t, x0_hat, mean and variance of q(x_{t−1}|x_t,x_0) (null at t = 1) and of p_θ(x_{t−1}|x_t),
-        its bits, `fraction` (where log Σ lies between log β̃ and log β) and, at t = 1, `levels`: the mass on each grey level.
-        `measured` is what was measured on the test pictures: the ledger of the bound and the quality of samples, or null.
+        `number` or an upload, as `picture_from` says; x_t is drawn with the noise of `seed`; classes are hidden. The step has
+        `t` of `T`, `alpha_bar` (ᾱ_t), `beta_tilde` and `beta` (β̃_t, at t = 1 β̃_2, and β_t), and `variance`, which Σ is the
+        model's own. `bits_per_dim` has `term`, the picture's L_{t−1}, or L_0 at t = 1, with that Σ, `by_variance`, the same
+        with each Σ that the model can have, and `prior`, its L_T. `bits` has the term's bits of every pixel, row by row, and
+        `fractions` where log Σ lies between log β̃ (0) and log β (1), as (C H W). `pixel` is the one in `row` and `column` (its
+        first channel): `x_0`, `x_t`, `x0_hat`, mean and variance of `q`, q(x_{t−1}|x_t,x_0) (null at t = 1), and of `p`,
+        p_θ(x_{t−1}|x_t), its `bits` and `fraction` and, at t = 1, `levels`: the mass on each gray level (else null). `measured`
+        has what was measured on the test pictures: the `likelihood`'s ledger and the quality of `samples`, or null.
         """
         with told():
             pick = parse_picture(model, picture_from, number, upload)
@@ -360,14 +355,6 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     gr.Button(visible=False).click(
         bound, [model, source, number, t, seed, row, column, upload], numbers, api_name="bound", **MODEL_EVENT
     )
-
-
-def _other(count: int, number: Any) -> Any:
-    """Number of a test picture, by chance, and not this one."""
-    if count < 2:
-        return gr.skip()
-    ahead = int(np.random.default_rng().integers(1, count))
-    return (number + ahead) % count if isinstance(number, int) else ahead
 
 
 def _names(ledger: Likelihood) -> list[Variance]:
@@ -386,7 +373,7 @@ def _ledger(ledger: Likelihood | None, step: BoundStep) -> FigureData:
         strata = [ledger.stratum(int(t)) for t in times]
         each = ledger.ledger.mean_term_bits_per_dim
         terms = {name: np.array(each[name])[strata] for name in _names(ledger)}
-        there = np.array([v for values in terms.values() for v in values if v > 0] or [1.0])
+        there = np.array([v for values in terms.values() for v in values if v > LEAST] or [1.0])
         low, high = (10.0 ** f(math.log10(v)) for f, v in ((math.floor, there.min() / 9), (math.ceil, 2 * there.max())))
     layers: list[AnyLayer] = [
         Line(
@@ -395,7 +382,7 @@ def _ledger(ledger: Likelihood | None, step: BoundStep) -> FigureData:
             width=3 if name == step.variance else 1.5,
             dash=name != step.variance,
             x=times,
-            y=np.where(values > 0, values, math.nan),
+            y=np.where(values > LEAST, values, math.nan),
         )
         for name, values in terms.items()
     ]
@@ -474,7 +461,7 @@ def _canvas(ledger: Likelihood | None, step: BoundStep, token: str, chosen: tupl
 
 
 def _pixel(step: BoundStep, row: int, column: int) -> FigureData:
-    """The Gaussians of one pixel, or the mass on its grey levels, and where its Σ lies."""
+    """The Gaussians of one pixel, or the mass on its gray levels, and where its Σ lies."""
     place = (0, row, column)
     mean, std = float(step.p.mean[place]), float(step.p.std[place])
     x0, x_t, x0_hat = (float(x[place]) for x in (step.x0, step.x_t, step.x0_hat))
@@ -514,7 +501,7 @@ def _pixel(step: BoundStep, row: int, column: int) -> FigureData:
 
 
 def _levels(step: BoundStep, row: int, column: int, level: int) -> Panel:
-    """p_θ(x_0|x_1) of a pixel: the mass on each grey level near it."""
+    """p_θ(x_0|x_1) of a pixel: the mass on each gray level near it."""
     mass = step.levels(row, column).numpy()
     seen = [level, *np.flatnonzero(mass > SEEN).tolist()]
     low, high = max(0, min(seen) - 3), min(255, max(seen) + 3)

@@ -23,7 +23,7 @@ from genlab.demo.limits import (
     parse_choice,
     parse_fit,
 )
-from genlab.demo.tabs import LATEX, LIGHT_EVENT, outcomes, told
+from genlab.demo.tabs import LATEX, NEWEST_EVENT, outcomes, told
 from genlab.divergence import (
     Direction,
     Gaussian,
@@ -446,11 +446,10 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         with told():
             return numbers(solve(parse_fit(weight, left_mean, left_std, right_mean, right_std, start_mean, start_std)))
 
-    options = {**LIGHT_EVENT, "trigger_mode": "always_last"}
-    figure.input(dragged, figure, figure, **options)
-    run.click(play, figure, figure, **LIGHT_EVENT)
-    other.click(mirrored, figure, figure, **LIGHT_EVENT)
-    example.input(shown, example, figure, **LIGHT_EVENT)
+    figure.input(dragged, figure, figure, **NEWEST_EVENT)
+    run.click(play, figure, figure, **NEWEST_EVENT)
+    other.click(mirrored, figure, figure, **NEWEST_EVENT)
+    example.input(shown, example, figure, **NEWEST_EVENT)
     named = [gr.Number(value, label=key, visible=False) for key, value in asdict(first).items()]
     result = gr.JSON(label="divergence", visible=False)
     gr.Button(visible=False).click(

@@ -13,7 +13,7 @@ import torch
 from genlab.demo.figure import Axis, Bars, Figure, FigureData, Handle, Line, Panel, Stack, positions
 from genlab.demo.language import both
 from genlab.demo.limits import OutcomesRequest, parse_choice, parse_outcomes
-from genlab.demo.tabs import LATEX, LIGHT_EVENT, told
+from genlab.demo.tabs import LATEX, LIGHT_EVENT, NEWEST_EVENT, told
 from genlab.divergence import Categorical, code_length, cross_entropy, entropy, kl, kl_terms, nats_to_bits
 
 TEXT = {
@@ -303,7 +303,7 @@ def build() -> None:
         with told():
             return numbers(solve(parse_outcomes(p, q)))
 
-    figure.input(dragged, figure, figure, **{**LIGHT_EVENT, "trigger_mode": "always_last"})
+    figure.input(dragged, figure, figure, **NEWEST_EVENT)
     example.input(shown, example, figure, **LIGHT_EVENT)
     named = [gr.JSON(list(prob), label=name, visible=False) for name, prob in zip("pq", first[1:], strict=True)]
     result = gr.JSON(label="cross_entropy", visible=False)

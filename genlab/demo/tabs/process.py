@@ -35,6 +35,7 @@ from genlab.demo.tabs import (
     class_name,
     connect,
     heading,
+    of_class,
     pane,
     to_file,
     told,
@@ -91,7 +92,7 @@ TEXT = {
         "x_s = √ᾱ_s x̂_0 + √(1−ᾱ_s) ε̂；x̂_0 和 ε̂ 是网络从 x_t 中看出的",
     ),
     "end_formula": both(
-        "x_0, made by the reverse process: {rms} grey levels (RMS) from the picture, correlation {correlation}",
+        "x_0, made by the reverse process: {rms} gray levels (RMS) from the picture, correlation {correlation}",
         "x_0，反向过程生成的图片：与原图相差 {rms} 个灰度级（均方根），相关系数 {correlation}",
     ),
     "formula_title": both("The formula (notes 1.5)", "公式（讲义 1.5）"),
@@ -221,7 +222,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         """The forward process on a picture and the reverse process from its end, as one lossless animated WebP (x_t, x̂_0
         and ε̂ side by side; forward, x_0 and ε are the true ones), and the numbers of each of its 2 (steps + 1) frames:
         direction, t, alpha_bar (ᾱ_t), snr (ᾱ_t / (1 − ᾱ_t), null for infinite); in reverse also how far x̂_0 is from the
-        picture: rms (root mean square, in the 255 grey levels) and correlation (null for a picture of one grey). The picture
+        picture: rms (root mean square, in the 255 gray levels) and correlation (null for a picture of one gray). The picture
         is test picture `number` or an upload, as `picture_from` says. `start` says whether the way back starts from "the noise
         reached" or from "fresh noise"; `label` is the class that the way back is to make, or "any": the one that the seed
         falls on. `until` is the t at which the way there ends and the way back starts, 0 for T; there are no more steps than
@@ -245,16 +246,10 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     connect(run, stop, show, inputs, [player])
     dice.click(None, None, seed, js=DICE, api_visibility="private")
 
-    def of_class(chosen: Any, name: Any, current: Any) -> Any:
-        """Number of the next test picture of that class."""
-        package, offer = engine.examples(data_of(chosen)), engine.offers[chosen]
-        if package is None or package.labels is None or name not in offer.data.classes:
-            return gr.skip()
-        found = (package.labels == offer.data.classes.index(name)).nonzero().flatten().tolist()
-        here = current if isinstance(current, int) else -1
-        return next((i for i in found if i > here), found[0]) if found else gr.skip()
+    def next_of_class(chosen: Any, name: Any, current: Any) -> Any:
+        return of_class(engine, engine.offers[parse_choice(MODEL, chosen, models)].data, name, current)
 
-    kind.input(of_class, [model, kind, picker.number], picker.number, **LIGHT_EVENT)
+    kind.input(next_of_class, [model, kind, picker.number], picker.number, **LIGHT_EVENT)
 
     def fit_controls(chosen: Any) -> tuple[Any, ...]:
         offer = engine.offers.get(chosen if isinstance(chosen, str) else "", first)

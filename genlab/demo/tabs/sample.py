@@ -34,6 +34,7 @@ from genlab.demo.tabs import (
     LATEX,
     LIGHT_EVENT,
     MODEL_EVENT,
+    NEWEST_EVENT,
     Film,
     Pace,
     choices,
@@ -155,7 +156,10 @@ def build(engine: Engine, page: gr.Blocks) -> None:
                 )
             begin = steps_curve.show(engine, first.id, int(COUNT.default), int(STEPS.default))
             curve = Figure(
-                begin, label="curve", labels={"player": steps_curve.TEXT["figure"], "empty": steps_curve.TEXT["empty"]}
+                begin,
+                label="curve",
+                labels={"player": steps_curve.TEXT["figure"], "empty": steps_curve.TEXT["empty"]},
+                visible=bool(first.T),
             )
     with gr.Accordion(TEXT["formula_title"], open=False):
         gr.Markdown(TEXT["formula"], latex_delimiters=LATEX)
@@ -206,7 +210,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     connect(run, stop, show, inputs, [player, download])
     dice.click(None, None, seed, js=DICE, api_visibility="private")
 
-    def fit_controls(chosen: Any) -> tuple[Any, Any]:
+    def fit_controls(chosen: Any) -> tuple[Any, Any, Any]:
         offer = engine.offers.get(chosen if isinstance(chosen, str) else "", first)
         classes = label_choices(offer)
         longest = min(STEPS.high, offer.T or STEPS.high)
@@ -223,16 +227,18 @@ def build(engine: Engine, page: gr.Blocks) -> None:
                 interactive=bool(offer.T),
                 info=TEXT["steps_info"] if offer.T else TEXT["steps_none"],
             ),
+            gr.update(visible=bool(offer.T)),
         )
 
     def cost(chosen: Any, number: Any, length: Any) -> FigureData:
         with told():
             return steps_curve.show(engine, chosen, int(COUNT.parse(number)), int(STEPS.parse(length)))
 
-    model.change(fit_controls, model, [label, steps], **LIGHT_EVENT).then(cost, [model, count, steps], curve, **LIGHT_EVENT)
-
+    model.change(fit_controls, model, [label, steps, curve], **LIGHT_EVENT).then(
+        cost, [model, count, steps], curve, **LIGHT_EVENT
+    )
     for component in (steps, count):
-        component.input(cost, [model, count, steps], curve, trigger_mode="always_last", **LIGHT_EVENT)
+        component.input(cost, [model, count, steps], curve, **NEWEST_EVENT)
     poster = Poster(engine, first)
     page.load(poster.show, None, player, **LIGHT_EVENT).then(cost, [model, count, steps], curve, **LIGHT_EVENT)
 

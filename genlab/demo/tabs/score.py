@@ -18,7 +18,7 @@ from genlab.demo.language import both
 from genlab.demo.limits import SEED
 from genlab.demo.limits_plane import LEVEL, SIDE, ScoreRequest, T, parse_data, parse_score
 from genlab.demo.live import learn, on_worker
-from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, told
+from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, NEWEST_EVENT, told
 from genlab.oracle import Mixture
 from genlab.plane import (
     DATA_NAMES,
@@ -470,10 +470,9 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     def switch(running: bool) -> Any:
         return lambda: (gr.update(interactive=not running), gr.update(interactive=running))
 
-    newest = {**LIGHT_EVENT, "concurrency_id": "light", "concurrency_limit": 2, "trigger_mode": "always_last"}
-    once = {**newest, "trigger_mode": "once"}
-    figure.input(show, [figure, data], figure, **newest)
-    data.input(show, [figure, data], figure, **newest)
+    once = {**NEWEST_EVENT, "trigger_mode": "once"}
+    figure.input(show, [figure, data], figure, **NEWEST_EVENT)
+    data.input(show, [figure, data], figure, **NEWEST_EVENT)
     event = run.click(switch(True), None, [run, stop], **LIGHT_EVENT).then(train_it, [figure, data], figure, **LIGHT_EVENT)
     for over in (event.success, event.failure):
         over(switch(False), None, [run, stop], **LIGHT_EVENT)

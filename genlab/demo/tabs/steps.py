@@ -27,7 +27,10 @@ TEXT = {
         "({images} each).",
         "用 {sampler} 走 {steps} 步：距离 {distance}；{most} 步：{best}；换成真实图片：{floor}（各 {images} 张）。",
     ),
-    "seconds": both(" {count} pictures take about {seconds} s here.", "这里生成 {count} 张大约需要 {seconds} 秒。"),
+    "seconds": both(
+        " {count} pictures in {steps} steps take about {seconds} s here.",
+        "这里用 {steps} 步生成 {count} 张大约需要 {seconds} 秒。",
+    ),
 }
 NAMES = {
     "ddim": "DDIM",
@@ -49,7 +52,8 @@ def show(engine: Engine, model: Any, count: int, steps: int) -> FigureData:
 
     Args:
         model: id of a model, or anything else.
-        count: pictures whose time is said.
+        count: pictures whose time is said, where it is known.
+        steps: their steps; the distance is that of the nearest number that was measured.
     """
     served = engine.models.get(model) if isinstance(model, str) else None
     curve = None if served is None else curve_of(served.package.metrics)
@@ -69,7 +73,7 @@ def show(engine: Engine, model: Any, count: int, steps: int) -> FigureData:
     )
     seconds = engine.seconds(served.id, count, steps)
     if seconds is not None:
-        caption += TEXT["seconds"].format(count=count, seconds=f"{seconds:.1f}")
+        caption += TEXT["seconds"].format(count=count, steps=steps, seconds=f"{seconds:.1f}")
     reach = [*curve.frechet_distance, curve.frechet_floor]
     panel = Panel(
         x=Axis(low=curve.steps[0] / 1.15, high=curve.steps[-1] * 1.15, name=TEXT["steps"], scale="log"),

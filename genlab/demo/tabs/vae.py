@@ -35,7 +35,20 @@ from genlab.demo.limits import (
 )
 from genlab.demo.picture_input import PictureInput
 from genlab.demo.player import new_run
-from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, MODEL_EVENT, Pace, choices, pane, to_file, told
+from genlab.demo.tabs import (
+    DICE,
+    LATEX,
+    LIGHT_EVENT,
+    MODEL_EVENT,
+    NEWEST_EVENT,
+    Pace,
+    choices,
+    of_class,
+    other,
+    pane,
+    to_file,
+    told,
+)
 from genlab.divergence import bits_per_dim
 
 TITLE = "VAE"
@@ -128,7 +141,7 @@ $$\text{ELBO} = L_1 \le L_k = \mathbb E\Big[\log\frac1k\sum_{i=1}^k\frac{p(x,z_i
 
 """
     + both(
-        "$p(x|z)$ is the mass on each pixel's grey level, so that the numbers are those of an 8-bit picture and can be "
+        "$p(x|z)$ is the mass on each pixel's gray level, so that the numbers are those of an 8-bit picture and can be "
         r"compared with other models. Samples are drawn by $z = \mu + \sigma\varepsilon$, $\varepsilon\sim\mathcal N(0, I)$, "
         r"so that the gradient passes through $\mu$ and $\sigma$.",
         "$p(x|z)$ 取每个像素灰度级上的概率，因此这些数值针对 8 位图片，可与其他模型比较。"
@@ -187,10 +200,10 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         request = parse_pixel(engine.offers, model, row, column, most)
         return _density(engine.pixel(request), request.row, request.column)
 
-    def begin(model: str, number: int) -> tuple[Any, ...]:
-        """Everything that a model's test picture gives, as far as it is quick."""
+    def begin(model: str, seed: Any) -> tuple[Any, ...]:
+        """Everything that a model's first test picture gives, as far as it is quick."""
         chosen = engine.liveliest(model)
-        canvas, latents = stages(model, picture_of(model, number), None, int(SEED.default), new_run(), chosen)
+        canvas, latents = stages(model, picture_of(model, 0), None, seed, new_run(), chosen)
         return canvas, latents, density(model, chosen)
 
     with gr.Row(equal_height=False):
@@ -199,7 +212,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         with gr.Column(scale=2, min_width=320), gr.Row():
             another = gr.Button(TEXT["another"], variant="primary", min_width=140, elem_id="vae-another")
             again = gr.Button(TEXT["again"], min_width=140, elem_id="vae-again")
-    shown = begin(first.id, 0)
+    shown = begin(first.id, int(SEED.default))
     few = parse_vae(engine.offers, first.id, picture_of(first.id, 0), None, Z_AT_ONCE, 0)
     canvas = Canvas(shown[0], label="pictures", labels={"canvas": TEXT["canvas"]}, elem_id="vae-canvas")
     latents = Figure(shown[1], label="latents", labels={"player": TEXT["latents"]}, elem_id="vae-latents")
@@ -270,12 +283,15 @@ def build(engine: Engine, page: gr.Blocks) -> None:
                 return gr.skip(), gr.skip()
             return stages(model, pick, z, seed, token, chosen)
 
-    def show_model(model: Any) -> Any:
+    def next_of_class(model: Any, name: Any, current: Any) -> Any:
+        return of_class(engine, vae_offer(engine.offers, model).data, name, current)
+
+    def show_model(model: Any, seed: Any) -> Any:
         with told():
             data_of(model)
             data = engine.offers[model].data
             return (
-                *begin(model, 0),
+                *begin(model, seed),
                 gr.update(value=0, label=TEXT["number"].format(last=pictures(model) - 1)),
                 gr.update(choices=choices(data.classes), value=None, visible=bool(data.classes)),
             )
@@ -293,37 +309,26 @@ def build(engine: Engine, page: gr.Blocks) -> None:
                 if pace.due() or bound.samples == bound.count:
                     yield _terms(engine, model, bound)
 
-    newest: dict[str, Any] = {"trigger_mode": "always_last", **LIGHT_EVENT}
-    bound_event: dict[str, Any] = {**newest, "concurrency_id": "bound", "concurrency_limit": 1}
+    bound_event: dict[str, Any] = {**NEWEST_EVENT, "concurrency_id": "bound", "concurrency_limit": 1}
     held = [model, canvas]
 
-    another.click(lambda chosen, now: _other(pictures(chosen), now), [model, number], number, **LIGHT_EVENT)
-    number.change(show_test, [model, number, seed, canvas], [canvas, latents], **newest).then(
+    another.click(lambda chosen, now: other(pictures(chosen), now), [model, number], number, **LIGHT_EVENT)
+    number.change(show_test, [model, number, seed, canvas], [canvas, latents], **NEWEST_EVENT).then(
         show_bound, held, terms, **bound_event
     )
-    upload.change(show_upload, [model, upload, seed, canvas], [canvas, latents], **newest).then(
+    upload.change(show_upload, [model, upload, seed, canvas], [canvas, latents], **NEWEST_EVENT).then(
         show_bound, held, terms, **bound_event
     )
-    canvas.input(show_drawing, [model, canvas, seed], [canvas, latents], **newest)
+    canvas.input(show_drawing, [model, canvas, seed], [canvas, latents], **NEWEST_EVENT)
     canvas.release(show_bound, held, terms, **bound_event)
-    canvas.select(show_density, [model, canvas, latents, seed], [pixel, canvas], **newest)
-    latents.input(show_z, [model, canvas, latents, seed], [canvas, latents], **newest)
+    canvas.select(show_density, [model, canvas, latents, seed], [pixel, canvas], **NEWEST_EVENT)
+    latents.input(show_z, [model, canvas, latents, seed], [canvas, latents], **NEWEST_EVENT)
     again.click(None, None, seed, js=DICE, api_visibility="private")
-    seed.change(show_drawing, [model, canvas, seed], [canvas, latents], **newest)
-    model.change(show_model, model, [canvas, latents, pixel, number, kind], **newest).then(
+    seed.change(show_drawing, [model, canvas, seed], [canvas, latents], **NEWEST_EVENT)
+    model.change(show_model, [model, seed], [canvas, latents, pixel, number, kind], **NEWEST_EVENT).then(
         show_bound, held, terms, **bound_event
     )
-
-    def of_class(chosen: Any, name: Any, current: Any) -> Any:
-        """Number of the next test picture of that class."""
-        package, offer = engine.examples(data_of(chosen)), engine.offers[chosen]
-        if package is None or package.labels is None or name not in offer.data.classes:
-            return gr.skip()
-        found = (package.labels == offer.data.classes.index(name)).nonzero().flatten().tolist()
-        here = current if isinstance(current, int) else -1
-        return next((i for i in found if i > here), found[0]) if found else gr.skip()
-
-    kind.input(of_class, [model, kind, number], number, **LIGHT_EVENT)
+    kind.input(next_of_class, [model, kind, number], number, **LIGHT_EVENT)
 
     def vae(
         model: Any, picture_from: Any, number: Any, samples: Any, seed: Any, z: Any = None, upload: Any = None
@@ -366,14 +371,6 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     count = gr.Number(COMPONENTS.default, precision=0, label="Count", visible=False)
     mixture = gr.JSON(label="density", visible=False)
     gr.Button(visible=False).click(pixel_density, [model, row, column, count], mixture, api_name="pixel_density", **MODEL_EVENT)
-
-
-def _other(count: int, number: Any) -> Any:
-    """Number of a test picture, by chance, and not this one."""
-    if count < 2:
-        return gr.skip()
-    ahead = int(np.random.default_rng().integers(1, count))
-    return (number + ahead) % count if isinstance(number, int) else ahead
 
 
 def _canvas(encoded: Encoded, request: VAERequest, token: str, chosen: Any) -> CanvasData:
