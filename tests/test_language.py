@@ -292,7 +292,7 @@ def test_the_guard_answers_in_the_language_of_the_request(http):
 def test_captions_of_a_stream_are_in_the_language_of_the_request(http):
     config = http.get("/config").json()
     load = next(d["id"] for d in config["dependencies"] if any(event == "load" for _, event in d["targets"]))
-    for session, headers, words in (("a", {"accept-language": "zh"}, "第 1 步，共 25 步"), ("b", {}, "step 1 of 25")):
+    for session, headers, words in (("a", {"accept-language": "zh"}, "第 1 步，共 10 步"), ("b", {}, "step 1 of 10")):
         join = {"data": [], "fn_index": load, "session_hash": session}
         assert http.post("/gradio_api/queue/join", json=join, headers=headers).status_code == 200
         with http.stream("GET", f"/gradio_api/queue/data?session_hash={session}", headers=headers) as reply:

@@ -34,7 +34,7 @@ TEXT = {
 }
 NAMES = {
     "ddim": "DDIM",
-    "ancestral": "ancestral",
+    "ancestral": both("ancestral", "祖先采样"),
     "dpm-solver": "DPM-Solver++",
     "dpm-solver-sde": "DPM-Solver++ SDE",
     "unipc": "UniPC",
