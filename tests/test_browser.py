@@ -188,11 +188,12 @@ def test_the_page_speaks_the_visitors_language_and_the_switch_changes_it(site):
     assert "lang" not in page.url
     page.get_by_role("link", name="English").press("Enter")
     page.wait_for_function("() => document.documentElement.lang === 'en'")
+    page.wait_for_function(f"words => ({captions})().includes(words)", arg="step ")
     page.goto(site.url)
     assert page.evaluate("document.documentElement.lang") == "en"
-    assert [
-        text for text in seen.errors if "AbortError" not in text
-    ] == []  # gradio says it of a stream that a page leaves open
+    # What gradio says of a stream or a request that a page leaves open: this one is left as soon as it is there.
+    left_open = ("AbortError", "Connection errored out", "Failed to fetch")
+    assert [text for text in seen.errors if not any(words in text for words in left_open)] == []
     assert [url for url in seen.requests if not url.startswith(seen.url)] == []
 
 
