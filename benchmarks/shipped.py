@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "genlab" / "pretrained"
 HEAD = (
-    "| model | bound on −log p, bits/dim (pictures) | with Σ = β̃, Σ = β | by another way | Fréchet distance (real pictures) "
+    "| model | samples by | bound on −log p, bits/dim (pictures) | by another way | Fréchet distance (real pictures) "
     "| precision, recall (real) | memorised (held out) |\n|---|---|---|---|---|---|---|"
 )
+SIGMA = {"learned": "Σ learned", "posterior": "Σ = β̃", "beta": "Σ = β"}
+SAMPLERS = {"unipc": "UniPC", "ancestral": "ancestral", "decoder mean": "decoder mean"}
+UNMEASURED = "–"
 
 
 def plus_minus(section: dict[str, Any], name: str) -> str:
@@ -18,30 +22,40 @@ def plus_minus(section: dict[str, Any], name: str) -> str:
     return f"{section[f'{name}_bits_per_dim']:.3f} ± {section[f'{name}_standard_error_bits_per_dim']:.3f}"
 
 
-def row(folder: Path) -> str:
-    """The row of one model; a dash for what was not measured."""
-    evaluation = json.loads((folder / "metrics.json").read_text())["evaluation"]
-    bound, samples = evaluation["likelihood"], evaluation.get("samples")
-    fixed, second = "–", "–"
-    if "by_variance" in bound:
-        fixed = ", ".join(
-            f"{sums['bound_bits_per_dim']:.3f}" for name, sums in bound["by_variance"].items() if name != bound["variance"]
-        )
+def rows(folder: Path) -> Iterator[str]:
+    """The rows of one model: as it is, then its ancestral chain with each Σ; a dash for what was not measured.
+
+    Raises:
+        ValueError: nothing was measured.
+    """
+    evaluation = json.loads((folder / "metrics.json").read_text()).get("evaluation")
+    if evaluation is None:
+        raise ValueError(f"{folder.name}: expected a measured model; run `python training/evaluate.py {folder.name}`")
+    bound, chain = evaluation["likelihood"], evaluation.get("chain", {})
+    second = UNMEASURED
     if "ode" in evaluation:
         second = f"flow ODE {plus_minus(evaluation['ode'], 'bound')} ({evaluation['ode']['images']:,})"
     for weighted in bound.get("importance_weighted", ()):
         if weighted["k"] > 1 and weighted["images"] == bound["images"]:
             second = f"k = {weighted['k']}: {plus_minus(weighted, 'bound')} ({weighted['images']:,})"
-    cells = [
-        f"[`{folder.name}`](genlab/pretrained/{folder.name})",
-        f"{plus_minus(bound, 'bound')} ({bound['images']:,})",
-        fixed,
-        second,
-    ]
+    images, samples = f" ({bound['images']:,})", evaluation.get("samples")
+    name = f"[`{folder.name}`](genlab/pretrained/{folder.name})"
+    yield _row(name, samples, plus_minus(bound, "bound") + images, second)
+    for variance in (v for v in SIGMA if v in bound.get("by_variance", ())):
+        value = plus_minus(bound["by_variance"][variance], "bound") + images
+        yield _row(f"… {SIGMA[variance]}", chain.get(variance), value, UNMEASURED)
+
+
+def _row(name: str, samples: dict[str, Any] | None, bound: str, second: str) -> str:
     if samples is None:
-        return "| " + " | ".join([*cells, "–", "–", "–"]) + " |"
+        return "| " + " | ".join([name, UNMEASURED, bound, second, *[UNMEASURED] * 3]) + " |"
     low, high = samples["frechet_interval_95"]
-    cells += [
+    steps = f", {samples['steps']} steps" if samples["steps"] > 1 else ""
+    cells = [
+        name,
+        f"{SAMPLERS[samples['sampler']]}{steps} ({samples['images']:,})",
+        bound,
+        second,
         f"{samples['frechet_distance']:.2f}, {low:.2f}–{high:.2f} ({samples['frechet_floor']:.2f})",
         "{precision:.2f}, {recall:.2f} ({precision_of_real:.2f}, {recall_of_real:.2f})".format(**samples),
         f"{samples['memorised_share']:.1%} ({samples['memorised_share_of_held_out']:.1%})",
@@ -51,7 +65,8 @@ def row(folder: Path) -> str:
 
 def table() -> str:
     """All that ship, as Markdown."""
-    return "\n".join([HEAD, *(row(folder) for folder in sorted(PRETRAINED.iterdir()) if folder.is_dir())])
+    folders = sorted(folder for folder in PRETRAINED.iterdir() if folder.is_dir())
+    return "\n".join([HEAD, *(row for folder in folders for row in rows(folder))])
 
 
 if __name__ == "__main__":

@@ -124,6 +124,10 @@ def measured_tables(metrics: dict[str, Any]) -> list[str]:
         parts += _weighted_table(likelihood)
     if _is_sampled(samples):
         parts += _samples_table(samples)
+    if _is_chain(evaluation.get("chain")):
+        parts += _chain_table(evaluation["chain"])
+    if _is_curve(evaluation.get("steps")):
+        parts += _curve_table(evaluation["steps"])
     if parts and "command" in evaluation:
         parts.append(_code(evaluation["command"]))
     return parts
@@ -145,6 +149,14 @@ def _is_weighted(likelihood: Any) -> bool:
 
 def _is_sampled(samples: Any) -> bool:
     return isinstance(samples, dict) and "frechet_distance" in samples
+
+
+def _is_chain(chain: Any) -> bool:
+    return isinstance(chain, dict) and len(chain) > 0 and all(map(_is_sampled, chain.values()))
+
+
+def _is_curve(curve: Any) -> bool:
+    return isinstance(curve, dict) and isinstance(curve.get("steps"), list)
 
 
 def _ledger_table(likelihood: dict[str, Any], ode: Any) -> list[str]:
@@ -190,15 +202,10 @@ def _weighted_table(likelihood: dict[str, Any]) -> list[str]:
 
 def _samples_table(samples: dict[str, Any]) -> list[str]:
     features = samples["features"]
-    low, high = (_short(end) for end in samples["frechet_interval_95"])
     kernel = _value(samples, "kernel_distance", "x1000")
     memorised = "share nearer to a training picture than a held-out one usually is"
     rows = [
-        (
-            "Fréchet distance",
-            f"{_short(samples['frechet_distance'])} (95 %: {low} to {high})",
-            _short(samples["frechet_floor"]),
-        ),
+        ("Fréchet distance", _distance(samples), _short(samples["frechet_floor"])),
         ("kernel distance × 1000", kernel, _short(samples["kernel_distance_floor_x1000"])),
         *((name, _short(samples[name]), _short(samples[f"{name}_of_real"])) for name in ("precision", "recall")),
         (memorised, _short(samples["memorised_share"]), _short(samples["memorised_share_of_held_out"])),
@@ -212,6 +219,33 @@ def _samples_table(samples: dict[str, Any]) -> list[str]:
         "these are not the FID, KID, … of an Inception network.",
         _table(("samples", "of the model", "of real pictures in their place"), rows),
     ]
+
+
+def _chain_table(chain: dict[str, Any]) -> list[str]:
+    any_of = next(iter(chain.values()))
+    shares = ("precision", "recall", "memorised_share")
+    rows = [(SIGMA.get(n, escape(n)), _distance(drawn), *(_short(drawn[s]) for s in shares)) for n, drawn in chain.items()]
+    real = ("frechet_floor", "precision_of_real", "recall_of_real", "memorised_share_of_held_out")
+    rows.append(("real pictures", *(_short(any_of[name]) for name in real)))
+    what = f"{_text(any_of['images'])} samples by the ancestral chain in {_text(any_of['steps'])} steps"
+    return [
+        f"{what}, with each Σ, measured in the same way.",
+        _table(("Σ", "Fréchet distance", "precision", "recall", "memorised"), rows),
+    ]
+
+
+def _curve_table(curve: dict[str, Any]) -> list[str]:
+    distances = tuple(_short(value) for value in curve["frechet_distance"])
+    return [
+        f"What more steps bring: {_text(curve['images'])} samples ({_text(curve['sampler'])}) for each number of steps; "
+        f"as many real pictures score {_short(curve['frechet_floor'])}.",
+        _table(("steps", *map(_text, curve["steps"])), [("Fréchet distance", *distances)]),
+    ]
+
+
+def _distance(samples: dict[str, Any]) -> str:
+    low, high = (_short(end) for end in samples["frechet_interval_95"])
+    return f"{_short(samples['frechet_distance'])} (95 %: {low} to {high})"
 
 
 def _short(value: float) -> str:
@@ -289,7 +323,8 @@ def _rest(kind: str, metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     shown = {"command"}
     shown |= {"likelihood", "ode"} if _is_ledger(evaluation.get("likelihood")) else set()
     shown |= {"likelihood"} if _is_weighted(evaluation.get("likelihood")) else set()
-    shown |= {"samples"} if _is_sampled(evaluation.get("samples")) else set()
+    for name, is_known in (("samples", _is_sampled), ("chain", _is_chain), ("steps", _is_curve)):
+        shown |= {name} if is_known(evaluation.get(name)) else set()
     for name, value in _leaves({k: v for k, v in evaluation.items() if k not in shown}):
         yield _named(name, value)
 

@@ -404,6 +404,7 @@ SAMPLES = {
     "precision": 0.75, "recall": 0.5, "precision_of_real": 0.9, "recall_of_real": 0.9,
     "memorised_share": 0.02, "memorised_share_of_held_out": 0.01,
 }  # fmt: skip
+CURVE = {"images": 3, "sampler": "unipc", "steps": [4, 1000], "frechet_distance": [2.0, 1.5], "frechet_floor": 0.25}
 
 
 @pytest.mark.usefixtures("no_plot")
@@ -411,15 +412,24 @@ def test_samples_stand_beside_real_pictures_and_are_not_called_fid(
     folder: Path, data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.sample_quality.check", lambda *given: None)
-    monkeypatch.setattr("training.sample_quality.measure", lambda *given, **more: (SAMPLES, torch.empty(0)))
     drawn: dict[int, Tensor] = {}
-    monkeypatch.setattr("training.sample_quality.curve", lambda test, train, pictures, *_: drawn.update(pictures) or {"a": 1})
-    assert evaluate.run(options(folder, data_dir, curve_samples=3)) == 0
+    walks: list[tuple[Sampling, int]] = []
+
+    def measured(model: object, test: object, train: object, count: int, seed: int, how: Sampling, *_: Any, pictures: Tensor):
+        walks.append((how, len(pictures)))
+        return SAMPLES, pictures
+
+    monkeypatch.setattr("training.sample_quality.measure", measured)
+    monkeypatch.setattr("training.sample_quality.curve", lambda test, train, pictures, *_: drawn.update(pictures) or CURVE)
+    assert evaluate.run(options(folder, data_dir, curve_samples=3, chain_samples=4)) == 0
     evaluation = json.loads((folder / "metrics.json").read_text())["evaluation"]
     assert evaluation["samples"] == SAMPLES
+    # The ancestral chain with each Σ that this model can have.
+    assert evaluation["chain"] == {"posterior": SAMPLES, "beta": SAMPLES, "learned": SAMPLES}
+    assert walks[1:] == [(Sampling("ancestral", 12, "uniform", variance=v), 4) for v in ("posterior", "beta", "learned")]
     # As many pictures for every number of steps that the chain has, none for a VAE.
     is_ddpm = json.loads((folder / "config.json").read_text())["kind"] == "ddpm"
-    assert evaluation.get("steps") == ({"a": 1} if is_ddpm else None)
+    assert evaluation.get("steps") == (CURVE if is_ddpm else None)
     assert {steps: tuple(p.shape) for steps, p in drawn.items()} == dict.fromkeys([4, 5, 6, 8, 10] * is_ddpm, (3, 1, 8, 8))
     card = ModelCard((folder / "README.md").read_text())
     results = {r.metric_type: r for r in card.data.eval_results}
@@ -431,6 +441,11 @@ def test_samples_stand_beside_real_pictures_and_are_not_called_fid(
     assert "| Fréchet distance | 2.5 (95 %: 2 to 3) | 0.5 |" in card.text
     assert "| kernel distance × 1000 | 1.50 ± 0.25 | 0.01 |" in card.text
     assert "abababababab…" in card.text
+    assert "| Σ = β | 2.5 (95 %: 2 to 3) | 0.75 | 0.5 | 0.02 |\n" in card.text
+    assert "| real pictures | 0.5 | 0.9 | 0.9 | 0.01 |" in card.text
+    assert "| steps | 4 | 1,000 |\n| --- | --- | --- |\n| Fréchet distance | 2 | 1.5 |" in card.text
+    assert "as many real pictures score 0.25" in card.text
+    assert "| steps: " not in card.text
     capsys.readouterr()
 
 

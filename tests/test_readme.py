@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from benchmarks.shipped import table
+from benchmarks.shipped import rows, table
 from genlab.demo.app import TABS
 from genlab.demo.engine import Engine
 from genlab.demo.language import choose
@@ -92,6 +92,12 @@ def test_a_model_is_read_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_table_of_what_ships_is_that_of_the_measurements() -> None:
     assert table() in README
+
+
+def test_a_row_of_what_ships_needs_a_measurement(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"schema": 1}')
+    with pytest.raises(ValueError, match=r"expected a measured model; run `python training/evaluate.py "):
+        list(rows(tmp_path))
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])

@@ -112,7 +112,7 @@ def test_the_perfect_model_of_a_data_set_draws_its_pictures(sampler: Any, monkey
 
 
 def test_a_ddpm_is_measured_with_all_that_was_chosen(tmp_path: Path, eye: Classifier):
-    sampling = Sampling(sampler="ddim", steps=3, eta=0.5, guidance=2.0)
+    sampling = Sampling(sampler="ddim", steps=3, spacing="uniform", eta=0.5, guidance=2.0)
     section, samples = measure(tiny.ddpm(SPEC), TEST, TRAIN, 40, seed=3, sampling=sampling, folder=tmp_path / "new")
     assert samples.shape == (40, 1, 28, 28)
     assert samples.dtype == torch.uint8

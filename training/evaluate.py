@@ -10,6 +10,7 @@ Writes into the model's folder: metrics.json (below), ledger.png, nearest.png, a
       ode         a DDPM's likelihood by the probability-flow ODE (`likelihood.ode_likelihood`)
       samples     distances between samples and held-out pictures, and memorisation (`sample_quality.measure`)
       steps       a DDPM's distance by number of sampling steps (`sample_quality.curve`)
+      chain       Σ → what `samples` says, of the ancestral chain with that Σ
 
 A name ends in its unit: _bits_per_dim, _nats, _seconds; what has none is a number, a share or a name.
 """
@@ -26,13 +27,16 @@ if not __package__:
 
 import tyro
 
+from training.sample_quality import Sampling
+
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from genlab.data import Dataset
     from genlab.ddpm import DDPM
     from genlab.hub import Package
     from genlab.vae import VAE
     from training.partial import Partial
-    from training.sample_quality import Sampling
 
 SCHEMA = 1
 """Version of the layout of metrics.json."""
@@ -75,6 +79,8 @@ class Evaluation:
     """DDPM: steps of the sampler, UniPC (10)."""
     curve_samples: int | None = None
     """DDPM: samples for each of a few numbers of steps, to show what quality costs (1,000; 0 with --quick); 0 leaves it out."""
+    chain_samples: int | None = None
+    """DDPM: samples of the ancestral chain with each Σ, in 50 steps (1,000; 0 with --quick); 0 leaves them out."""
     batch_size: int = 64
     """Pictures a batch."""
     seed: int = 0
@@ -86,7 +92,8 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         lowest = {"images": 2, "strata": 2, "ode_images": 0, "importance": 2, "importance_images": 0, "samples": 0}
-        for name, low in (lowest | {"sample_steps": 1, "curve_samples": 0, "batch_size": 1}).items():
+        lowest |= {"sample_steps": 1, "curve_samples": 0, "chain_samples": 0, "batch_size": 1}
+        for name, low in lowest.items():
             value = getattr(self, name)
             if value is not None and (value < low or (low == 0 and value == 1)):
                 expected = f"{low} or more" if low else "0, or 2 or more"
@@ -119,18 +126,22 @@ class Plan:
     samples: int
     sample_steps: int
     curve_samples: int
+    chain_samples: int
 
 
 CURVE = (4, 5, 6, 8, 10, 15, 25)
 """Numbers of steps along the curve of quality."""
+CHAIN_STEPS = 50
+"""Steps of the ancestral chain with each Σ: few enough that Σ tells."""
 FULL = {
     "strata": 24,
     "ode_images": 256,
     "draws": 50,
     "importance_images": 100,
     "samples": 10_000,
-    "sample_steps": 10,
+    "sample_steps": Sampling.steps,
     "curve_samples": 1000,
+    "chain_samples": 1000,
 }
 """On two cores: under 40 minutes for 10,000 pictures of 28×28 and the models that ship."""
 QUICK = {
@@ -140,8 +151,9 @@ QUICK = {
     "draws": 10,
     "importance_images": 8,
     "samples": 500,
-    "sample_steps": 10,
+    "sample_steps": Sampling.steps,
     "curve_samples": 0,
+    "chain_samples": 0,
 }
 """On two cores: under two minutes."""
 
@@ -181,6 +193,7 @@ def make_plan(options: Evaluation, model: DDPM | VAE, test: Dataset) -> Plan:
         samples=pick("samples", size),
         sample_steps=pick("sample_steps", T) if T else 0,
         curve_samples=pick("curve_samples", size) if T and options.samples != 0 else 0,
+        chain_samples=pick("chain_samples", size) if T and options.samples != 0 else 0,
     )
 
 
@@ -239,7 +252,6 @@ def _run(options: Evaluation) -> int:
     import torch
 
     from genlab import card, hub
-    from genlab.sampler import SPACING
     from training import sample_quality
     from training.likelihood import plot_ledger
     from training.partial import Partial
@@ -252,8 +264,8 @@ def _run(options: Evaluation) -> int:
         raise ValueError("--device: expected a GPU for cuda, got none that torch can use")
     test, train = load_data(options, package)
     plan = make_plan(options, model, test)
-    sampling = sample_quality.Sampling("unipc", max(1, plan.sample_steps), SPACING["UniPC"])
-    for name in ("samples", "curve_samples"):
+    sampling = Sampling(steps=max(1, plan.sample_steps))
+    for name in ("samples", "curve_samples", "chain_samples"):
         if not getattr(plan, name):
             continue
         try:
@@ -319,20 +331,32 @@ def _sections(
 ) -> dict[str, Any]:
     """Every section of `evaluation`; what a run that was cut short has summed is used."""
     from genlab.ddpm import DDPM
-    from training import sample_quality
-    from training.likelihood import diffusion_bound, draw_samples, ode_likelihood, ode_work, vae_bound
+    from genlab.sampler import SPACING
+    from training.likelihood import diffusion_bound, draw_samples, ode_likelihood, ode_work, vae_bound, variances_of
     from training.partial import Progress
+    from training.sample_quality import curve, measure
 
     pictures = test.images[: plan.images]
     sections: dict[str, Any] = {}
-    numbers = [steps for steps in CURVE if isinstance(model, DDPM) and steps <= model.schedule.T and plan.curve_samples]
-    work = plan.samples * max(1, plan.sample_steps) + plan.curve_samples * sum(numbers)
+    walks: list[Sampling] = []
+    chains: list[Sampling] = []
+    if isinstance(model, DDPM) and plan.curve_samples:
+        walks = [replace(sampling, steps=steps) for steps in CURVE if steps <= model.schedule.T]
+    if isinstance(model, DDPM) and plan.chain_samples:
+        steps = min(CHAIN_STEPS, model.schedule.T)
+        chains = [Sampling("ancestral", steps, SPACING["ancestral"], variance=name) for name in variances_of(model)]
+    work = plan.samples * max(1, plan.sample_steps)
+    work += plan.curve_samples * sum(walk.steps for walk in walks) + plan.chain_samples * sum(chain.steps for chain in chains)
     if isinstance(model, DDPM):
         work += plan.images * plan.strata + ode_work(model, plan.ode_images, options.batch_size)
     else:
         work += plan.images * plan.importance_draws + plan.importance_images * options.importance
     progress = Progress(work, "evaluation" if isinstance(model, DDPM) else "decoding")
     shared = (options.seed, options.batch_size, partial, progress, device)
+
+    def samples(count: int, how: Sampling) -> Tensor:
+        return draw_samples(model, count, options.seed, options.batch_size, how, partial, progress)
+
     try:
         if isinstance(model, DDPM):
             sections["likelihood"] = diffusion_bound(model, pictures, plan.strata, *shared)
@@ -342,18 +366,22 @@ def _sections(
             few, many, some = plan.importance_draws, options.importance, plan.importance_images
             sections["likelihood"] = vae_bound(model, pictures, few, many, some, *shared)
         if plan.samples:
-            drawn = draw_samples(model, plan.samples, options.seed, options.batch_size, sampling, partial, progress)
-        walks = [replace(sampling, steps=steps) for steps in numbers]
-        along = [draw_samples(model, plan.curve_samples, options.seed, options.batch_size, w, partial, progress) for w in walks]
+            drawn = samples(plan.samples, sampling)
+        along = {walk.steps: samples(plan.curve_samples, walk) for walk in walks}
+        by_chain = {chain: samples(plan.chain_samples, chain) for chain in chains}
     finally:
         progress.close()
-    if plan.samples:
+    if plan.samples or along or by_chain:
         print("comparing the samples with held-out and training pictures", file=sys.stderr, flush=True)
-        sections["samples"], _ = sample_quality.measure(
-            model, test, train, plan.samples, options.seed, sampling, folder, pictures=drawn
-        )
-    if numbers:
-        sections["steps"] = sample_quality.curve(test, train, dict(zip(numbers, along, strict=True)), options.seed, sampling)
+    if plan.samples:
+        sections["samples"], _ = measure(model, test, train, plan.samples, options.seed, sampling, folder, pictures=drawn)
+    if along:
+        sections["steps"] = curve(test, train, along, options.seed, sampling)
+    if by_chain:
+        sections["chain"] = {
+            chain.variance: measure(model, test, train, len(drawn), options.seed, chain, pictures=drawn)[0]
+            for chain, drawn in by_chain.items()
+        }
     return sections
 
 

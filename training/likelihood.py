@@ -101,8 +101,7 @@ def diffusion_bound(
     Returns:
         The section `likelihood` of metrics.json.
     """
-    N, T, own = len(pictures), model.schedule.T, model.config.variance
-    variances: tuple[Variance, ...] = ("posterior", "beta", "learned") if own == "learned" else ("posterior", "beta")
+    N, T, variances = len(pictures), model.schedule.T, variances_of(model)
     last, V = strata(T, count), len(variances)
     sums = {
         "prior": torch.zeros(N, dtype=torch.float64),
@@ -130,6 +129,11 @@ def diffusion_bound(
                 sums["squares"].index_add_(1, t_k, terms**2)
                 sums["errors"].index_add_(1, t_k, errors)
     return _diffusion_section(model, variances, last, sums)
+
+
+def variances_of(model: Denoiser) -> tuple[Variance, ...]:
+    """Every Σ that the model can have: β̃ and β always, its own where it learned one."""
+    return ("posterior", "beta", "learned") if model.config.variance == "learned" else ("posterior", "beta")
 
 
 def _look(
@@ -420,7 +424,8 @@ def draw_samples(
     """`count` samples (count C H W) uint8, as `sample_quality.draw` makes them."""
     sums = {"pictures": torch.zeros(count, *model.data.shape, dtype=torch.uint8)}
     work = _size(batch_size, count, sampling.steps if model.kind == "ddpm" else 1)
-    for index in partial.batches(f"samples-{count}-{sampling.steps}", sums, -(-count // batch_size), progress, work):
+    part = f"samples-{count}-{sampling.sampler}-{sampling.variance}-{sampling.steps}"
+    for index in partial.batches(part, sums, -(-count // batch_size), progress, work):
         rows = _rows(index, batch_size, count)
         sums["pictures"][rows] = torch.cat(list(draw(model, rows.stop, seed, sampling, batch_size, start=rows.start)))
     return sums["pictures"]

@@ -38,16 +38,16 @@ SHOWN = 16
 class Sampling:
     """How a DDPM draws its samples; a VAE has one way."""
 
-    sampler: Sampler = "ddim"
+    sampler: Sampler = "unipc"
     """The reverse step: ddim, ancestral, or a multistep solver of the probability flow (-sde: with fresh noise)."""
-    steps: int = 25
+    steps: int = 10
     """Steps from noise to picture."""
-    spacing: Literal["uniform", "quadratic", "log-SNR", "Karras"] = "uniform"
+    spacing: Literal["uniform", "quadratic", "log-SNR", "Karras"] = "Karras"
     """How the steps lie along the chain."""
     eta: float = 0.0
     """Share of fresh noise in a step of ddim, from 0 (none) to 1 (as much as the ancestral step)."""
-    variance: Literal["own", "posterior", "beta"] = "own"
-    """Σ of the ancestral step: the model's own, β̃ or β."""
+    variance: Literal["own", "posterior", "beta", "learned"] = "own"
+    """Σ of the ancestral step: the model's own, β̃, β, or between them where it learned that."""
     labels: Literal["in turn", "none"] = "in turn"
     """Class of each sample: one class after the other, or none. No matter where the model knows no classes."""
     guidance: float = 1.0
