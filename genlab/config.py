@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 
 MAX_SIZE = 256
 """Largest side of a picture that a model may declare, pixels."""
@@ -17,6 +17,7 @@ MAX_WIDTH = 512
 ScheduleName = Literal["mixed", "linear", "cosine"]
 Variance = Literal["posterior", "beta", "learned"]
 Prediction = Literal["eps", "v"]
+Decoder = Literal["gaussian", "gaussian-per-pixel", "bernoulli"]
 
 
 def _check(condition: bool, name: str, expected: str, got: object) -> None:
@@ -34,7 +35,8 @@ def _number(name: str, value: object, low: float, high: float) -> None:
     _check(is_number and low <= value <= high, name, f"a number from {low:g} to {high:g}", value)  # type: ignore[operator]
 
 
-def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def _choice(name: str, value: object, choice: Any) -> None:
+    choices = get_args(choice)
     _check(isinstance(value, str) and value in choices, name, "one of " + ", ".join(choices), value)
 
 
@@ -128,9 +130,9 @@ class DDPMConfig:
         for spacing in self.grids:
             _whole("grids", spacing, 1, 255)
         _whole("T", self.T, 2, 10_000)
-        _choice("schedule", self.schedule, ("mixed", "linear", "cosine"))
-        _choice("variance", self.variance, ("posterior", "beta", "learned"))
-        _choice("prediction", self.prediction, ("eps", "v"))
+        _choice("schedule", self.schedule, ScheduleName)
+        _choice("variance", self.variance, Variance)
+        _choice("prediction", self.prediction, Prediction)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class VAEConfig:
 
     latent: int = 32
     """Number of latent variables, the length of z."""
-    likelihood: Literal["gaussian", "gaussian-per-pixel", "bernoulli"] = "gaussian"
+    likelihood: Decoder = "gaussian"
     """p(x|z): a Gaussian with one calibrated σ, a Gaussian with σ(z) for every pixel, or Bernoulli for binarised pictures."""
     width: int = 32
     """Channels of the first convolution; each halving of the picture doubles them."""
@@ -148,6 +150,6 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         _whole("latent", self.latent, 1, 1024)
-        _choice("likelihood", self.likelihood, ("gaussian", "gaussian-per-pixel", "bernoulli"))
+        _choice("likelihood", self.likelihood, Decoder)
         _whole("width", self.width, 8, MAX_WIDTH)
         _whole("hidden", self.hidden, 8, 4096)

@@ -17,8 +17,8 @@ with ℓ_t the term of step t (ℓ_1 = L_0, else L_{t−1}),
     L̂ = L_T + Σ_k |S_k| ℓ_{t_k},   t_k ~ U(S_k),   E[L̂] = L_VLB               (5)
     Var[L̂ | x_0] ≥ Σ_k |S_k|² Var_{t∈S_k}[E ℓ_t]                               (6)
 
-K = T is every t once. ℓ_t falls about as 1/t, so |S_k| ∝ t makes the addends of (6) about equal: `strata` grow geometrically,
-and t = 1, which alone is about half of the bound, is one by itself.
+K = T is every t once. On the linear chain ℓ_t falls about as 1/t and ℓ_1 alone is about half of the bound, so |S_k| ∝ t makes
+the addends of (6) about equal: `strata` grow geometrically, and t = 1 is one by itself. (5) holds on any chain.
 
 Every function returns nats per picture, (B); `divergence.bits_per_dim` turns them into bits per dimension at the edge.
 A `Reverse` is any p_θ(x_{t−1}|x_t): a function of x_t (B, …) and t (B) that returns a `Gaussian`.

@@ -637,6 +637,8 @@ def _bits_per_dim(step: BoundStep, nats: float) -> float:
 
 
 def _value(value: float, error: float, digits: int = 3) -> str:
+    if 0 < abs(value) < 0.001:
+        return f"{_small(value, 2)} ± {_small(error, 1)}"
     return f"{value:.{digits}f} ± {error:.{digits}f}".replace("-", "−")
 
 
