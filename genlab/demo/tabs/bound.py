@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import gradio as gr
 import numpy as np
 import torch
-from gradio.data_classes import ImageData
 
 from genlab.card import escape
 from genlab.config import Variance
@@ -32,21 +32,17 @@ from genlab.demo.figure import (
 )
 from genlab.demo.language import both
 from genlab.demo.limits import (
-    MODEL,
     PICTURES,
     SEED,
     Pick,
     ddpm_offer,
     ddpm_offers,
-    parse_choice,
-    parse_drawing,
-    parse_pick,
     parse_step,
 )
 from genlab.demo.measured import Likelihood, Samples, likelihood_of, samples_of
-from genlab.demo.picture_input import PictureInput
 from genlab.demo.player import new_run
-from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, MODEL_EVENT, NEWEST_EVENT, choices, of_class, other, pane, told
+from genlab.demo.tabs import LATEX, MODEL_EVENT, NEWEST_EVENT, pane, told
+from genlab.demo.tabs.one_picture import OnePicture
 from genlab.divergence import bits_per_dim, nats_to_bits
 
 TITLE = both("Bound", "下界")
@@ -60,16 +56,9 @@ TEXT = {
         "看看在那里付出的是哪两个高斯分布之间的散度。",
     ),
     "none": both("No diffusion model is served here.", "这里没有加载扩散模型。"),
-    "picture": both("Picture", "图片"),
-    "another": both("Another picture", "换一张图片"),
     "again": both("New noise", "换一份噪声"),
-    "model": both("Model", "模型"),
-    "class": both("Show one of the class", "换成某一类的图片"),
     "t": both("Step t, 1 to {T}", "步 t，1 到 {T}"),
-    "number": both("Test picture, 0 to {last}", "测试图片，0 到 {last}"),
     "seed": both("Seed of the noise in x_t", "x_t 中噪声的种子"),
-    "upload": both("Upload a picture", "上传一张图片"),
-    "more": both("Choose or upload a picture, set the seed", "指定或上传图片，设置种子"),
     "ledger": both("The ledger of the bound", "下界的账目"),
     "curve_title": both("Bits per dimension of one step: click a t", "每一步的比特/维：点选一个 t"),
     "bars_title": both("Their sum, bits/dim", "总和，比特/维"),
@@ -189,21 +178,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     if not offers:
         gr.Markdown(TEXT["none"])
         return
-    models = tuple(offers)
-    first = next((o for o in offers.values() if o.data.name == "mnist"), offers[models[0]])
-
-    def data_of(model: Any) -> str:
-        return engine.offers[parse_choice(MODEL, model, models)].data.name
-
-    def pictures(model: Any) -> int:
-        package = engine.examples(data_of(model))
-        return 0 if package is None else len(package.examples)
-
-    def picture_of(model: str, number: int) -> Pick:
-        """A test picture, or, where there are none, a black one."""
-        data = engine.offers[model].data
-        black = np.zeros((data.size, data.size, data.channels), dtype=np.uint8)
-        return Pick("test picture", number) if pictures(model) else Pick("upload", 0, black)
+    one = OnePicture(engine, "bound", offers, partial(ddpm_offer, engine.offers))
+    first = one.first
 
     def measured(model: str) -> tuple[Likelihood | None, Samples | None]:
         metrics = engine.models[model].package.metrics
@@ -218,20 +194,10 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         at = step.dearest if chosen is None else (request.row, request.column)
         return _ledger(ledger, step), _canvas(ledger, step, token, at), _pixel(step, *at)
 
-    def drawing(model: Any, canvas: Any) -> tuple[Pick, str, Any]:
-        """What is on the canvas: the picture, its token, the chosen pixel."""
-        value = canvas if isinstance(canvas, dict) else {}
-        return parse_drawing(ddpm_offer(engine.offers, model).data, value.get("x")), value.get("token", ""), value.get("chosen")
-
     def begin(model: str, seed: Any) -> tuple[FigureData, CanvasData, FigureData]:
-        return stages(model, picture_of(model, 0), engine.first_noisy(model), seed, new_run(), None)
+        return stages(model, one.start(model), engine.first_noisy(model), seed, new_run(), None)
 
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=3, min_width=320):
-            gr.Markdown(TEXT["lead"], latex_delimiters=LATEX)
-        with gr.Column(scale=2, min_width=320), gr.Row():
-            another = gr.Button(TEXT["another"], variant="primary", min_width=140, elem_id="bound-another")
-            again = gr.Button(TEXT["again"], min_width=140, elem_id="bound-again")
+    one.lead(TEXT["lead"], TEXT["again"])
     shown = begin(first.id, int(SEED.default))
     ledger = Figure(shown[0], label="ledger", labels={"player": TEXT["ledger"]}, elem_id="bound-ledger")
     with gr.Row():
@@ -244,17 +210,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
             min_width=140,
             elem_id="bound-t",
         )
-        model = gr.Dropdown(
-            list(models), value=first.id, label=TEXT["model"], interactive=len(models) > 1, min_width=140, elem_id="bound-model"
-        )
-        kind = gr.Dropdown(
-            choices(first.data.classes),
-            value=None,
-            label=TEXT["class"],
-            visible=bool(first.data.classes),
-            interactive=True,
-            min_width=140,
-        )
+        one.choose_model()
     canvas = Canvas(shown[1], label="pictures", labels={"canvas": TEXT["canvas"]}, elem_id="bound-canvas")
     pixel = Figure(shown[2], label="pixel", labels={"player": TEXT["pixel"]}, elem_id="bound-pixel")
     tables = []
@@ -262,38 +218,27 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         for text in _tables(*measured(first.id)):
             with gr.Column(min_width=340):
                 tables.append(gr.Markdown(text, latex_delimiters=LATEX, elem_classes="genlab-measured"))
-    with gr.Accordion(TEXT["more"], open=False):
-        number = gr.Number(
-            0, precision=0, minimum=0, label=TEXT["number"].format(last=pictures(first.id) - 1), interactive=True
-        )
-        upload = PictureInput(label=TEXT["upload"], required=False, height=192)
-        seed = gr.Number(SEED.default, precision=0, minimum=0, maximum=SEED.high, label=TEXT["seed"])
+    one.choose_picture(TEXT["seed"])
     with gr.Accordion(TEXT["formula_title"], open=False):
         gr.Markdown(TEXT["formula"], latex_delimiters=LATEX)
 
-    def parse_picture(model: Any, source: Any, number: Any, upload_value: Any) -> Pick:
-        pixels = None
-        if source == "upload" and upload_value is not None:
-            pixels = upload.preprocess(ImageData.model_validate(upload_value))
-        return parse_pick(TEXT["picture"], source, number, pixels, pictures(model), PICTURES)
-
     def show_test(model: Any, number: Any, t: Any, seed: Any, canvas: Any) -> Any:
         with told():
-            pick = parse_picture(model, "test picture", number, None)
-            return stages(model, pick, t, seed, new_run(), drawing(model, canvas)[2])
+            pick = one.parse(model, "test picture", number, None)
+            return stages(model, pick, t, seed, new_run(), one.drawn(model, canvas)[2])
 
     def show_upload(model: Any, upload_value: Any, t: Any, seed: Any, canvas: Any) -> Any:
         if upload_value is None:
             return gr.skip(), gr.skip(), gr.skip()
         with told():
-            pick = parse_picture(model, "upload", None, upload_value)
-            return stages(model, pick, t, seed, new_run(), drawing(model, canvas)[2])
+            pick = one.parse(model, "upload", None, upload_value)
+            return stages(model, pick, t, seed, new_run(), one.drawn(model, canvas)[2])
 
     def show(model: Any, t: Any, seed: Any, canvas: Any) -> Any:
         if t is None:  # the field is being filled
             return gr.skip(), gr.skip(), gr.skip()
         with told():
-            pick, token, chosen = drawing(model, canvas)
+            pick, token, chosen = one.drawn(model, canvas)
             return stages(model, pick, t, seed, token, chosen)
 
     def show_chosen(model: Any, figure: Any, t: Any, seed: Any, canvas: Any) -> Any:
@@ -301,25 +246,20 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         step = t if chosen is None else round(chosen[1])
         return step, *show(model, step, seed, canvas)
 
-    def next_of_class(model: Any, name: Any, current: Any) -> Any:
-        return of_class(engine, ddpm_offer(engine.offers, model).data, name, current)
-
     def show_model(model: Any, seed: Any) -> Any:
         with told():
-            data_of(model)
-            offer = engine.offers[model]
+            offer = one.offer_of(model)
             return (
                 *begin(model, seed),
                 *_tables(*measured(model)),
                 gr.update(value=engine.first_noisy(model), maximum=offer.T, label=TEXT["t"].format(T=offer.T)),
-                gr.update(value=0, label=TEXT["number"].format(last=pictures(model) - 1)),
-                gr.update(choices=choices(offer.data.classes), value=None, visible=bool(offer.data.classes)),
+                *one.fit(model),
             )
 
+    model, number, upload, seed = one.model, one.number, one.upload, one.seed
     stage: list[Any] = [ledger, canvas, pixel]
     state: list[Any] = [t, seed, canvas]
-    another.click(lambda chosen, now: other(pictures(chosen), now), [model, number], number, **LIGHT_EVENT)
-    again.click(None, None, seed, js=DICE, api_visibility="private")
+    one.connect()
     ledger.select(show_chosen, [model, ledger, *state], [t, *stage], **NEWEST_EVENT)
     t.input(show, [model, *state], stage, **NEWEST_EVENT)
     seed.change(show, [model, *state], stage, **NEWEST_EVENT)
@@ -327,8 +267,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     canvas.select(show, [model, *state], stage, **NEWEST_EVENT)
     number.change(show_test, [model, number, *state], stage, **NEWEST_EVENT)
     upload.change(show_upload, [model, upload, *state], stage, **NEWEST_EVENT)
-    model.change(show_model, [model, seed], [*stage, *tables, t, number, kind], **NEWEST_EVENT)
-    kind.input(next_of_class, [model, kind, number], number, **LIGHT_EVENT)
+    model.change(show_model, [model, seed], [*stage, *tables, t, number, one.kind], **NEWEST_EVENT)
 
     def bound(
         model: Any, picture_from: Any, number: Any, t: Any, seed: Any, row: Any, column: Any, upload: Any = None
@@ -344,7 +283,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         has what was measured on the test pictures: the `likelihood`'s ledger and the quality of `samples`, or null.
         """
         with told():
-            pick = parse_picture(model, picture_from, number, upload)
+            pick = one.parse(model, picture_from, number, upload)
             request = parse_step(engine.offers, model, pick, t, seed, row, column)
             return _numbers(engine.bound_step(request), request.row, request.column, *measured(request.model))
 

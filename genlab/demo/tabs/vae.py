@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
 import numpy as np
 import torch
-from gradio.data_classes import ImageData
 
 from genlab.demo.canvas import Canvas, CanvasData, canvas_data
 from genlab.demo.engine import SIGMA_WHITE, Z_AT_ONCE, Bound, Encoded, Engine, PixelDensity, png
@@ -17,7 +17,6 @@ from genlab.demo.figure import AnyLayer, Area, Axis, Bars, Figure, FigureData, F
 from genlab.demo.language import both
 from genlab.demo.limits import (
     COMPONENTS,
-    MODEL,
     PICTURES,
     SAMPLES,
     SEED,
@@ -25,30 +24,14 @@ from genlab.demo.limits import (
     Pick,
     VAERequest,
     evaluations,
-    parse_choice,
-    parse_drawing,
-    parse_pick,
     parse_pixel,
     parse_vae,
     vae_offer,
     vae_offers,
 )
-from genlab.demo.picture_input import PictureInput
 from genlab.demo.player import new_run
-from genlab.demo.tabs import (
-    DICE,
-    LATEX,
-    LIGHT_EVENT,
-    MODEL_EVENT,
-    NEWEST_EVENT,
-    Pace,
-    choices,
-    of_class,
-    other,
-    pane,
-    to_file,
-    told,
-)
+from genlab.demo.tabs import LATEX, MODEL_EVENT, NEWEST_EVENT, Pace, pane, to_file, told
+from genlab.demo.tabs.one_picture import OnePicture
 from genlab.divergence import bits_per_dim
 
 TITLE = "VAE"
@@ -61,15 +44,8 @@ TEXT = {
         r"$x \to \mu, \sigma \to z \to \mu', \sigma' \to \hat x$。在第一张图上画，或拖动某个 z，看看会得到什么。",
     ),
     "none": both("No VAE is served here.", "这里没有加载 VAE。"),
-    "picture": both("Picture", "图片"),
-    "another": both("Another picture", "换一张图片"),
     "again": both("Draw z again", "重新抽取 z"),
-    "model": both("Model", "模型"),
-    "class": both("Show one of the class", "换成某一类的图片"),
-    "number": both("Test picture, 0 to {last}", "测试图片，0 到 {last}"),
     "seed": both("Seed of the noise in z and x̂", "z 和 x̂ 中噪声的种子"),
-    "upload": both("Upload a picture", "上传一张图片"),
-    "more": both("Choose or upload a picture, set the seed", "指定或上传图片，设置种子"),
     "canvas": both("The picture, and what the decoder makes of z", "图片，以及解码器由 z 生成的图片"),
     "caption": both(
         "log p(x|z) = {nats} nats = {bits} bits/dim at this z\nσ′ = {sigma} (white is {white}); x̂ is drawn from N(μ′, σ′²)",
@@ -164,21 +140,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     if not offers:
         gr.Markdown(TEXT["none"])
         return
-    models = tuple(offers)
-    first = next((o for o in offers.values() if o.data.name == "mnist"), offers[models[0]])
-
-    def data_of(model: Any) -> str:
-        return engine.offers[parse_choice(MODEL, model, models)].data.name
-
-    def pictures(model: Any) -> int:
-        package = engine.examples(data_of(model))
-        return 0 if package is None else len(package.examples)
-
-    def picture_of(model: str, number: int) -> Pick:
-        """A test picture, or, where there are none, a black one."""
-        data = engine.offers[model].data
-        black = np.zeros((data.size, data.size, data.channels), dtype=np.uint8)
-        return Pick("test picture", number) if pictures(model) else Pick("upload", 0, black)
+    one = OnePicture(engine, "vae", offers, partial(vae_offer, engine.offers))
+    first = one.first
 
     def stages(model: Any, pick: Pick, z: Any, seed: Any, token: str, chosen: Any) -> tuple[CanvasData, FigureData]:
         request = parse_vae(engine.offers, model, pick, z, 1, seed)
@@ -189,11 +152,6 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         """The latents that can be dragged, the most active first."""
         return engine.activity(model).argsort(descending=True, stable=True)[:SLIDERS].tolist()
 
-    def drawing(model: Any, canvas: Any) -> tuple[Pick, str, Any]:
-        """What is on the canvas: the picture, its token, the chosen pixel."""
-        value = canvas if isinstance(canvas, dict) else {}
-        return parse_drawing(vae_offer(engine.offers, model).data, value.get("x")), value.get("token", ""), value.get("chosen")
-
     def density(model: Any, chosen: Any) -> FigureData:
         row, column = chosen if isinstance(chosen, (tuple, list)) and len(chosen) == 2 else (None, None)
         most = min(int(COMPONENTS.high), evaluations(vae_offer(engine.offers, model).data))
@@ -203,31 +161,16 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     def begin(model: str, seed: Any) -> tuple[Any, ...]:
         """Everything that a model's first test picture gives, as far as it is quick."""
         chosen = engine.liveliest(model)
-        canvas, latents = stages(model, picture_of(model, 0), None, seed, new_run(), chosen)
+        canvas, latents = stages(model, one.start(model), None, seed, new_run(), chosen)
         return canvas, latents, density(model, chosen)
 
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=3, min_width=320):
-            gr.Markdown(TEXT["lead"], latex_delimiters=LATEX)
-        with gr.Column(scale=2, min_width=320), gr.Row():
-            another = gr.Button(TEXT["another"], variant="primary", min_width=140, elem_id="vae-another")
-            again = gr.Button(TEXT["again"], min_width=140, elem_id="vae-again")
+    one.lead(TEXT["lead"], TEXT["again"])
     shown = begin(first.id, int(SEED.default))
-    few = parse_vae(engine.offers, first.id, picture_of(first.id, 0), None, Z_AT_ONCE, 0)
+    few = parse_vae(engine.offers, first.id, one.start(first.id), None, Z_AT_ONCE, 0)
     canvas = Canvas(shown[0], label="pictures", labels={"canvas": TEXT["canvas"]}, elem_id="vae-canvas")
     latents = Figure(shown[1], label="latents", labels={"player": TEXT["latents"]}, elem_id="vae-latents")
     with gr.Row():
-        model = gr.Dropdown(
-            list(models), value=first.id, label=TEXT["model"], interactive=len(models) > 1, min_width=140, elem_id="vae-model"
-        )
-        kind = gr.Dropdown(
-            choices(first.data.classes),
-            value=None,
-            label=TEXT["class"],
-            visible=bool(first.data.classes),
-            interactive=True,
-            min_width=140,
-        )
+        one.choose_model()
     terms = Figure(
         _terms(engine, first.id, next(engine.bound(few))),
         label="terms",
@@ -238,43 +181,32 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             gr.Markdown(TEXT["density_lead"], latex_delimiters=LATEX)
-            with gr.Accordion(TEXT["more"], open=False):
-                number = gr.Number(
-                    0, precision=0, minimum=0, label=TEXT["number"].format(last=pictures(first.id) - 1), interactive=True
-                )
-                upload = PictureInput(label=TEXT["upload"], required=False, height=192)
-                seed = gr.Number(SEED.default, precision=0, minimum=0, maximum=SEED.high, label=TEXT["seed"])
+            one.choose_picture(TEXT["seed"])
         with gr.Column(scale=3, min_width=300):
             pixel = Figure(shown[2], label="density", animated=True, labels={"player": TEXT["density"]}, elem_id="vae-density")
     with gr.Accordion(TEXT["formula_title"], open=False):
         gr.Markdown(TEXT["formula"], latex_delimiters=LATEX)
 
-    def parse_picture(model: Any, source: Any, number: Any, upload_value: Any) -> Pick:
-        pixels = None
-        if source == "upload" and upload_value is not None:
-            pixels = upload.preprocess(ImageData.model_validate(upload_value))
-        return parse_pick(TEXT["picture"], source, number, pixels, pictures(model), PICTURES)
-
     def show_test(model: Any, number: Any, seed: Any, canvas: Any) -> Any:
         with told():
-            pick = parse_picture(model, "test picture", number, None)
-            return stages(model, pick, None, seed, new_run(), drawing(model, canvas)[2])
+            pick = one.parse(model, "test picture", number, None)
+            return stages(model, pick, None, seed, new_run(), one.drawn(model, canvas)[2])
 
     def show_upload(model: Any, upload_value: Any, seed: Any, canvas: Any) -> Any:
         if upload_value is None:
             return gr.skip(), gr.skip()
         with told():
-            pick = parse_picture(model, "upload", None, upload_value)
-            return stages(model, pick, None, seed, new_run(), drawing(model, canvas)[2])
+            pick = one.parse(model, "upload", None, upload_value)
+            return stages(model, pick, None, seed, new_run(), one.drawn(model, canvas)[2])
 
     def show_drawing(model: Any, canvas: Any, seed: Any) -> Any:
         with told():
-            pick, token, chosen = drawing(model, canvas)
+            pick, token, chosen = one.drawn(model, canvas)
             return stages(model, pick, None, seed, token, chosen)
 
     def show_z(model: Any, canvas: Any, figure: Any, seed: Any) -> Any:
         with told():
-            pick, token, chosen = drawing(model, canvas)
+            pick, token, chosen = one.drawn(model, canvas)
             z: list[float | None] = [None] * vae_offer(engine.offers, model).latent
             try:
                 for name, (value, _) in positions(figure, [f"z{i}" for i in order(model)]).items():
@@ -283,36 +215,28 @@ def build(engine: Engine, page: gr.Blocks) -> None:
                 return gr.skip(), gr.skip()
             return stages(model, pick, z, seed, token, chosen)
 
-    def next_of_class(model: Any, name: Any, current: Any) -> Any:
-        return of_class(engine, vae_offer(engine.offers, model).data, name, current)
-
     def show_model(model: Any, seed: Any) -> Any:
         with told():
-            data_of(model)
-            data = engine.offers[model].data
-            return (
-                *begin(model, seed),
-                gr.update(value=0, label=TEXT["number"].format(last=pictures(model) - 1)),
-                gr.update(choices=choices(data.classes), value=None, visible=bool(data.classes)),
-            )
+            return *begin(model, seed), *one.fit(model)
 
     def show_density(model: Any, canvas: Any, figure: Any, seed: Any) -> Any:
         with told():
-            return density(model, drawing(model, canvas)[2]), show_z(model, canvas, figure, seed)[0]
+            return density(model, one.drawn(model, canvas)[2]), show_z(model, canvas, figure, seed)[0]
 
     def show_bound(model: Any, canvas: Any) -> Iterator[FigureData]:
         with told():
             samples = min(int(SAMPLES.default), evaluations(vae_offer(engine.offers, model).data))
-            request = parse_vae(engine.offers, model, drawing(model, canvas)[0], None, samples, 0)
+            request = parse_vae(engine.offers, model, one.drawn(model, canvas)[0], None, samples, 0)
             pace = Pace()
             for bound in engine.bound(request):
                 if pace.due() or bound.samples == bound.count:
                     yield _terms(engine, model, bound)
 
     bound_event: dict[str, Any] = {**NEWEST_EVENT, "concurrency_id": "bound", "concurrency_limit": 1}
+    model, number, upload, seed = one.model, one.number, one.upload, one.seed
     held = [model, canvas]
 
-    another.click(lambda chosen, now: other(pictures(chosen), now), [model, number], number, **LIGHT_EVENT)
+    one.connect()
     number.change(show_test, [model, number, seed, canvas], [canvas, latents], **NEWEST_EVENT).then(
         show_bound, held, terms, **bound_event
     )
@@ -323,12 +247,10 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     canvas.release(show_bound, held, terms, **bound_event)
     canvas.select(show_density, [model, canvas, latents, seed], [pixel, canvas], **NEWEST_EVENT)
     latents.input(show_z, [model, canvas, latents, seed], [canvas, latents], **NEWEST_EVENT)
-    again.click(None, None, seed, js=DICE, api_visibility="private")
     seed.change(show_drawing, [model, canvas, seed], [canvas, latents], **NEWEST_EVENT)
-    model.change(show_model, [model, seed], [canvas, latents, pixel, number, kind], **NEWEST_EVENT).then(
+    model.change(show_model, [model, seed], [canvas, latents, pixel, number, one.kind], **NEWEST_EVENT).then(
         show_bound, held, terms, **bound_event
     )
-    kind.input(next_of_class, [model, kind, number], number, **LIGHT_EVENT)
 
     def vae(
         model: Any, picture_from: Any, number: Any, samples: Any, seed: Any, z: Any = None, upload: Any = None
@@ -341,7 +263,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         variance of the mean over the test pictures); `curve` pairs of k and L_k; `sigma` the least, mean and largest σ′.
         """
         with told():
-            request = parse_vae(engine.offers, model, parse_picture(model, picture_from, number, upload), z, samples, seed)
+            request = parse_vae(engine.offers, model, one.parse(model, picture_from, number, upload), z, samples, seed)
             pace = Pace()
             for bound in engine.bound(request):
                 if bound.samples < bound.count and pace.due():
