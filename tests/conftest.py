@@ -1,11 +1,14 @@
-"""Small data that several test files share."""
+"""Small data, and a browser, that several test files share."""
 
 from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,3 +50,16 @@ def picture_folder(tmp_path: Path) -> Path:
             noise = random.integers(0, 30, (9 + i, 20 - i, 3))
             Image.fromarray((np.array(colour) + noise).astype(np.uint8)).save(tmp_path / "pictures" / name / f"{i:02}.png")
     return tmp_path / "pictures"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a screen; where there is none, or no Playwright to drive it, the test is skipped."""
+    api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    chromium = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -107,15 +107,7 @@ def call(site: SimpleNamespace, name: str, data: list[Any]) -> tuple[str, Any]:
     begun = site.http.post(f"/gradio_api/call/{name}", json={"data": data})
     if begun.status_code != 200:
         return str(begun.status_code), begun.text
-    last: tuple[str, Any] = ("", None)
-    with site.http.stream("GET", f"/gradio_api/call/{name}/{begun.json()['event_id']}") as reply:
-        event = ""
-        for line in reply.iter_lines():
-            if line.startswith("event: "):
-                event = line.removeprefix("event: ")
-            elif line.startswith("data: ") and event != "heartbeat":
-                last = event, json.loads(line.removeprefix("data: "))
-    return last
+    return tiny.last_event(site.http, f"/gradio_api/call/{name}/{begun.json()['event_id']}")
 
 
 def test_the_shape_of_the_api_is_the_one_that_is_checked_in(site):

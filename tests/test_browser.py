@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -13,10 +12,6 @@ import tiny
 
 from genlab.demo.engine import Engine
 from genlab.demo.guard import PRESENCE
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 PATIENCE = 120_000
 """Milliseconds; a busy machine is slow, and nothing here is about speed."""
@@ -56,15 +51,13 @@ class Gate:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+def site(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[SimpleNamespace]:
     engine = Engine.load(tiny.save_models(tmp_path_factory.mktemp("models")))
     engine.deadline = PATIENCE / 1000
     gate = Gate(engine)
-    with tiny.serving(engine) as url, sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with tiny.serving(engine) as url:
         yield SimpleNamespace(url=url, gate=gate, browser=browser)
         gate.open()
-        browser.close()
 
 
 def visit(site: SimpleNamespace, width: int, locale: str = "en-US") -> SimpleNamespace:
@@ -132,11 +125,10 @@ def test_a_tab_moves_while_it_computes_and_is_scrubbed_without_the_server(desk, 
     desk.gate.close()
     page.click(f"#{run}")
     disabled(page, run, True)
-    desk.gate.let(5)
-    page.wait_for_timeout(1000)
     before = page.evaluate(PIXELS)
-    for _ in range(2):
-        desk.gate.let(5)
+    for _ in range(3):  # 9 of 10 steps or more, each time after a pause, so that the first of them is due to be shown
+        page.wait_for_timeout(500)
+        desk.gate.let(3)
         before = changed(page, before)
     disabled(page, run, True)
     desk.gate.open()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from pydantic import ValidationError
 
@@ -314,24 +314,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def page(url: str) -> Iterator[Any]:
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.skip("no chromium on the PATH: the figure is not tried in a browser")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 1100, "height": 900}, reduced_motion="reduce")
-        context.set_default_timeout(60_000)
-        page = context.new_page()
-        page.problems, page.asked = [], []
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("console", lambda line: page.problems.append(line.text) if line.type == "error" else None)
-        page.on("request", lambda request: page.asked.append(request))
-        page.goto(url)
-        page.locator("#figure .hand").first.wait_for()
-        yield page
-        browser.close()
+def page(url: str, browser: Any) -> Any:
+    page = tiny.watched(browser.new_context(viewport={"width": 1100, "height": 900}, reduced_motion="reduce").new_page())
+    page.goto(url)
+    page.locator("#figure .hand").first.wait_for()
+    return page
 
 
 def rule(page: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import os
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -277,18 +277,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         blocks.close()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.skip("no chromium on the PATH: the player is not tried in a browser")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 class Seen:
     """One player on an open page."""
 
@@ -324,11 +312,7 @@ class Seen:
 
 def open_page(browser: Any, url: str, width: int, **options: Any) -> Any:
     context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-    context.set_default_timeout(90_000)
-    page = context.new_page()
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda line: page.problems.append(line.text) if line.type == "error" else None)
+    page = tiny.watched(context.new_page())
     page.goto(url)
     return page
 

@@ -6,7 +6,6 @@ import copy
 import json
 import math
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -455,7 +454,6 @@ def test_another_model_keeps_the_noise_and_a_number_is_looked_at_once() -> None:
     assert [[event for _, event in fn.targets] for fn in demo.fns.values() if fn.name == "show_test"] == [["change"]]
 
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 PICTURES = """() => [...document.querySelectorAll('#bound-canvas canvas')].map(c => {
     const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
     let sum = 0;
@@ -466,22 +464,12 @@ PICTURES = """() => [...document.querySelectorAll('#bound-canvas canvas')].map(c
 
 
 @pytest.fixture(scope="module")
-def page(site: SimpleNamespace) -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(60_000)
-        page.errors = []
-        page.on("console", lambda m: page.errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.goto(f"{site.url}/?tab=bound")
-        page.wait_for_function(f"() => {{ const all = ({PICTURES})(); return all.length === 4 && all.every(sum => sum); }}")
-        page.locator("#bound-ledger .chosen").wait_for(state="attached")
-        yield page
-        browser.close()
+def page(site: SimpleNamespace, browser: Any) -> Any:
+    page = tiny.watched(browser.new_page(viewport={"width": 1280, "height": 1000}))
+    page.goto(f"{site.url}/?tab=bound")
+    page.wait_for_function(f"() => {{ const all = ({PICTURES})(); return all.length === 4 && all.every(sum => sum); }}")
+    page.locator("#bound-ledger .chosen").wait_for(state="attached")
+    return page
 
 
 def text(page: Any, part: str) -> str:
@@ -550,4 +538,4 @@ def test_a_model_that_was_not_measured_still_shows_its_steps(page: Any) -> None:
     wait_for(page, "bound-ledger", "has not been measured")
     assert page.locator("#bound-ledger .panel").count() == 1
     wait_for(page, "bound-canvas", "Σ = β: ")
-    assert page.errors == []
+    assert page.problems == []

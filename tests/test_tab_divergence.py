@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from statistics import NormalDist
@@ -17,11 +14,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import tiny
 from scipy import special, stats
 
-from genlab.demo import server, theme
 from genlab.demo.figure import Packed
-from genlab.demo.guard import Limits
 from genlab.demo.language import choose
 from genlab.demo.limits import FitRequest, LimitError, OutcomesRequest, parse_fit, parse_outcomes
 from genlab.demo.tabs import divergence as tab
@@ -269,49 +265,23 @@ def site() -> Iterator[SimpleNamespace]:
 
     with gr.Blocks(title="KL", analytics_enabled=False) as blocks:
         tab.build(None, blocks)  # type: ignore[arg-type]
-    free = Limits(per_second=1e6, burst=10**6, light_per_second=1e6, light_burst=10**6, queued=10**6)
-    instance = server.Server(
-        server.build(blocks, ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS), "127.0.0.1", 0
-    )
-    thread = threading.Thread(target=instance.run)
-    thread.start()
-    deadline = time.monotonic() + 60
-    while not instance.started and time.monotonic() < deadline:
-        time.sleep(0.02)
-    with httpx.Client(base_url=instance.url, timeout=60, trust_env=False) as http:
-        yield SimpleNamespace(url=instance.url, http=http)
-    instance.should_exit = True
-    thread.join(60)
-
-
-def call(site: SimpleNamespace, body: dict[str, Any], name: str = "divergence") -> tuple[str, Any]:
-    """Last event of a call by name over plain HTTP."""
-    begun = site.http.post(f"/gradio_api/call/v2/{name}", json=body)
-    assert begun.status_code == 200, begun.text
-    last: tuple[str, Any] = ("", None)
-    with site.http.stream("GET", f"/gradio_api/call/v2/{name}/{begun.json()['event_id']}") as reply:
-        event = ""
-        for line in reply.iter_lines():
-            if line.startswith("event: "):
-                event = line.removeprefix("event: ")
-            elif line.startswith("data: ") and event != "heartbeat":
-                last = event, json.loads(line.removeprefix("data: "))
-    return last
+    with tiny.served(blocks) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+        yield SimpleNamespace(url=url, http=http)
 
 
 def test_the_endpoint_gives_the_pages_numbers_and_refuses_what_is_outside(site: SimpleNamespace) -> None:
-    event, (result,) = call(site, asdict(FIRST))
+    event, (result,) = tiny.called(site.http, "divergence", asdict(FIRST))
     assert event == "complete"
     assert result == json.loads(json.dumps(numbers(solve(FIRST))))
     for name, value in (("weight", 1), ("left_std", 0), ("start_mean", "0"), ("right_mean", None)):
-        event, answer = call(site, {**asdict(FIRST), name: value})
+        event, answer = tiny.called(site.http, "divergence", {**asdict(FIRST), name: value})
         assert event == "error"
         assert "expected a number from" in answer["error"]
 
 
 def test_the_endpoint_of_outcomes_says_infinity_and_refuses_what_is_no_distribution(site: SimpleNamespace) -> None:
     body = {"p": [0.5, 0.25, 0.25], "q": [0.5, 0.5, 0]}
-    event, (result,) = call(site, body, "cross_entropy")
+    event, (result,) = tiny.called(site.http, "cross_entropy", body)
     assert event == "complete"
     assert result["bits"] == {
         "entropy": pytest.approx(1.5),
@@ -320,29 +290,17 @@ def test_the_endpoint_of_outcomes_says_infinity_and_refuses_what_is_no_distribut
         "reverse_kl": pytest.approx(0.5),
     }
     assert float(result["bits_of_each"]["forward_terms"][2]) == math.inf
-    event, answer = call(site, {**body, "q": [0.5, 0.6, 0]}, "cross_entropy")
+    event, answer = tiny.called(site.http, "cross_entropy", {**body, "q": [0.5, 0.6, 0]})
     assert event == "error"
     assert "q: expected 2 to 16 probabilities that sum to 1" in answer["error"]
 
 
 @pytest.fixture(scope="module")
-def page(site: SimpleNamespace) -> Iterator[Any]:
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.skip("no chromium on the PATH: the tab is not tried in a browser")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        page = browser.new_context(viewport={"width": 1280, "height": 1000}, locale="en-GB").new_page()
-        page.set_default_timeout(60_000)
-        page.problems, page.asked = [], []
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("console", lambda line: page.problems.append(line.text) if line.type == "error" else None)
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(site.url)
-        page.locator("#divergence .hand").first.wait_for()
-        yield page
-        browser.close()
+def page(site: SimpleNamespace, browser: Any) -> Any:
+    page = tiny.watched(browser.new_context(viewport={"width": 1280, "height": 1000}, locale="en-GB").new_page())
+    page.goto(site.url)
+    page.locator("#divergence .hand").first.wait_for()
+    return page
 
 
 def fitted(page: Any) -> dict[str, float]:
@@ -421,7 +379,7 @@ def test_the_start_is_moved_by_key_and_an_example_is_chosen(page: Any) -> None:
         .startswith("reverse, KL[q‖p]: q picks a mode.")
     )
     assert page.problems == []
-    assert [url for url in page.asked if not url.startswith(("http://127.0.0.1", "data:", "blob:"))] == []
+    assert [request.url for request in page.asked if not request.url.startswith(("http://127.0.0.1", "data:", "blob:"))] == []
 
 
 def test_on_a_phone_each_of_two_handles_is_taken_where_it_is_seen(page: Any) -> None:

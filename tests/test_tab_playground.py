@@ -6,7 +6,6 @@ import base64
 import json
 import math
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -285,28 +284,12 @@ def test_models_answer_while_somebody_trains_and_a_stream_that_is_left_ends_the_
     assert until(lambda: len(live.LINE) == 0, 15)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.skip("no chromium on the PATH: the tab is not tried in a browser")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 CLOUD = "() => document.querySelectorAll('#playground canvas')[0].toDataURL()"
 
 
 def test_a_student_draws_trains_stops_and_shares(site: SimpleNamespace, browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 1200}, locale="en-GB")
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+    page = tiny.watched(context.new_page())
     page.goto(site.url + "/?tab=playground")
     caption = page.locator("#playground .caption")
     caption.get_by_text("Press “Train”").wait_for()
@@ -351,9 +334,7 @@ def test_a_student_draws_trains_stops_and_shares(site: SimpleNamespace, browser:
     page.close()
     assert until(lambda: len(live.LINE) == 0, 10), "a visitor who leaves trains no more"
 
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    page.on("pageerror", lambda error: problems.append(str(error)))
+    left, page = page, tiny.watched(context.new_page())
     page.goto(link)
     page.get_by_role("radio", name="VAE").wait_for()
     assert page.get_by_role("radio", name="VAE").is_checked()
@@ -364,7 +345,7 @@ def test_a_student_draws_trains_stops_and_shares(site: SimpleNamespace, browser:
     assert until(lambda: bool(field.input_value()) or page.wait_for_timeout(50))
     assert field.input_value() == link
     context.close()
-    assert problems == []
+    assert left.problems + page.problems == []
 
 
 def test_a_packed_drawing_is_two_bytes_a_point() -> None:

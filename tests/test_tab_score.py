@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
-import threading
-import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +12,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import tiny
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from genlab.demo import live, server, theme
+from genlab.demo import live
 from genlab.demo.figure import Packed
-from genlab.demo.guard import Limits
 from genlab.demo.limits import LimitError
 from genlab.demo.limits_plane import LEVEL, ScoreRequest, T, parse_score
 from genlab.demo.tabs import score as tab
@@ -186,19 +183,8 @@ def site() -> Iterator[SimpleNamespace]:
 
     with gr.Blocks(title="Score", analytics_enabled=False) as blocks:
         tab.build(None, blocks)  # type: ignore[arg-type]
-    free = Limits(per_second=1e6, burst=10**6, light_per_second=1e6, light_burst=10**6, queued=10**6)
-    instance = server.Server(
-        server.build(blocks, ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS), "127.0.0.1", 0
-    )
-    thread = threading.Thread(target=instance.run)
-    thread.start()
-    deadline = time.monotonic() + 60
-    while not instance.started and time.monotonic() < deadline:
-        time.sleep(0.02)
-    with httpx.Client(base_url=instance.url, timeout=60, trust_env=False) as http:
-        yield SimpleNamespace(url=instance.url, http=http)
-    instance.should_exit = True
-    thread.join(60)
+    with tiny.served(blocks) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+        yield SimpleNamespace(url=url, http=http)
 
 
 def test_the_endpoint_learns_and_gives_the_numbers(site: SimpleNamespace, few_steps: int) -> None:
@@ -218,54 +204,41 @@ def test_the_endpoint_learns_and_gives_the_numbers(site: SimpleNamespace, few_st
         assert last[0]["error"] < fresh["error"]
 
 
-def test_a_student_drags_the_noise_level_trains_and_plays(site: SimpleNamespace, few_steps: int) -> None:
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        pytest.skip("no chromium on the PATH: the tab is not tried in a browser")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        page = browser.new_context(viewport={"width": 1280, "height": 1100}, locale="en-GB").new_page()
-        page.set_default_timeout(60_000)
-        problems: list[str] = []
-        asked: list[str] = []
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(site.url)
-        caption = page.locator("#score .caption")
-        caption.get_by_text(f"t = {LEVEL.default:.0f} of {T}").wait_for()
-        page.get_by_text("not yet trained").wait_for()
+def test_a_student_drags_the_noise_level_trains_and_plays(site: SimpleNamespace, browser: Any, few_steps: int) -> None:
+    page = tiny.watched(browser.new_context(viewport={"width": 1280, "height": 1100}, locale="en-GB").new_page())
+    page.goto(site.url)
+    caption = page.locator("#score .caption")
+    caption.get_by_text(f"t = {LEVEL.default:.0f} of {T}").wait_for()
+    page.get_by_text("not yet trained").wait_for()
 
-        handle = page.locator('#score [data-handle="level"]')
-        box = handle.locator(".grip").bounding_box()
-        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        page.mouse.down()
-        page.mouse.move(box["x"] + 150, box["y"], steps=4)
-        page.mouse.up()
-        caption.get_by_text(re.compile(r"t = (4|5|6)\d of")).wait_for()
-        handle.focus()
-        page.keyboard.press("Home")  # no key of a handle: it stays
-        page.keyboard.press("ArrowLeft")
-        caption.get_by_text(re.compile(r"mean ‖ŝ − s‖² = [\d.]+")).wait_for()
+    handle = page.locator('#score [data-handle="level"]')
+    box = handle.locator(".grip").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 150, box["y"], steps=4)
+    page.mouse.up()
+    caption.get_by_text(re.compile(r"t = (4|5|6)\d of")).wait_for()
+    handle.focus()
+    page.keyboard.press("Home")  # no key of a handle: it stays
+    page.keyboard.press("ArrowLeft")
+    caption.get_by_text(re.compile(r"mean ‖ŝ − s‖² = [\d.]+")).wait_for()
 
-        page.get_by_text(re.compile("^moons$")).click()
-        page.click("#score-train")
-        page.get_by_text("learned score ŝ, after 150 steps").wait_for()
-        films = {
-            "#score-langevin": tab.CROWD_STEPS // tab.CROWD_EVERY + 1,
-            "#score-reverse": tab.WALK_STEPS // tab.WALK_EVERY + 1,
-        }
-        for button, last in films.items():
-            page.click(button)
-            page.locator("#score .count").get_by_text(f"{last} / {last}").wait_for()
-            count = len(asked)
-            page.locator("#score .scrub").press("Home")
-            page.locator("#score .count").get_by_text(f"1 / {last}").wait_for()
-            assert len(asked) == count, "playing asks the server for nothing"
-        browser.close()
-    assert problems == []
-    assert [url for url in asked if not url.startswith(("http://127.0.0.1", "data:", "blob:"))] == []
+    page.get_by_text(re.compile("^moons$")).click()
+    page.click("#score-train")
+    page.get_by_text("learned score ŝ, after 150 steps").wait_for()
+    films = {
+        "#score-langevin": tab.CROWD_STEPS // tab.CROWD_EVERY + 1,
+        "#score-reverse": tab.WALK_STEPS // tab.WALK_EVERY + 1,
+    }
+    for button, last in films.items():
+        page.click(button)
+        page.locator("#score .count").get_by_text(f"{last} / {last}").wait_for()
+        count = len(page.asked)
+        page.locator("#score .scrub").press("Home")
+        page.locator("#score .count").get_by_text(f"1 / {last}").wait_for()
+        assert len(page.asked) == count, "playing asks the server for nothing"
+    assert page.problems == []
+    assert [request.url for request in page.asked if not request.url.startswith(("http://127.0.0.1", "data:", "blob:"))] == []
 
 
 def test_every_data_set_can_be_shown() -> None:

@@ -6,7 +6,6 @@ import base64
 import json
 import math
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -496,7 +495,6 @@ def test_the_process_stops_at_the_t_that_is_asked_for(client: Client) -> None:
     assert numbers[-1]["rms"] > 0
 
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 PICTURES = """() => [...document.querySelectorAll('#vae-canvas canvas')].map(c => {
     const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
     let sum = 0;
@@ -507,23 +505,13 @@ PICTURES = """() => [...document.querySelectorAll('#vae-canvas canvas')].map(c =
 
 
 @pytest.fixture(scope="module")
-def page(site: SimpleNamespace) -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(60_000)
-        page.errors = []
-        page.on("console", lambda m: page.errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.goto(site.url)
-        page.get_by_role("tab", name="VAE").click()
-        page.wait_for_selector("#vae-canvas canvas")
-        page.wait_for_function(f"() => ({PICTURES})().every(sum => sum)")
-        yield page
-        browser.close()
+def page(site: SimpleNamespace, browser: Any) -> Any:
+    page = tiny.watched(browser.new_page(viewport={"width": 1280, "height": 1000}))
+    page.goto(site.url)
+    page.get_by_role("tab", name="VAE").click()
+    page.wait_for_selector("#vae-canvas canvas")
+    page.wait_for_function(f"() => ({PICTURES})().every(sum => sum)")
+    return page
 
 
 def changed(page: Any, before: list[int], picture: int) -> list[int]:
@@ -603,4 +591,4 @@ def test_another_picture_replaces_the_drawing_and_nothing_went_wrong(page: Any) 
     page.click("#vae-another")
     changed(page, before, 0)
     changed(page, before, 1)
-    assert page.errors == []
+    assert page.problems == []

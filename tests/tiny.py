@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import gradio as gr
+import httpx
 import torch
 
 from genlab import hub
 from genlab.config import DataSpec, DDPMConfig, UNetConfig, VAEConfig
 from genlab.data import KNOWN, Dataset
 from genlab.ddpm import DDPM
+from genlab.demo import server, theme  # before any page is made
+from genlab.demo.app import create_app
 from genlab.demo.engine import Engine
+from genlab.demo.guard import Limits
 from genlab.vae import VAE
 
 T = 60
@@ -57,12 +64,15 @@ def save_models(root: Path) -> list[str]:
 @contextmanager
 def serving(engine: Engine) -> Iterator[str]:
     """The page of an engine on a free port of loopback; its address."""
-    from genlab.demo import server, theme
-    from genlab.demo.app import create_app
-    from genlab.demo.guard import Limits
+    with served(create_app(engine)) as url:
+        yield url
 
+
+@contextmanager
+def served(blocks: gr.Blocks) -> Iterator[str]:
+    """Any page on a free port of loopback, as `app.py` serves it but for the limits of a visitor; its address."""
     free = Limits(per_second=1e6, burst=10**6, light_per_second=1e6, light_burst=10**6, queued=10**6)
-    app = server.build(create_app(engine), ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS)
+    app = server.build(blocks, ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS)
     instance = server.Server(app, "127.0.0.1", 0)
     thread = threading.Thread(target=instance.run)
     thread.start()
@@ -74,3 +84,34 @@ def serving(engine: Engine) -> Iterator[str]:
     finally:
         instance.should_exit = True
         thread.join(60)
+
+
+def called(http: httpx.Client, name: str, body: dict[str, Any]) -> tuple[str, Any]:
+    """Last event of a call of an endpoint by the names of its parameters: the event and its content, or status and text."""
+    begun = http.post(f"/gradio_api/call/v2/{name}", json=body)
+    if begun.status_code != 200:
+        return str(begun.status_code), begun.text
+    return last_event(http, f"/gradio_api/call/v2/{name}/{begun.json()['event_id']}")
+
+
+def last_event(http: httpx.Client, path: str) -> tuple[str, Any]:
+    """The last event of a stream of results that is no heartbeat: its name and content."""
+    last: tuple[str, Any] = ("", None)
+    with http.stream("GET", path) as reply:
+        event = ""
+        for line in reply.iter_lines():
+            if line.startswith("event: "):
+                event = line.removeprefix("event: ")
+            elif line.startswith("data: ") and event != "heartbeat":
+                last = event, json.loads(line.removeprefix("data: "))
+    return last
+
+
+def watched(page: Any) -> Any:
+    """A page of a browser that keeps what it says of errors in `problems` and its requests in `asked`."""
+    page.set_default_timeout(60_000)
+    page.problems, page.asked = [], []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda line: page.problems.append(line.text) if line.type == "error" else None)
+    page.on("request", lambda request: page.asked.append(request))
+    return page
