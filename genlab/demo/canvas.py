@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from pydantic import ConfigDict, Field
 
 from genlab.demo.language import both
 from genlab.demo.limits import DRAWN_VALUES
-from genlab.demo.player import Scripted, static
+from genlab.demo.player import Scripted, static, with_labels
 from genlab.demo.theme import COLOURS
 
 LABELS: dict[str, str] = {
@@ -124,6 +123,7 @@ class Canvas(Scripted):
     """
 
     data_model = CanvasData
+    described = "pictures on a canvas; clients ask the endpoints for their numbers"
 
     def __init__(
         self,
@@ -133,11 +133,8 @@ class Canvas(Scripted):
         labels: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        unknown = sorted(set(labels or {}) - set(LABELS))
-        if unknown:
-            raise ValueError(f"expected labels among {sorted(LABELS)}, got {unknown}")
         # All arguments become attributes: for a missing one that stands in quotes in the script, gr.HTML makes up an event.
-        self.labels = {**LABELS, **(labels or {})}
+        self.labels = with_labels(LABELS, labels)
         super().__init__(
             value=value,
             label=label,
@@ -149,24 +146,3 @@ class Canvas(Scripted):
             empty=CanvasData().model_dump(),
             **kwargs,
         )
-
-    def postprocess(self, value: CanvasData | None) -> CanvasData | None:  # type: ignore[override]
-        """None leaves the canvas empty."""
-        if value is not None and not isinstance(value, CanvasData):
-            raise ValueError(f"expected CanvasData or None, got {type(value).__name__}")
-        return value
-
-    def api_info(self) -> dict[str, Any]:
-        """The fields of `CanvasData`."""
-        return {**_schema(), "description": "pictures on a canvas; clients ask the endpoints for their numbers"}
-
-    def example_payload(self) -> dict[str, Any]:
-        return CanvasData().model_dump()
-
-    def example_value(self) -> CanvasData:
-        return CanvasData()
-
-
-@cache
-def _schema() -> dict[str, Any]:
-    return CanvasData.model_json_schema()

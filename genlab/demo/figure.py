@@ -460,6 +460,7 @@ class Figure(player.Scripted):
     """
 
     data_model = FigureData
+    described = "a figure; clients ask the endpoints for its numbers"
 
     def __init__(
         self,
@@ -471,11 +472,8 @@ class Figure(player.Scripted):
         labels: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        unknown = sorted(set(labels or {}) - set(LABELS))
-        if unknown:
-            raise ValueError(f"expected labels among {sorted(LABELS)}, got {unknown}")
         # All arguments become attributes: for a missing one that stands in quotes in the script, gr.HTML makes up an event.
-        self.animated, self.segmented, self.labels = animated, segmented, {**LABELS, **(labels or {})}
+        self.animated, self.segmented, self.labels = animated, segmented, player.with_labels(LABELS, labels)
 
         super().__init__(
             value=value,
@@ -489,26 +487,10 @@ class Figure(player.Scripted):
             **kwargs,
         )
 
-    def postprocess(self, value: FigureData | None) -> FigureData | None:  # type: ignore[override]
-        """None empties the figure."""
-        if value is not None and not isinstance(value, FigureData):
-            raise ValueError(f"expected FigureData or None, got {type(value).__name__}")
-        return value
-
-    def api_info(self) -> dict[str, Any]:
-        """The fields of `FigureData`."""
-        return {**_schema(), "description": "a figure; clients ask the endpoints for its numbers"}
-
-    def example_payload(self) -> dict[str, Any]:
-        return FigureData().model_dump()
-
-    def example_value(self) -> FigureData:
-        return FigureData()
-
-
-@cache
-def _schema() -> dict[str, Any]:
-    """The fields and their types, without what is inside: gradio cannot read a schema of layers of several kinds."""
-    types = {name: field.get("type", "object") for name, field in FigureData.model_json_schema()["properties"].items()}
-    inside = {"array": {"items": {"type": "object"}}}
-    return {"type": "object", "properties": {name: {"type": kind, **inside.get(kind, {})} for name, kind in types.items()}}
+    @classmethod
+    @cache
+    def schema(cls) -> dict[str, Any]:
+        """The fields and their types, without what is inside: gradio cannot read a schema of layers of several kinds."""
+        types = {name: field.get("type", "object") for name, field in FigureData.model_json_schema()["properties"].items()}
+        inside = {"array": {"items": {"type": "object"}}}
+        return {"type": "object", "properties": {name: {"type": kind, **inside.get(kind, {})} for name, kind in types.items()}}

@@ -245,11 +245,40 @@ def frames_to_webp(
 
 
 class Scripted(gr.HTML):
-    """A component with a long script: what `Player`, `Figure` and `Canvas` are.
+    """A component with a long script that shows a `data_model`: what `Player`, `Figure` and `Canvas` are.
+
+    Attributes:
+        data_model: what it shows, at first with every field's default.
+        described: what the API says of it.
 
     For every attribute that is asked for and missing, gr.HTML searches the script for it by a regular expression, hundreds of
     times while a page is made and milliseconds each; a plain search comes first here.
     """
+
+    data_model: type[GradioModel]
+    described: str
+
+    def postprocess(self, value: GradioModel | None) -> GradioModel | None:  # type: ignore[override]
+        """None shows nothing."""
+        if value is not None and not isinstance(value, self.data_model):
+            raise ValueError(f"expected {self.data_model.__name__} or None, got {type(value).__name__}")
+        return value
+
+    @classmethod
+    @cache
+    def schema(cls) -> dict[str, Any]:
+        """The schema of `data_model`; gradio asks for it dozens of times while a page is built."""
+        return cls.data_model.model_json_schema()
+
+    def api_info(self) -> dict[str, Any]:
+        """The fields of `data_model`."""
+        return {**self.schema(), "description": self.described}
+
+    def example_payload(self) -> dict[str, Any]:
+        return self.data_model().model_dump()
+
+    def example_value(self) -> GradioModel:
+        return self.data_model()
 
     def __getattr__(self, name: str) -> Any:
         script = self.__dict__.get("js_on_load") or ""
@@ -276,6 +305,7 @@ class Player(Scripted):
     """
 
     data_model = PlayerData
+    described = "frames; `sheet` has all of them, at the end"
 
     def __init__(
         self,
@@ -289,12 +319,9 @@ class Player(Scripted):
         labels: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        unknown = sorted(set(labels or {}) - set(LABELS))
-        if unknown:
-            raise ValueError(f"expected labels among {sorted(LABELS)}, got {unknown}")
         # All arguments become attributes: for a missing one that stands in quotes in the script, gr.HTML makes up an event.
         self.panes, self.pane_shape, self.colours = list(panes), list(pane_shape), _colours(panes, colours)
-        self.segmented, self.labels = segmented, {**LABELS, **(labels or {})}
+        self.segmented, self.labels = segmented, with_labels(LABELS, labels)
         super().__init__(
             value=value,
             label=label,
@@ -313,27 +340,17 @@ class Player(Scripted):
             **kwargs,
         )
 
-    def postprocess(self, value: PlayerData | None) -> PlayerData | None:  # type: ignore[override]
-        """An empty player for None."""
-        if value is not None and not isinstance(value, PlayerData):
-            raise ValueError(f"expected PlayerData or None, got {type(value).__name__}")
-        return value
 
-    def api_info(self) -> dict[str, Any]:
-        """The fields of `PlayerData`; a Python client gets a dict whose `sheet` is the path of a downloaded file."""
-        return {**_schema(), "description": "frames; `sheet` has all of them, at the end"}
+def with_labels(defaults: Mapping[str, str], labels: Mapping[str, str] | None) -> dict[str, str]:
+    """The texts of a component, some of them replaced.
 
-    def example_payload(self) -> dict[str, Any]:
-        return PlayerData().model_dump()
-
-    def example_value(self) -> PlayerData:
-        return PlayerData()
-
-
-@cache
-def _schema() -> dict[str, Any]:
-    """The schema of `PlayerData`; gradio asks for it dozens of times while a page is built."""
-    return PlayerData.model_json_schema()
+    Raises:
+        ValueError: there is no such text.
+    """
+    unknown = sorted(set(labels or {}) - set(defaults))
+    if unknown:
+        raise ValueError(f"expected labels among {sorted(defaults)}, got {unknown}")
+    return {**defaults, **(labels or {})}
 
 
 def static(name: str) -> str:
