@@ -252,6 +252,7 @@ def _run(options: Evaluation) -> int:
     import torch
 
     from genlab import card, hub
+    from genlab.ddpm import DDPM
     from training import sample_quality
     from training.likelihood import plot_ledger
     from training.partial import Partial
@@ -291,6 +292,8 @@ def _run(options: Evaluation) -> int:
     }
     partial = Partial(folder, facts)
     model.to(device).requires_grad_(False)
+    if isinstance(model, DDPM):  # a sixth faster on a CPU; a VAE is slower that way
+        model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     evaluation: dict[str, Any] = {
         "command": options.command(),
         "seed": options.seed,
