@@ -306,11 +306,11 @@ def test_the_quality_of_samples_is_read_and_shown(section: dict[str, Any]) -> No
 
 
 def test_a_term_below_the_digits_of_the_table_keeps_its_own(section: dict[str, Any]) -> None:
-    small = {"decoder_term_L_0_bits_per_dim": 4.22e-4, "decoder_term_L_0_standard_error_bits_per_dim": 1.7e-4}
+    small = {"decoder_term_L_0_bits_per_dim": 4.22e-4, "decoder_term_L_0_standard_error_bits_per_dim": 1.7e-5}
     sums = {name: column | small for name, column in section["by_variance"].items()}
     left, _ = tab._tables(likelihood_of({"evaluation": {"likelihood": {**section, "by_variance": sums}}}, T), None)
-    assert "0.00042 ± 0.0002" in left
-    assert "0.000" not in left.replace("0.00042 ± 0.0002", "")
+    assert "0.00042 ± 0.00002" in left
+    assert "0.000 " not in left
 
 
 def test_what_the_shipped_models_bring_is_read() -> None:

@@ -576,8 +576,8 @@ def _bits_per_dim(step: BoundStep, nats: float) -> float:
 
 
 def _value(value: float, error: float, digits: int = 3) -> str:
-    if 0 < abs(value) < 0.001:
-        return f"{_small(value, 2)} ± {_small(error, 1)}"
+    if abs(value) < 0.001 and error > 1e-9:  # then as many as the error has
+        digits = max(digits, math.ceil(-math.log10(error)))
     return f"{value:.{digits}f} ± {error:.{digits}f}".replace("-", "−")
 
 
