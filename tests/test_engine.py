@@ -26,6 +26,7 @@ from genlab.demo import limits
 from genlab.demo.engine import DDPM_SPHERICAL, VAE_LINEAR, VAE_SPHERICAL, Engine, EngineError, Served, Turnstile, png
 from genlab.demo.language import choose
 from genlab.demo.limits import LimitError, Offer, Pick
+from training.sample_quality import Sampling
 
 ROOT = Path(__file__).parents[1]
 DATA = "fashion-mnist"
@@ -500,3 +501,9 @@ def test_models_come_from_the_command_line_or_the_environment(monkeypatch):
 
 def test_every_sampler_that_is_offered_exists() -> None:
     assert set(limits.SAMPLERS) == set(sampler.SAMPLERS)
+
+
+def test_a_model_is_measured_as_the_page_draws_at_first() -> None:
+    how = Sampling()
+    assert (how.sampler, how.steps) == (limits.SAMPLER.lower(), limits.STEPS.default)
+    assert how.spacing == sampler.SPACING[limits.SAMPLER]
