@@ -17,7 +17,7 @@ MAX_WIDTH = 512
 ScheduleName = Literal["mixed", "linear", "cosine"]
 Variance = Literal["posterior", "beta", "learned"]
 Prediction = Literal["eps", "v"]
-Decoder = Literal["gaussian", "gaussian-per-pixel", "bernoulli"]
+DecoderName = Literal["gaussian", "gaussian-per-pixel", "bernoulli"]
 
 
 def _check(condition: bool, name: str, expected: str, got: object) -> None:
@@ -35,8 +35,8 @@ def _number(name: str, value: object, low: float, high: float) -> None:
     _check(is_number and low <= value <= high, name, f"a number from {low:g} to {high:g}", value)  # type: ignore[operator]
 
 
-def _choice(name: str, value: object, choice: Any) -> None:
-    choices = get_args(choice)
+def _choice(name: str, value: object, literal: Any) -> None:
+    choices = get_args(literal)
     _check(isinstance(value, str) and value in choices, name, "one of " + ", ".join(choices), value)
 
 
@@ -141,7 +141,7 @@ class VAEConfig:
 
     latent: int = 32
     """Number of latent variables, the length of z."""
-    likelihood: Decoder = "gaussian"
+    likelihood: DecoderName = "gaussian"
     """p(x|z): a Gaussian with one calibrated σ, a Gaussian with σ(z) for every pixel, or Bernoulli for binarised pictures."""
     width: int = 32
     """Channels of the first convolution; each halving of the picture doubles them."""
@@ -150,6 +150,6 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         _whole("latent", self.latent, 1, 1024)
-        _choice("likelihood", self.likelihood, Decoder)
+        _choice("likelihood", self.likelihood, DecoderName)
         _whole("width", self.width, 8, MAX_WIDTH)
         _whole("hidden", self.hidden, 8, 4096)
