@@ -74,7 +74,7 @@ def measure(
     import torch
 
     from benchmarks.timing import alternate
-    from genlab.sampler import Noise, spaced, unipc, walk
+    from genlab.sampler import SPACING, Noise, spaced, unipc, walk
 
     models = {side: network_of(config, side, channels, classes) for side in {*options.sizes, options.size}}
 
@@ -85,7 +85,7 @@ def measure(
 
     def sample(steps: int) -> Callable[[], object]:
         model, label = models[options.size], torch.arange(options.count) % max(len(classes), 1)
-        times = spaced(model.schedule, steps, "quadratic")
+        times = spaced(model.schedule, steps, SPACING["UniPC"])
 
         def run() -> None:
             x = Noise.from_seeds(list(range(options.count)), model.data.shape).draw()

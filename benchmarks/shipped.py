@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from genlab.card import NOTHING, SIGMA
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "genlab" / "pretrained"
 HEAD = (
     "| model | samples by | bound on −log p, bits/dim (pictures) | by another way | Fréchet distance (real pictures) "
     "| precision, recall (real) | memorised (held out) |\n|---|---|---|---|---|---|---|"
 )
-SIGMA = {"learned": "Σ learned", "posterior": "Σ = β̃", "beta": "Σ = β"}
-SAMPLERS = {"unipc": "UniPC", "ancestral": "ancestral", "decoder mean": "decoder mean"}
-UNMEASURED = "–"
+SAMPLERS = {"unipc": "UniPC"}
+"""Name in metrics.json → name on the page, where they differ."""
 
 
 def plus_minus(section: dict[str, Any], name: str) -> str:
@@ -32,7 +37,7 @@ def rows(folder: Path) -> Iterator[str]:
     if evaluation is None:
         raise ValueError(f"{folder.name}: expected a measured model; run `python training/evaluate.py {folder.name}`")
     bound, chain = evaluation["likelihood"], evaluation.get("chain", {})
-    second = UNMEASURED
+    second = NOTHING
     if "ode" in evaluation:
         second = f"flow ODE {plus_minus(evaluation['ode'], 'bound')} ({evaluation['ode']['images']:,})"
     for weighted in bound.get("importance_weighted", ()):
@@ -43,17 +48,17 @@ def rows(folder: Path) -> Iterator[str]:
     yield _row(name, samples, plus_minus(bound, "bound") + images, second)
     for variance in (v for v in SIGMA if v in bound.get("by_variance", ())):
         value = plus_minus(bound["by_variance"][variance], "bound") + images
-        yield _row(f"… {SIGMA[variance]}", chain.get(variance), value, UNMEASURED)
+        yield _row(f"… {SIGMA[variance]}", chain.get(variance), value, NOTHING)
 
 
 def _row(name: str, samples: dict[str, Any] | None, bound: str, second: str) -> str:
     if samples is None:
-        return "| " + " | ".join([name, UNMEASURED, bound, second, *[UNMEASURED] * 3]) + " |"
+        return "| " + " | ".join([name, NOTHING, bound, second, *[NOTHING] * 3]) + " |"
     low, high = samples["frechet_interval_95"]
     steps = f", {samples['steps']} steps" if samples["steps"] > 1 else ""
     cells = [
         name,
-        f"{SAMPLERS[samples['sampler']]}{steps} ({samples['images']:,})",
+        f"{SAMPLERS.get(samples['sampler'], samples['sampler'])}{steps} ({samples['images']:,})",
         bound,
         second,
         f"{samples['frechet_distance']:.2f}, {low:.2f}–{high:.2f} ({samples['frechet_floor']:.2f})",
