@@ -133,6 +133,7 @@ footer .record + .divider {{ display: none; }}
 .genlab-measured table {{ font-size: 13px; }}
 .genlab-measured :is(td, th) {{ padding: 4px 7px !important; }}
 .genlab-measured td:not(:first-child) {{ white-space: nowrap; }}
+@media (max-width: 480px) {{ .genlab-measured td:not(:first-child) {{ white-space: normal !important; }} }}
 @media (max-width: 480px) {{ .genlab-measured table {{ font-size: 12px; }} }}
 @media (max-width: 480px) {{ .genlab-measured :is(td, th) {{ padding: 4px 3px !important; }} }}
 .html-container:has(> div > .player) {{ padding: 0 !important; }}
