@@ -34,7 +34,7 @@ class Options:
     counts: tuple[int, ...] = (1, 4, 16, 64)
     """Pictures together."""
     steps: tuple[int, ...] = (5, 10, 20)
-    """Steps of UniPC."""
+    """Steps of the default sampler."""
     size: int = 28
     """Side while something else grows."""
     count: int = 16
@@ -74,7 +74,7 @@ def measure(
     import torch
 
     from benchmarks.timing import alternate
-    from genlab.sampler import SPACING, Noise, spaced, unipc, walk
+    from training.sample_quality import Sampling, draw
 
     models = {side: network_of(config, side, channels, classes) for side in {*options.sizes, options.size}}
 
@@ -84,16 +84,7 @@ def measure(
         return lambda: model.predict(x, t, label if classes else None)
 
     def sample(steps: int) -> Callable[[], object]:
-        model, label = models[options.size], torch.arange(options.count) % max(len(classes), 1)
-        times = spaced(model.schedule, steps, SPACING["UniPC"])
-
-        def run() -> None:
-            x = Noise.from_seeds(list(range(options.count)), model.data.shape).draw()
-            known = label if classes else None
-            for _ in walk(lambda x_t, t: model.predict(x_t, t, known), unipc(model.schedule, times=times), x, times):
-                pass
-
-        return run
+        return lambda: list(draw(models[options.size], options.count, 0, Sampling(steps=steps), options.count))
 
     runs = {("pixels", side): forward(side, options.count) for side in options.sizes}
     runs |= {("pictures", count): forward(options.size, count) for count in options.counts}

@@ -24,6 +24,8 @@ if not __package__:  # run as a script: look for modules beside this folder, not
 
 import tyro
 
+from training.sample_quality import Sampling
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -42,7 +44,7 @@ class Options:
     count: int = 16
     """Pictures."""
     steps: int = 10
-    """Our steps, with UniPC; 10 or fewer are the goal of benchmark 1."""
+    """Our steps, with the default sampler; 10 or fewer are the goal of benchmark 1."""
     dpm: int = 20
     """Steps of diffusers' DPMSolverMultistepScheduler, which its documentation gives as 20 to 25."""
     ddim: int = 50
@@ -79,19 +81,13 @@ def our_network(model: DDPM) -> Any:
 
 
 def ours(model: DDPM, count: int, steps: int) -> list[Image.Image]:
-    """Pictures by UniPC, with classes in turn."""
-    import torch
+    """Pictures by the default sampler, with classes in turn."""
     from PIL import Image
 
-    from genlab.data import to_pixels
-    from genlab.sampler import SPACING, Noise, spaced, unipc, walk
+    from training.sample_quality import draw
 
-    x = Noise.from_seeds(list(range(count)), model.data.shape).draw()
-    label = torch.arange(count) % len(model.data.classes) if model.data.classes else None
-    times = spaced(model.schedule, steps, SPACING["UniPC"])
-    for frame in walk(lambda x_t, t: model.predict(x_t, t, label), unipc(model.schedule, times=times), x, times):
-        x = frame.x_s
-    pixels = to_pixels(x).permute(0, 2, 3, 1).numpy()
+    (drawn,) = draw(model, count, 0, Sampling(steps=steps), count)
+    pixels = drawn.permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(picture.squeeze(-1) if model.data.channels == 1 else picture) for picture in pixels]
 
 
@@ -162,7 +158,7 @@ def measure(model: DDPM, options: Options) -> dict[str, tuple[int, list[float], 
     from benchmarks.network import mend_torchvision
     from benchmarks.timing import alternate
 
-    name = f"genlab UniPC, {options.steps} steps"
+    name = f"genlab {Sampling.sampler}, {options.steps} steps"
     runs: dict[str, Callable[[], object]] = {name: lambda: ours(model, options.count, options.steps)}
     ways: dict[str, tuple[int, Callable[[int], object]]] = {}
     mend_torchvision()

@@ -18,8 +18,6 @@ HEAD = (
     "| model | samples by | bound on −log p, bits/dim (pictures) | by another way | Fréchet distance (real pictures) "
     "| precision, recall (real) | memorised (held out) |\n|---|---|---|---|---|---|---|"
 )
-SAMPLERS = {"unipc": "UniPC"}
-"""Name in metrics.json → name on the page, where they differ."""
 
 
 def plus_minus(section: dict[str, Any], name: str) -> str:
@@ -58,7 +56,7 @@ def _row(name: str, samples: dict[str, Any] | None, bound: str, second: str) -> 
     steps = f", {samples['steps']} steps" if samples["steps"] > 1 else ""
     cells = [
         name,
-        f"{SAMPLERS.get(samples['sampler'], samples['sampler'])}{steps} ({samples['images']:,})",
+        f"{samples['sampler']}{steps} ({samples['images']:,})",
         bound,
         second,
         f"{samples['frechet_distance']:.2f}, {low:.2f}–{high:.2f} ({samples['frechet_floor']:.2f})",

@@ -128,7 +128,7 @@ def test_the_whole_chain_is_on_the_line_through_short_ones(folder: str, monkeypa
 def test_the_sampling_table_is_of_whole_pipelines(folder: str, capsys) -> None:
     sampling.run(sampling.Options(model=folder, steps=2, dpm=2, ddim=2, chain=2, quick=True))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert lines[2].startswith("| genlab UniPC, 2 steps | 1.0 |")
+    assert lines[2].startswith("| genlab DPM-Solver++ SDE, 2 steps | 1.0 |")
 
 
 def test_ours_are_pictures(folder: str) -> None:

@@ -505,5 +505,5 @@ def test_every_sampler_that_is_offered_exists() -> None:
 
 def test_a_model_is_measured_as_the_page_draws_at_first() -> None:
     how = Sampling()
-    assert (how.sampler, how.steps) == (limits.SAMPLER.lower(), limits.STEPS.default)
+    assert (how.sampler, how.steps) == (limits.SAMPLER, limits.STEPS.default)
     assert how.spacing == sampler.SPACING[limits.SAMPLER]

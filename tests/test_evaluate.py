@@ -397,14 +397,14 @@ def test_one_command_measures_writes_and_says_with_what(
 
 
 SAMPLES = {
-    "images": 100, "sampler": "ddim", "steps": 5, "reference_images": 20,
+    "images": 100, "sampler": "DDIM", "steps": 5, "reference_images": 20,
     "features": {"name": "mnist", "sha256": "ab" * 32, "accuracy": 0.99, "dims": 64},
     "frechet_distance": 2.5, "frechet_interval_95": [2.0, 3.0], "frechet_floor": 0.5,
     "kernel_distance_x1000": 1.5, "kernel_distance_standard_error_x1000": 0.25, "kernel_distance_floor_x1000": 0.01,
     "precision": 0.75, "recall": 0.5, "precision_of_real": 0.9, "recall_of_real": 0.9,
     "memorised_share": 0.02, "memorised_share_of_held_out": 0.01,
 }  # fmt: skip
-CURVE = {"images": 3, "sampler": "unipc", "steps": [4, 1000], "frechet_distance": [2.0, 1.5], "frechet_floor": 0.25}
+CURVE = {"images": 3, "sampler": "UniPC", "steps": [4, 1000], "frechet_distance": [2.0, 1.5], "frechet_floor": 0.25}
 
 
 @pytest.mark.usefixtures("no_plot")

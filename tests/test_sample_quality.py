@@ -99,7 +99,7 @@ def test_noise_is_further_than_the_floor():
     assert section["memorised_share"] == 0
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ancestral", "dpm-solver", "dpm-solver-sde", "unipc"])
+@pytest.mark.parametrize("sampler", ["DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE", "UniPC"])
 def test_the_perfect_model_of_a_data_set_draws_its_pictures(sampler: Any, monkeypatch: pytest.MonkeyPatch):
     """The oracle of the training pictures has nothing else to draw: every sampler must come out on one of them."""
     model = tiny.ddpm(SPEC)
@@ -112,12 +112,12 @@ def test_the_perfect_model_of_a_data_set_draws_its_pictures(sampler: Any, monkey
 
 
 def test_a_ddpm_is_measured_with_all_that_was_chosen(tmp_path: Path, eye: Classifier):
-    sampling = Sampling(sampler="ddim", steps=3, spacing="uniform", eta=0.5, guidance=2.0)
+    sampling = Sampling(sampler="DDIM", steps=3, spacing="uniform", eta=0.5, guidance=2.0)
     section, samples = measure(tiny.ddpm(SPEC), TEST, TRAIN, 40, seed=3, sampling=sampling, folder=tmp_path / "new")
     assert samples.shape == (40, 1, 28, 28)
     assert samples.dtype == torch.uint8
     expected = {
-        "images": 40, "seed": 3, "sampler": "ddim", "steps": 3, "network_evaluations": 6, "eta": 0.5, "guidance": 2.0,
+        "images": 40, "seed": 3, "sampler": "DDIM", "steps": 3, "network_evaluations": 6, "eta": 0.5, "guidance": 2.0,
         "labels": "in turn", "spacing": "uniform", "reference": "test", "reference_images": 120,
         "reference_data_sha256": TEST.sha256, "training_data_sha256": TRAIN.sha256, "features": eye.facts(), "neighbours": 3,
     }  # fmt: skip
@@ -142,7 +142,7 @@ def test_the_same_seed_measures_the_same_and_another_one_does_not():
     assert not torch.equal(first[1], other[1])
 
 
-@pytest.mark.parametrize("sampling", [Sampling("ddim", 2, eta=1.0), Sampling("ancestral", 2)])
+@pytest.mark.parametrize("sampling", [Sampling("DDIM", 2, eta=1.0), Sampling("ancestral", 2)])
 def test_a_picture_does_not_depend_on_the_batch_nor_on_the_count(sampling: Sampling):
     model = tiny.ddpm(SPEC)
     whole = all_samples(model, 7, sampling)
@@ -158,7 +158,7 @@ def test_a_picture_does_not_depend_on_the_batch_nor_on_the_count(sampling: Sampl
     [
         (Sampling(steps=4), [0, 1, 0, 1, 0], 4),
         (Sampling(steps=4, labels="none"), None, 4),
-        (Sampling(sampler="unipc", steps=5, guidance=3.0), [0, 1, 0, 1, 0], 10),
+        (Sampling(sampler="UniPC", steps=5, guidance=3.0), [0, 1, 0, 1, 0], 10),
         (Sampling(steps=4, labels="none", guidance=3.0), None, 4),
     ],
 )
@@ -251,8 +251,8 @@ def test_bad_options_are_named(options: dict[str, Any], message: str):
 
 def test_the_curve_has_a_distance_for_every_number_of_steps_and_its_floor(eye: Classifier):
     noise = torch.randint(256, TEST.images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    section = curve(TEST, TRAIN, {4: noise, 10: TEST.images}, 0, Sampling("unipc"))
-    assert (section["images"], section["steps"], section["sampler"]) == (120, [4, 10], "unipc")
+    section = curve(TEST, TRAIN, {4: noise, 10: TEST.images}, 0, Sampling("UniPC"))
+    assert (section["images"], section["steps"], section["sampler"]) == (120, [4, 10], "UniPC")
     far, near = section["frechet_distance"]
     assert near < 1e-9 < section["frechet_floor"] < far
     assert far == frechet_distance(eye.features(noise), eye.features(TEST.images))

@@ -278,7 +278,7 @@ def test_every_ledger_that_is_read_is_drawn(section: dict[str, Any], term: float
 
 
 SAMPLES = {
-    "images": 2000, "reference_images": 9, "sampler": "ddim", "steps": 25,
+    "images": 2000, "reference_images": 9, "sampler": "DDIM", "steps": 25,
     "features": {"name": "<i>", "sha256": "ab", "accuracy": 0.9961},
     "frechet_distance": 0.653, "frechet_interval_95": [0.519, 0.811], "frechet_floor": 0.194, "kernel_distance_x1000": 20.8,
     "kernel_distance_standard_error_x1000": 6.2, "kernel_distance_floor_x1000": -0.71, "precision": 0.754, "recall": 0.84,

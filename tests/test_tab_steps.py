@@ -20,7 +20,7 @@ from tests import tiny
 
 CURVE = {
     "images": 100,
-    "sampler": "unipc",
+    "sampler": "UniPC",
     "spacing": "quadratic",
     "features": {"name": "mnist", "sha256": "ab" * 32, "accuracy": 0.99, "dims": 64},
     "steps": [4, 10, 25],

@@ -76,7 +76,7 @@ class Evaluation:
     samples: int | None = None
     """Samples to compare with held-out pictures (10,000; 500 with --quick); 0 leaves them out."""
     sample_steps: int | None = None
-    """DDPM: steps of the sampler, UniPC (10)."""
+    """DDPM: steps of the sampler, DPM-Solver++ SDE (10)."""
     curve_samples: int | None = None
     """DDPM: samples for each of a few numbers of steps, to show what quality costs (1,000; 0 with --quick); 0 leaves it out."""
     chain_samples: int | None = None

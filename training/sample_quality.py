@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from genlab.sampler import Noise, Step
     from genlab.vae import VAE
 
-Sampler = Literal["ddim", "ancestral", "dpm-solver", "dpm-solver-sde", "unipc"]
+Sampler = Literal["DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE", "UniPC"]
+"""Names in `sampler.SAMPLERS`."""
 FLOOR_DRAWS = 10
 """Draws of training pictures that the floor is the mean of."""
 HELD_OUT = 5_000
@@ -38,14 +39,14 @@ SHOWN = 16
 class Sampling:
     """How a DDPM draws its samples; a VAE has one way."""
 
-    sampler: Sampler = "unipc"
-    """The reverse step: ddim, ancestral, or a multistep solver of the probability flow (-sde: with fresh noise)."""
+    sampler: Sampler = "DPM-Solver++ SDE"
+    """The reverse step: DDIM, ancestral, or a multistep solver of the probability flow (SDE: with fresh noise)."""
     steps: int = 10
     """Steps from noise to picture."""
     spacing: Literal["uniform", "quadratic", "log-SNR", "Karras"] = "Karras"
     """How the steps lie along the chain."""
     eta: float = 0.0
-    """Share of fresh noise in a step of ddim, from 0 (none) to 1 (as much as the ancestral step)."""
+    """Share of fresh noise in a step of DDIM, from 0 (none) to 1 (as much as the ancestral step)."""
     variance: Literal["own", "posterior", "beta", "learned"] = "own"
     """Σ of the ancestral step: the model's own, β̃, β, or between them where it learned that."""
     labels: Literal["in turn", "none"] = "in turn"
@@ -69,11 +70,11 @@ def make_step(model: DDPM, how: Sampling, noise: Noise, times: list[int]) -> Ste
     match how.sampler:
         case "ancestral":
             return sampler.ancestral(model.schedule, noise, model.config.variance if how.variance == "own" else how.variance)
-        case "dpm-solver":
+        case "DPM-Solver++":
             return sampler.dpm_solver(model.schedule)
-        case "dpm-solver-sde":
+        case "DPM-Solver++ SDE":
             return sampler.dpm_solver(model.schedule, noise)
-        case "unipc":
+        case "UniPC":
             return sampler.unipc(model.schedule, times=times)
         case _:
             return sampler.ddim(model.schedule, noise, how.eta)
@@ -289,7 +290,7 @@ def _how(model: DDPM | VAE, sampling: Sampling) -> dict[str, Any]:
         "spacing": sampling.spacing,
         "labels": labels,
     }
-    if sampling.sampler == "ddim":
+    if sampling.sampler == "DDIM":
         how["eta"] = sampling.eta
     if sampling.sampler == "ancestral":
         how["variance"] = model.config.variance if sampling.variance == "own" else sampling.variance

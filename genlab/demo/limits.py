@@ -23,8 +23,8 @@ ANY = "any"
 """The choice of no class in particular: the classes take turns, by each picture's seed."""
 SAMPLERS = ("DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE", "UniPC")
 """Names in `sampler.SAMPLERS`."""
-SAMPLER = "UniPC"
-"""The one that is chosen at first: it needs few steps."""
+SAMPLER = "DPM-Solver++ SDE"
+"""The one that is chosen at first: the best in few steps (benchmarks/README.md)."""
 CHAIN_SAMPLERS = SAMPLERS[:2]
 """Those that the process is shown with."""
 SOURCES = ("test picture", "seed", "upload")

@@ -63,7 +63,9 @@ TEXT = {
     "label_none": both("this model was trained without classes", "这个模型训练时没有用类别"),
     "count": both("Number of pictures", "图片数量"),
     "steps": both("Steps", "步数"),
-    "steps_info": both("few are enough for UniPC; the curve shows what more buy", "UniPC 只需很少几步；曲线显示增加步数的效果"),
+    "steps_info": both(
+        "the last three samplers need few; the curve shows what more buy", "后三种方法只需很少几步；曲线显示增加步数的效果"
+    ),
     "steps_none": both("a VAE needs one: z → picture", "VAE 只需一步：z → 图片"),
     "sampler": both("Sampler", "采样方法"),
     "sampler_info": both(

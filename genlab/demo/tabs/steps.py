@@ -11,6 +11,7 @@ from genlab.demo.engine import Engine
 from genlab.demo.figure import Axis, FigureData, Line, Panel, Points, Rule
 from genlab.demo.language import both
 from genlab.demo.measured import Curve, curve_of
+from genlab.demo.tabs import NAMES
 
 TEXT = {
     "figure": both("What steps buy", "步数换来什么"),
@@ -32,14 +33,6 @@ TEXT = {
         "这里用 {steps} 步生成 {count} 张大约需要 {seconds} 秒。",
     ),
 }
-NAMES = {
-    "ddim": "DDIM",
-    "ancestral": both("ancestral", "祖先采样"),
-    "dpm-solver": "DPM-Solver++",
-    "dpm-solver-sde": "DPM-Solver++ SDE",
-    "unipc": "UniPC",
-}
-"""Name of a sampler in metrics.json → on the page."""
 
 
 def at(curve: Curve, steps: int) -> float:
