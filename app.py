@@ -23,6 +23,13 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         "--host", help="address to listen on (or GRADIO_SERVER_NAME; default: this machine only, all on a Space)"
     )
     parser.add_argument("--port", type=int, help="port to listen on (or GRADIO_SERVER_PORT; default: 7860)")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        default=os.environ.get("GENLAB_COMPILE", "").lower() in ("1", "true", "yes"),
+        help="compile the networks of diffusion models for this machine, in the background: steps take about three quarters of "
+        "the time after some minutes; needs a C++ compiler (or GENLAB_COMPILE=1)",
+    )
     chosen = parser.parse_args(arguments)
     if chosen.port is not None and not 0 <= chosen.port <= 65535:
         parser.error(f"--port: expected a number from 0 to 65535, got {chosen.port}")
@@ -49,6 +56,11 @@ def main() -> None:
     for problem in engine.problems:
         print(f"warning: {choose(problem)}", file=sys.stderr, flush=True)
     page = create_app(engine)
+    if chosen.compile:
+        from genlab import compiled
+
+        logging.getLogger(compiled.__name__).setLevel(logging.INFO)
+        compiled.start([served.package for served in engine.models.values()])
     server.serve(page, chosen.host, chosen.port, ready=lambda: True, theme=theme.theme(), css=theme.CSS)
 
 

@@ -499,6 +499,16 @@ def test_models_come_from_the_command_line_or_the_environment(monkeypatch):
     assert app.options([]).models == []
 
 
+def test_networks_are_compiled_where_that_is_asked_for(monkeypatch):
+    import app
+
+    monkeypatch.delenv("GENLAB_COMPILE", raising=False)
+    assert [app.options(given).compile for given in ([], ["--compile"])] == [False, True]
+    for value, expected in (("1", True), ("true", True), ("0", False), ("", False)):
+        monkeypatch.setenv("GENLAB_COMPILE", value)
+        assert app.options([]).compile is expected
+
+
 def test_every_sampler_that_is_offered_exists() -> None:
     assert set(limits.SAMPLERS) == set(sampler.SAMPLERS)
 

@@ -239,7 +239,7 @@ def test_a_data_set_without_a_feature_network_is_refused(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sampler": "euler"}, "--sampler: expected one of ddim, ancestral, .*got 'euler'"),
+        ({"sampler": "euler"}, "--sampler: expected one of DDIM, ancestral, .*got 'euler'"),
         ({"steps": 0}, "--steps: expected 1 or more, got 0"),
         ({"eta": 1.5}, "--eta: expected a number from 0 to 1, got 1.5"),
     ],

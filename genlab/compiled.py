@@ -1,0 +1,162 @@
+"""A faster forward pass for a U-Net that only looks: compiled by inductor for this machine, ahead of time, in its own process.
+
+Compiling takes a minute or two of a core and needs a C++ compiler, so it happens beside whoever needs the network: `start`
+returns at once, and each network answers with the compiled code from the moment that this is there and gives the same answers
+up to rounding (`TOLERANCE`). Where anything is missing or goes wrong, the network stays as it is.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from genlab import hub
+from genlab.ddpm import DDPM
+
+log = logging.getLogger("genlab.compiled")
+
+SECONDS = 1800.0
+"""How long compiling one network may take."""
+TOLERANCE = 1e-4
+"""Largest difference between the compiled network's output and its own, as a share of the largest output."""
+COUNTS = (1, 2, 16)
+"""Pictures at once with which compiled code is tried before it is used."""
+
+
+def compile_network(model: DDPM, package: Path) -> None:
+    """Compile the U-Net, weights and all, for any number of pictures at once, and write the code to `package` (.pt2)."""
+    from torch import _inductor as inductor
+    from torch.export import Dim, export
+
+    model.requires_grad_(False)
+    unet = model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    example = _example(model, 2)
+    shapes = tuple(None if each is None else {0: Dim("pictures", min=1, max=2**16)} for each in example)
+    with torch.no_grad():
+        exported = export(unet, example, dynamic_shapes=shapes)
+    inductor.aoti_compile_and_package(exported, package_path=str(package), inductor_configs={"freezing": True})
+
+
+def use(model: DDPM, package: Path) -> None:
+    """Let the U-Net answer with compiled code wherever no gradient is asked for.
+
+    Args:
+        package: what `compile_network` wrote for this model on this machine. It is run: never take one from anywhere else.
+
+    Raises:
+        ValueError: the compiled code's answers are not those of the U-Net.
+    """
+    from torch import _inductor as inductor
+
+    unet, own, run = model.unet, model.unet.forward, inductor.aoti_load_package(str(package))
+
+    def forward(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        if torch.is_grad_enabled():
+            return own(x_t, t, label)
+        if unet.label is not None and label is None:
+            label = torch.full_like(t, -1)
+        return run(x_t, t, None if unet.label is None else label)
+
+    with torch.no_grad():
+        for count in COUNTS:
+            example = _example(model, count)
+            expected, got = own(*example), forward(*example)
+            miss = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+            if not miss <= TOLERANCE:
+                raise ValueError(
+                    f"expected compiled code within {TOLERANCE:g} of the network for {count} pictures, got {miss:.3g} off"
+                )
+    unet.forward = forward  # type: ignore[method-assign]
+
+
+def start(packages: Sequence[hub.Package]) -> threading.Thread:
+    """Compile the networks of the diffusion models among these, one after the other, in the background, and use the code."""
+    models = [(package, package.model) for package in packages if isinstance(package.model, DDPM)]
+    thread = threading.Thread(target=_all, args=(models,), name="compile", daemon=True)
+    thread.start()
+    return thread
+
+
+def _all(models: Sequence[tuple[hub.Package, DDPM]]) -> None:
+    for source, model in models:
+        name = Path(source.source).name
+        try:
+            with tempfile.TemporaryDirectory(prefix="genlab-compiled-") as work:
+                package = Path(work) / "unet.pt2"
+                _in_process(source.folder, package)
+                use(model, package)
+        except Exception as error:  # the model goes on as it was, whatever it is
+            log.warning("%s goes on without being compiled: %s", name, error)
+        else:
+            log.info("%s is compiled", name)
+
+
+def _in_process(folder: Path, package: Path) -> None:
+    """`compile_network` in a process of its own, of the lowest priority, which ends with this one.
+
+    Raises:
+        RuntimeError: it failed, or took longer than `SECONDS`.
+    """
+    root = str(Path(__file__).parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "genlab.compiled", str(folder.resolve()), str(package)],
+        cwd=root,
+        env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(package.parent / "cache")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+    def end() -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    atexit.register(end)
+    try:
+        _, said = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"compiling took longer than {SECONDS:g} seconds") from None
+    finally:
+        end()
+        atexit.unregister(end)
+        process.wait()
+    if process.returncode:
+        raise RuntimeError(next((line for line in reversed(said.splitlines()) if line.strip()), f"exit {process.returncode}"))
+
+
+def _example(model: DDPM, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What the U-Net is asked: x_t with its grids (B C H W), t (B), and classes (B), one of them none, if the model has any."""
+    generator, data = torch.Generator().manual_seed(count), model.data
+    channels = data.channels * (1 + len(model.config.grids))
+    x = torch.randn(count, channels, data.size, data.size, generator=generator)
+    t = torch.linspace(model.schedule.T, 1, count).long()
+    return x, t, torch.arange(count) % (len(data.classes) + 1) - 1 if data.classes else None
+
+
+def main() -> None:
+    """In the process of its own: FOLDER PACKAGE."""
+    if hasattr(os, "nice"):
+        os.nice(19)
+    folder, package = map(Path, sys.argv[1:])
+    try:
+        compile_network(hub.read(folder).model, package)  # type: ignore[arg-type]
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        sys.exit(f"{type(error).__name__}: {lines[0] if lines else 'no more is known'}")
+
+
+if __name__ == "__main__":
+    main()
