@@ -8,6 +8,7 @@ Karras or log-SNR times, thresholding at 1 where the scheduler has no `clip_samp
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
@@ -56,7 +57,8 @@ class Options:
     quick: bool = False
     """A look in a few minutes: 200 pictures, 5 and 10 evaluations, a chain of 100 steps, unless the options above say more."""
     out: Path | None = None
-    """Folder for solvers.json with the fitted times and every figure, as they come."""
+    """Folder for solvers.json with the fitted times and every figure, as they come; what lies there of the same measurement is
+    not measured again."""
 
 
 Draw = Callable[[int, "Tensor", "Tensor", list[int]], Iterator["Tensor"]]
@@ -108,7 +110,11 @@ def rows(model: DDPM, fitted: dict[int, list[int]]) -> dict[str, Draw]:
     """Every way of drawing pictures that is compared, by name; ours first."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
-    pairs = [("ancestral", "uniform"), ("DDIM", "uniform"), ("DPM-Solver++ SDE", "uniform"), ("DPM-Solver++ SDE", "quadratic")]
+    pairs = [
+        ("ancestral", "uniform"),
+        ("DDIM", "uniform"),
+        *(("DPM-Solver++ SDE", s) for s in ("uniform", "quadratic", "Karras")),
+    ]
     spacings = ("uniform", "quadratic", "log-SNR", "Karras", "fitted")
     pairs += [(sampler, spacing) for sampler in ("DPM-Solver++", "UniPC") for spacing in spacings]
     found = {f"{sampler}, {spacing}": ours(model, sampler, spacing, fitted) for sampler, spacing in pairs}
@@ -120,6 +126,9 @@ def rows(model: DDPM, fitted: dict[int, list[int]]) -> dict[str, Draw]:
         "DPMSolver++, Karras": lambda known: DPMSolverMultistepScheduler(**known, **clip, use_karras_sigmas=True),
         "DPMSolver++ SDE, linspace": lambda known: DPMSolverMultistepScheduler(
             **known, **clip, algorithm_type="sde-dpmsolver++"
+        ),
+        "DPMSolver++ SDE, Karras": lambda known: DPMSolverMultistepScheduler(
+            **known, **clip, algorithm_type="sde-dpmsolver++", use_karras_sigmas=True
         ),
         "UniPC, linspace": lambda known: UniPCMultistepScheduler(**known, **clip),
         "UniPC, Karras": lambda known: UniPCMultistepScheduler(**known, **clip, use_karras_sigmas=True),
@@ -141,6 +150,21 @@ def fit(model: DDPM, counts: list[int], seed: int) -> dict[int, list[int]]:
         count: fit_times(lambda x_t, t: model.predict(x_t, t, known), model.schedule, x_T, count)
         for count in tqdm(counts, desc="fitting times", unit="count", dynamic_ncols=True, disable=None)
     }
+
+
+def earlier(out: Path | None, facts: dict[str, Any]) -> dict[str, Any]:
+    """What lies in the folder of a measurement with these facts, else one with nothing measured yet."""
+    kept = {"fitted_times": {}, "distances": {}}
+    if out is not None and (out / "solvers.json").is_file():
+        found = json.loads((out / "solvers.json").read_text(encoding="utf-8"))
+        if {name: found.get(name) for name in facts} == facts:
+            kept = found
+            kept["fitted_times"] = {int(count): times for count, times in kept["fitted_times"].items()}
+            kept["distances"] = {
+                name: {int(count): distance for count, distance in by_count.items()}
+                for name, by_count in kept["distances"].items()
+            }
+    return facts | kept
 
 
 def table(ratios: dict[str, dict[int, float]], counts: list[int], floor: float) -> str:
@@ -172,7 +196,8 @@ def run(options: Options) -> None:
 
     shipped = Path(__file__).resolve().parents[1] / "genlab" / "pretrained" / options.model
     folder = next((f for f in (Path(options.model), shipped) if (f / "config.json").is_file()), None)
-    model = hub.read(folder or options.model).model
+    package = hub.read(folder or options.model)
+    model = package.model
     if not isinstance(model, DDPM):
         raise SystemExit(f"--model: expected a DDPM, got a {model.kind}")
     model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
@@ -187,12 +212,25 @@ def run(options: Options) -> None:
     real = eye.features(train.images[some])
     floor = frechet_distance(real, held_out)
 
-    fitted: dict[int, list[int]] = {}
+    facts = {
+        "model": options.model,
+        "model_sha256": hashlib.sha256((package.folder / "model.safetensors").read_bytes()).hexdigest(),
+        "images": images,
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+        "chain": chain,
+        "features": eye.facts(),
+        "real_distance": floor,
+    }
+    result = earlier(options.out, facts)
+    distances, fitted = result["distances"], result["fitted_times"]
     chosen = {name: draw for name, draw in rows(model, fitted).items() if not options.only or name.startswith(options.only)}
     if any(name.endswith("fitted") for name in chosen):
-        fitted |= fit(model, [c for c in counts if c <= FIT_UP_TO], options.seed)
+        fitted |= fit(model, [c for c in counts if c <= FIT_UP_TO and c not in fitted], options.seed)
     plan = [(name, c) for c in counts for name in chosen if not name.endswith("fitted") or c in fitted]
-    total = images * (chain + sum(c for _, c in plan))
+    plan = [(name, c) for name, c in plan if c not in distances.setdefault(name, {})]
+    whole = 0 if "chain_distance" in result else chain
+    total = images * (whole + sum(c for _, c in plan))
     bar = tqdm(total=total, unit="evaluation", unit_scale=True, smoothing=0, dynamic_ncols=True, disable=None)
 
     def features(draw: Draw, count: int) -> Tensor:
@@ -207,16 +245,6 @@ def run(options: Options) -> None:
             parts.append(eye.features(to_pixels(x)))
         return torch.cat(parts)
 
-    result: dict[str, Any] = {
-        "model": options.model,
-        "images": images,
-        "seed": options.seed,
-        "features": eye.facts(),
-        "real_distance": floor,
-        "fitted_times": fitted,
-        "distances": {name: {} for name in chosen},
-    }
-
     def save() -> None:
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
@@ -224,15 +252,16 @@ def run(options: Options) -> None:
 
     for name, count in plan:
         bar.set_description(f"{name}, {count}")
-        result["distances"][name][count] = frechet_distance(features(chosen[name], count), held_out)
+        distances[name][count] = frechet_distance(features(chosen[name], count), held_out)
         save()
-    bar.set_description(f"ancestral, {chain}")
-    whole = features(ours(model, "ancestral", "uniform", {}), chain)
+    if whole:
+        bar.set_description(f"ancestral, {chain}")
+        end = features(ours(model, "ancestral", "uniform", {}), chain)
+        interval = frechet_interval(end, held_out, torch.Generator().manual_seed(options.seed))
+        result |= {"chain_distance": frechet_distance(end, held_out), "chain_interval_95": list(interval)}
+        save()
     bar.close()
-    reference = frechet_distance(whole, held_out)
-    low, high = frechet_interval(whole, held_out, torch.Generator().manual_seed(options.seed))
-    result |= {"chain": chain, "chain_distance": reference, "chain_interval_95": [low, high]}
-    save()
+    reference, (low, high) = result["chain_distance"], result["chain_interval_95"]
 
     print(
         f"{options.model}: Fréchet distance of {images:,} pictures to the {len(test):,} test pictures of {test.spec.name}, by "
@@ -240,7 +269,7 @@ def run(options: Options) -> None:
         f"(95% interval {low:.3f} to {high:.3f}).\n{images:,} real training pictures in their place: {floor:.3f}. "
         f"Seed {options.seed}, features of {eye.name} {eye.sha256[:12]}.\n"
     )
-    ratios = {name: {c: d / reference for c, d in by_count.items()} for name, by_count in result["distances"].items()}
+    ratios = {name: {c: d / reference for c, d in distances[name].items()} for name in chosen}
     print(table(ratios, counts, floor / reference))
 
 

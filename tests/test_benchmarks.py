@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -14,10 +15,12 @@ import tiny
 import torch
 from torch import nn
 
-from benchmarks import app, growth, network, sampling, timing, training
+from benchmarks import app, growth, network, sampling, solvers, timing, training
 from genlab import hub
 from genlab.config import DataSpec, DDPMConfig, UNetConfig
 from genlab.data import KNOWN
+from genlab.ddpm import DDPM
+from genlab.features import Classifier, ClassifierConfig, FeatureNet
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -134,6 +137,34 @@ def test_the_sampling_table_is_of_whole_pipelines(folder: str, capsys) -> None:
 def test_ours_are_pictures(folder: str) -> None:
     pictures = sampling.ours(network.shipped_model(folder), count=3, steps=2)
     assert [(each.size, each.mode) for each in pictures] == [((28, 28), "L")] * 3
+
+
+def test_the_solvers_are_compared_and_a_stopped_comparison_goes_on(folder: str, tmp_path: Path, capsys, monkeypatch) -> None:
+    pytest.importorskip("diffusers")
+    pictures, dims = tiny.dataset("mnist"), 3
+    network = FeatureNet(ClassifierConfig(8, dims), pictures.spec).eval()
+    monkeypatch.setattr("genlab.features.classifier_for", lambda data: Classifier(network, "mnist", "0" * 64, 0.5))
+    monkeypatch.setattr("genlab.data.load", lambda *_: pictures)
+    looks: list[int] = []
+    look = DDPM.predict
+    monkeypatch.setattr(
+        DDPM, "predict", lambda self, x, *given, **named: (looks.append(len(x)), look(self, x, *given, **named))[1]
+    )
+    options = solvers.Options(model=folder, images=6, counts=(2, 3), chain=4, only=("UniPC, Karras",), out=tmp_path)
+    solvers.run(options)
+    table = capsys.readouterr().out
+    assert sum(looks) == 6 * (2 + 3 + 4)
+    solvers.run(dataclasses.replace(options, only=("UniPC, Karras", "DDIM", "diffusers DDIM")))
+    more = capsys.readouterr().out
+    assert sum(looks) == 6 * (2 + 3 + 4) + 2 * 6 * (2 + 3)
+    (row,) = (line for line in table.splitlines() if line.startswith("| UniPC, Karras |"))
+    assert row in more
+    kept = json.loads((tmp_path / "solvers.json").read_text())
+    ratio = kept["distances"]["UniPC, Karras"]["2"] / kept["chain_distance"]
+    assert row.startswith(f"| UniPC, Karras | {ratio:.2f} |")
+    looks.clear()
+    solvers.run(dataclasses.replace(options, seed=1))
+    assert sum(looks) == 6 * (2 + 3 + 4)
 
 
 def test_the_exponent_of_a_power_is_found() -> None:
