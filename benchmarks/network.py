@@ -49,6 +49,8 @@ class Options:
     """Passes of each network that the median is taken of."""
     threads: int | None = None
     """CPU threads; what torch chooses where none is given."""
+    compile: bool = False
+    """Also every network compiled by inductor, as `app.py --compile` does with ours: some minutes more for each."""
     quick: bool = False
     """A look in seconds: batches of 1 and 4, 3 rounds."""
 
@@ -64,6 +66,11 @@ class Network:
     channels: int
     precision: str
     layout: str
+
+    @property
+    def best(self) -> tuple[str, str]:
+        """Precision and layout of the convolutions that it is held against; inductor chooses channels_last."""
+        return self.precision, "channels_last" if self.layout == "compiled" else self.layout
 
 
 def shipped_model(name: str) -> DDPM:
@@ -219,7 +226,32 @@ def peers(model: DDPM) -> dict[str, tuple[nn.Module, float, int, int]]:
     return found
 
 
-def networks(model: DDPM) -> dict[str, Network]:
+def compiled_forward(network: nn.Module, name: str, channels: int, side: int) -> Callable[[Tensor, Tensor], Any] | None:
+    """A network's forward pass as `genlab.compiled` compiles it; None, with a word about it, where that fails."""
+    import tempfile
+
+    import torch
+
+    from genlab import compiled
+    from genlab.ddpm import DDPM
+
+    with tempfile.TemporaryDirectory() as work:
+        package = Path(work) / "network.pt2"
+        try:
+            if isinstance(network, DDPM):
+                compiled.compile_network(network, package)
+                compiled.use(network, package)
+                return network.predict
+            compiled.compile_module(
+                network.requires_grad_(False), (torch.randn(2, channels, side, side), torch.ones(2).long()), package
+            )
+            return torch._inductor.aoti_load_package(str(package))
+        except Exception as error:  # a peer's network that cannot be exported
+            print(f"{name}: not compiled ({type(error).__name__})", file=sys.stderr)
+            return None
+
+
+def networks(model: DDPM, compile: bool = False) -> dict[str, Network]:
     """Every network in every way that is compared, by name; ours first."""
     import copy
 
@@ -234,12 +266,16 @@ def networks(model: DDPM) -> dict[str, Network]:
     ways = [("fp32", "default"), ("fp32", "channels_last")]
     if native_bf16():
         ways.append(("bf16", "channels_last"))
+    if compile:
+        ways.append(("fp32", "compiled"))
     found = {}
     for name, (network, count, channels, side) in everyone.items():
         for precision, layout in ways:
             form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
             moved: Any = copy.deepcopy(network).to(memory_format=form)  # type: ignore[call-overload]
             see = moved.predict if name == "genlab" else moved
+            if layout == "compiled" and (see := compiled_forward(moved, name, channels, side)) is None:
+                continue
 
             def forward(x: Tensor, t: Tensor, see: Any = see, form: Any = form, half: bool = precision == "bf16") -> Any:
                 with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -283,8 +319,8 @@ def run(options: Options) -> None:
     rounds = 3 if options.quick else options.rounds
     model = shipped_model(options.model)
     torch.manual_seed(0)
-    ways = networks(model)
-    peak = {way: convolution_peak(*way, rounds) for way in {(n.precision, n.layout): None for n in ways.values()}}
+    ways = networks(model, options.compile)
+    peak = {way: convolution_peak(*way, rounds) for way in {n.best: None for n in ways.values()}}
 
     seconds: dict[int, dict[str, list[float]]] = {}
     for batch in batches:
@@ -306,7 +342,7 @@ def run(options: Options) -> None:
             row.append(f"{ratio(seconds[batch][best], seconds[batch][name]):.2f}")
         speed = {batch: batch / statistics.median(seconds[batch][name]) for batch in batches}
         row += [f"{speed[batch]:.0f}" for batch in batches]
-        row += [f"{speed[batch] * network.flops / peak[network.precision, network.layout][0]:.0%}" for batch in batches]
+        row += [f"{speed[batch] * network.flops / peak[network.best][0]:.0%}" for batch in batches]
         rows.append(row)
     print(f"One forward pass, {options.model}, medians of {rounds} rounds in alternation. {machine()}.")
     for (precision, layout), (best_flops, shape) in peak.items():

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ class Options:
     """Pictures that go through the network together."""
     seed: int = 0
     """Fixes all noise."""
+    compile: bool = False
+    """Compile the network first (`genlab.compiled`): minutes before the first figure, then four fifths of the time."""
     quick: bool = False
     """A look in a few minutes: 200 pictures, 5 and 10 evaluations, a chain of 100 steps, unless the options above say more."""
     out: Path | None = None
@@ -187,7 +190,7 @@ def run(options: Options) -> None:
     import torch
     from tqdm import tqdm
 
-    from genlab import data, hub
+    from genlab import compiled, data, hub
     from genlab.data import to_pixels
     from genlab.ddpm import DDPM
     from genlab.features import classifier_for
@@ -201,6 +204,10 @@ def run(options: Options) -> None:
     if not isinstance(model, DDPM):
         raise SystemExit(f"--model: expected a DDPM, got a {model.kind}")
     model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
+    if options.compile:
+        with tempfile.TemporaryDirectory() as work:
+            compiled.compile_network(model, Path(work) / "network.pt2")
+            compiled.use(model, Path(work) / "network.pt2")
     images = options.images or (200 if options.quick else 2000)
     counts = sorted(set(options.counts)) or list(QUICK if options.quick else COUNTS)
     chain = options.chain or (100 if options.quick else model.schedule.T)

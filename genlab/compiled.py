@@ -1,4 +1,4 @@
-"""A faster forward pass for a U-Net that only looks: compiled by inductor for this machine, ahead of time, in its own process.
+"""A faster forward pass for a DDPM that only looks: compiled by inductor for this machine, ahead of time, in its own process.
 
 Compiling takes a minute or two of a core and needs a C++ compiler, so it happens beside whoever needs the network: `start`
 returns at once, and each network answers with the compiled code from the moment that this is there and gives the same answers
@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genlab import hub
 from genlab.ddpm import DDPM
@@ -36,49 +36,58 @@ COUNTS = (1, 2, 16)
 
 
 def compile_network(model: DDPM, package: Path) -> None:
-    """Compile the U-Net, weights and all, for any number of pictures at once, and write the code to `package` (.pt2)."""
+    """Compile `model.network`, weights and all, for any number of pictures at once; write the code to `package` (.pt2)."""
+    compile_module(_Network(model.requires_grad_(False)), _example(model, 2), package)
+
+
+def compile_module(module: nn.Module, example: tuple[Tensor | None, ...], package: Path) -> None:
+    """Compile a module that takes tensors of as many pictures as they like, for this machine's CPU, without gradients.
+
+    Args:
+        example: what it takes, for two pictures or more.
+        package: the file to write (.pt2), for `torch._inductor.aoti_load_package`.
+    """
     from torch import _inductor as inductor
     from torch.export import Dim, export
 
-    model.requires_grad_(False)
-    unet = model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    example = _example(model, 2)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     shapes = tuple(None if each is None else {0: Dim("pictures", min=1, max=2**16)} for each in example)
     with torch.no_grad():
-        exported = export(unet, example, dynamic_shapes=shapes)
+        module(*example)  # makes what it makes once and for all, such as a schedule's tables, which tracing must not
+        exported = export(module, example, dynamic_shapes=shapes)
     inductor.aoti_compile_and_package(exported, package_path=str(package), inductor_configs={"freezing": True})
 
 
 def use(model: DDPM, package: Path) -> None:
-    """Let the U-Net answer with compiled code wherever no gradient is asked for.
+    """Let `model.network` answer float32 pictures with compiled code, wherever no gradient is asked for.
 
     Args:
         package: what `compile_network` wrote for this model on this machine. It is run: never take one from anywhere else.
 
     Raises:
-        ValueError: the compiled code's answers are not those of the U-Net.
+        ValueError: the compiled code's answers are not those of the network.
     """
     from torch import _inductor as inductor
 
-    unet, own, run = model.unet, model.unet.forward, inductor.aoti_load_package(str(package))
+    own, run, classes = model.network, inductor.aoti_load_package(str(package)), bool(model.data.classes)
 
-    def forward(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        if torch.is_grad_enabled():
+    def network(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        if torch.is_grad_enabled() or x_t.dtype != torch.float32:
             return own(x_t, t, label)
-        if unet.label is not None and label is None:
-            label = torch.full_like(t, -1)
-        return run(x_t, t, None if unet.label is None else label)
+        label = torch.full_like(t, -1) if label is None else label
+        # The code goes by the addresses alone: it does not see how a tensor is laid out.
+        return run(x_t.contiguous(), t.contiguous(), label.contiguous() if classes else None)
 
     with torch.no_grad():
         for count in COUNTS:
             example = _example(model, count)
-            expected, got = own(*example), forward(*example)
+            expected, got = own(*example), network(*example)
             miss = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
             if not miss <= TOLERANCE:
                 raise ValueError(
                     f"expected compiled code within {TOLERANCE:g} of the network for {count} pictures, got {miss:.3g} off"
                 )
-    unet.forward = forward  # type: ignore[method-assign]
+    model.network = network  # type: ignore[method-assign]
 
 
 def start(packages: Sequence[hub.Package]) -> threading.Thread:
@@ -137,11 +146,21 @@ def _in_process(folder: Path, package: Path) -> None:
         raise RuntimeError(next((line for line in reversed(said.splitlines()) if line.strip()), f"exit {process.returncode}"))
 
 
+class _Network(nn.Module):
+    """`model.network` as a module, which is what can be exported."""
+
+    def __init__(self, model: DDPM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        return self.model.network(x_t, t, label)
+
+
 def _example(model: DDPM, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What the U-Net is asked: x_t with its grids (B C H W), t (B), and classes (B), one of them none, if the model has any."""
-    generator, data = torch.Generator().manual_seed(count), model.data
-    channels = data.channels * (1 + len(model.config.grids))
-    x = torch.randn(count, channels, data.size, data.size, generator=generator)
+    """What a network is asked: x_t (B C H W), t (B), and classes (B), none among them, if the model knows any."""
+    data = model.data
+    x = torch.randn(count, *data.shape, generator=torch.Generator().manual_seed(count))
     t = torch.linspace(model.schedule.T, 1, count).long()
     return x, t, torch.arange(count) % (len(data.classes) + 1) - 1 if data.classes else None
 

@@ -124,8 +124,8 @@ class DDPM(nn.Module):
         Where there is less noise than a gray level is wide, ε is as good as known from the grid, but as a difference so small
         that a convolution learns it slowly (Kingma et al. 2021, appendix C, show sines of x_t for that reason).
         """
-        grids = [grid_eps(self.schedule, x_t, t, spacing) for spacing in self.config.grids]
-        return self.unet(torch.cat([x_t, *grids], dim=1), t, label)
+        grids = grid_eps(self.schedule, x_t, t, self.config.grids)
+        return self.unet(torch.cat([x_t[:, None], grids], dim=1).flatten(1, 2), t, label)
 
     def _denoised(self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool, fraction: Tensor | None) -> Denoised:
         if self.config.prediction == "v":

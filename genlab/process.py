@@ -20,6 +20,7 @@ walked. Functions take s, t − 1 by default.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -124,8 +125,10 @@ def x0_from_v(schedule: Schedule, x_t: Tensor, v: Tensor, t: Tensor) -> Tensor:
     return at(schedule.alpha_bar.sqrt(), t, x_t) * x_t - at((1 - schedule.alpha_bar).sqrt(), t, x_t) * v
 
 
-def grid_eps(schedule: Schedule, x_t: Tensor, t: Tensor, spacing: int) -> Tensor:
-    """E[ε|x_t] where each value of x_0 is any of −1 + kΔ, equally likely and alone, Δ = spacing · 2/255; shape of x_t (B, …).
+def grid_eps(schedule: Schedule, x_t: Tensor, t: Tensor, spacings: Sequence[int]) -> Tensor:
+    """E[ε|x_t] where each value of x_0 is any of −1 + kΔ, equally likely and alone; Δ = spacing · 2/255, for K spacings.
+
+    Returns (B, K, …) for x_t (B, …).
 
     In units where x_0 is on the grid, y = x_t/√ᾱ_t + 1 has noise √ν ε, ν = (1 − ᾱ_t)/ᾱ_t. By Tweedie's formula and Poisson
     summation of Σ_k N(y; kΔ, ν), with z = 2πy/Δ and r = exp(−2π²ν/Δ²),
@@ -135,7 +138,8 @@ def grid_eps(schedule: Schedule, x_t: Tensor, t: Tensor, spacing: int) -> Tensor
     Six terms are enough, to 1e-6, from √ν = 0.15 Δ on; below, only the two nearest points count. Held within ±4: where a value
     is not on the grid, the noise that would take it there may be any number. Differentiable in x_t, but for the ends of ±4.
     """
-    delta = spacing * 2 / 255
+    delta = spread(torch.tensor(spacings, dtype=torch.float64, device=x_t.device) * 2 / 255, x_t)
+    x_t = x_t[:, None]
     root = at(schedule.snr**-0.5, t, x_t)
     y = x_t / at(schedule.alpha_bar.sqrt(), t, x_t) + 1
     y = y - delta * (y / delta).round()

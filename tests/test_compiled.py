@@ -43,22 +43,27 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Tensor]],
 
 def test_compiled_code_answers_unless_a_gradient_is_asked_for(loaded) -> None:
     model, twin = tiny.ddpm(MNIST.spec), tiny.ddpm(MNIST.spec)
-    asked = loaded(lambda *given: twin.unet(*given))
+    asked = loaded(lambda *given: twin.network(*given))
     compiled.use(model, Path("code.pt2"))
     asked.clear()
     for label in (None, torch.tensor([3, -1])):
         with torch.inference_mode():
             assert torch.equal(looks(model, 2, label), looks(twin, 2, label))
     assert [given[2].tolist() for given in asked] == [[-1, -1], [3, -1]]
+    with torch.inference_mode():
+        model.predict(
+            torch.randn(1, 1, 28, 28).mT.expand(2, -1, -1, -1), torch.tensor([9]).expand(2), torch.tensor([3]).expand(2)
+        )
+    assert all(each.is_contiguous() for each in asked[-1])
     looks(model, 2, None).sum().backward()
-    assert len(asked) == 2
+    assert len(asked) == 3
     assert all(p.grad is not None for p in model.unet.enter.parameters())
 
 
 def test_a_model_without_classes_asks_for_none(loaded) -> None:
     spec = tiny.DataSpec("plain", 1, 28, ())
     model, twin = tiny.ddpm(spec), tiny.ddpm(spec)
-    asked = loaded(lambda *given: twin.unet(*given))
+    asked = loaded(lambda *given: twin.network(*given))
     compiled.use(model, Path("code.pt2"))
     with torch.inference_mode():
         assert torch.equal(looks(model, 3, None), looks(twin, 3, None))
@@ -68,7 +73,7 @@ def test_a_model_without_classes_asks_for_none(loaded) -> None:
 @pytest.mark.parametrize("wrong", [lambda y: 1.001 * y, lambda y: torch.full_like(y, torch.nan)])
 def test_code_with_other_answers_is_not_used(loaded, wrong) -> None:
     model, twin = tiny.ddpm(MNIST.spec), tiny.ddpm(MNIST.spec)
-    loaded(lambda *given: wrong(twin.unet(*given)))
+    loaded(lambda *given: wrong(twin.network(*given)))
     with pytest.raises(ValueError, match=r"expected compiled code within 0\.0001 of the network for 1 pictures, got"):
         compiled.use(model, Path("code.pt2"))
     with torch.no_grad():

@@ -291,6 +291,6 @@ def test_the_network_sees_the_picture_and_the_noise_of_each_grid(grids: tuple[in
     model.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     x_t, t = torch.randn(2, 3, 8, 8), torch.tensor([1, 30])
     model.predict(x_t, t)
-    expected = [x_t, *(grid_eps(model.schedule, x_t, t, spacing) for spacing in grids)]
+    expected = [x_t, *grid_eps(model.schedule, x_t, t, grids).unbind(1)]
     torch.testing.assert_close(seen[0], torch.cat(expected, dim=1), rtol=0, atol=0)
     assert seen[0].shape[1] == maps
