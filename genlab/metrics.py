@@ -192,16 +192,19 @@ def precision_recall(samples: Tensor, real: Tensor, k: int = NEIGHBOURS) -> Prec
 
 def _share_inside(points: Tensor, of: Tensor, k: int) -> float:
     """The share of points within the manifold of another set."""
-    of = of.double()
+    centre = of.double().mean(dim=0)
+    of, points = of.double() - centre, points.double() - centre
     # A point is its own nearest neighbour, so the k-th other one has rank k + 1.
-    radius = torch.cat([_distances(rows, of).kthvalue(k + 1, dim=1).values for rows in of.split(AT_ONCE)])
-    inside = [(_distances(rows, of) <= radius).any(dim=1) for rows in points.double().split(AT_ONCE)]
+    radius = torch.cat([_squares(rows, of).kthvalue(k + 1, dim=1).values for rows in of.split(AT_ONCE)])
+    inside = [(_squares(rows, of) <= radius).any(dim=1) for rows in points.split(AT_ONCE)]
     return float(torch.cat(inside).double().mean())
 
 
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distances (N, M), exactly 0 between equal rows."""
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+def _squares(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distances (N, M), float64, exactly 0 between rows that are equal up to rounding."""
+    sizes = (a**2).sum(dim=1)[:, None] + (b**2).sum(dim=1)
+    squares = sizes - 2 * a @ b.T
+    return squares.masked_fill_(squares <= 1e-12 * sizes, 0)
 
 
 @dataclass(frozen=True)

@@ -415,12 +415,12 @@ def test_samples_stand_beside_real_pictures_and_are_not_called_fid(
     drawn: dict[int, Tensor] = {}
     walks: list[tuple[Sampling, int]] = []
 
-    def measured(model: object, test: object, train: object, count: int, seed: int, how: Sampling, *_: Any, pictures: Tensor):
+    def measured(model: object, reference: object, count: int, seed: int, how: Sampling, *_: Any, pictures: Tensor):
         walks.append((how, len(pictures)))
         return SAMPLES, pictures
 
     monkeypatch.setattr("training.sample_quality.measure", measured)
-    monkeypatch.setattr("training.sample_quality.curve", lambda test, train, pictures, *_: drawn.update(pictures) or CURVE)
+    monkeypatch.setattr("training.sample_quality.curve", lambda reference, pictures, *_: drawn.update(pictures) or CURVE)
     assert evaluate.run(options(folder, data_dir, curve_samples=3, chain_samples=4)) == 0
     evaluation = json.loads((folder / "metrics.json").read_text())["evaluation"]
     assert evaluation["samples"] == SAMPLES

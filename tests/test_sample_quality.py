@@ -20,7 +20,7 @@ from genlab.metrics import frechet_distance
 from genlab.oracle import DataSetOracle
 from genlab.vae import VAE
 from tests import tiny
-from training.sample_quality import SHOWN, Sampling, check, curve, draw, measure
+from training.sample_quality import SHOWN, Reference, Sampling, check, curve, draw, measure
 
 DIMS = 6
 SPEC = DataSpec("mnist", 1, 28, ("a", "b"))
@@ -71,7 +71,7 @@ def all_samples(model: DDPM | VAE, count: int, sampling: Sampling, batch_size: i
 
 
 def test_copies_of_training_pictures_are_called_copies():
-    section, samples = measure(Fixed(TRAIN.images), TEST, TRAIN, count=200)
+    section, samples = measure(Fixed(TRAIN.images), Reference(TEST, TRAIN), count=200)
     assert torch.equal(samples, TRAIN.images[:200])
     assert section["memorised_share"] == 1.0
     assert section["memorised_share_of_held_out"] == pytest.approx(0.05, abs=2 / 120)
@@ -81,7 +81,7 @@ def test_copies_of_training_pictures_are_called_copies():
 
 
 def test_held_out_pictures_as_samples_score_the_base_rate_and_no_distance():
-    section, _ = measure(Fixed(TEST.images), TEST, TRAIN, count=120)
+    section, _ = measure(Fixed(TEST.images), Reference(TEST, TRAIN), count=120)
     assert section["memorised_share"] == section["memorised_share_of_held_out"] > 0
     assert section["frechet_distance"] < 1e-9 < section["frechet_floor"]
     assert section["precision"] == section["recall"] == 1.0
@@ -91,7 +91,7 @@ def test_held_out_pictures_as_samples_score_the_base_rate_and_no_distance():
 
 def test_noise_is_further_than_the_floor():
     noise = torch.randint(256, (150, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    section, _ = measure(Fixed(noise), TEST, TRAIN, count=150)
+    section, _ = measure(Fixed(noise), Reference(TEST, TRAIN), count=150)
     low, high = section["frechet_interval_95"]
     assert section["frechet_floor"] < low < section["frechet_distance"] < high
     assert section["kernel_distance_x1000"] > section["kernel_distance_floor_x1000"]
@@ -113,7 +113,7 @@ def test_the_perfect_model_of_a_data_set_draws_its_pictures(sampler: Any, monkey
 
 def test_a_ddpm_is_measured_with_all_that_was_chosen(tmp_path: Path, eye: Classifier):
     sampling = Sampling(sampler="DDIM", steps=3, spacing="uniform", eta=0.5, guidance=2.0)
-    section, samples = measure(tiny.ddpm(SPEC), TEST, TRAIN, 40, seed=3, sampling=sampling, folder=tmp_path / "new")
+    section, samples = measure(tiny.ddpm(SPEC), Reference(TEST, TRAIN), 40, seed=3, sampling=sampling, folder=tmp_path / "new")
     assert samples.shape == (40, 1, 28, 28)
     assert samples.dtype == torch.uint8
     expected = {
@@ -135,8 +135,19 @@ def test_a_ddpm_is_measured_with_all_that_was_chosen(tmp_path: Path, eye: Classi
         assert page.height > SHOWN / 2 * 28 * 2
 
 
+def test_the_reference_is_looked_at_once(monkeypatch: pytest.MonkeyPatch):
+    looks: list[int] = []
+    look = Classifier.features
+    monkeypatch.setattr(Classifier, "features", lambda eye, given: (looks.append(len(given)), look(eye, given))[1])
+    reference, model = Reference(TEST, TRAIN), vae()
+    shared = [measure(model, reference, 40, seed)[0] for seed in (5, 5, 6)]
+    curve(reference, {4: TEST.images[:40]}, 0, Sampling())
+    assert sorted(looks) == [40, 40, 40, 40, 120, 300]
+    assert shared == [measure(model, Reference(TEST, TRAIN), 40, seed)[0] for seed in (5, 5, 6)]
+
+
 def test_the_same_seed_measures_the_same_and_another_one_does_not():
-    first, again, other = (measure(vae(), TEST, TRAIN, 40, seed=s) for s in (5, 5, 6))
+    first, again, other = (measure(vae(), Reference(TEST, TRAIN), 40, seed=s) for s in (5, 5, 6))
     assert first[0] == again[0]
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[1], other[1])
@@ -181,7 +192,7 @@ def test_classes_go_in_turn_and_evaluations_are_those_of_the_network(
     assert asked == [labels] * sampling.steps
     assert sum(evaluated) == 5 * evaluations
     assert steps == [5] * sampling.steps
-    section, _ = measure(model, TEST, TRAIN, 40, sampling=sampling)
+    section, _ = measure(model, Reference(TEST, TRAIN), 40, sampling=sampling)
     assert section["network_evaluations"] == evaluations
 
 
@@ -190,7 +201,7 @@ def test_the_variance_of_the_ancestral_step_can_be_chosen():
     own, posterior, beta = (all_samples(model, 4, Sampling("ancestral", 5, variance=v)) for v in ("own", "posterior", "beta"))
     assert torch.equal(own, posterior)
     assert not torch.equal(own, beta)
-    section, _ = measure(model, TEST, TRAIN, 40, sampling=Sampling("ancestral", 2, variance="beta"))
+    section, _ = measure(model, Reference(TEST, TRAIN), 40, sampling=Sampling("ancestral", 2, variance="beta"))
     assert section["variance"] == "beta"
     assert "eta" not in section
 
@@ -201,7 +212,7 @@ def test_a_vae_shows_the_mean_of_its_decoder():
     with torch.no_grad():
         expected = to_pixels(model.decode(z).mean)
     assert torch.equal(all_samples(model, 3, Sampling(), seed=7), expected)
-    section, _ = measure(model, TEST, TRAIN, 40)
+    section, _ = measure(model, Reference(TEST, TRAIN), 40)
     assert (section["sampler"], section["steps"], section["network_evaluations"]) == ("decoder mean", 1, 1)
 
 
@@ -225,15 +236,15 @@ def test_what_cannot_be_measured_is_refused_before_a_sample_is_drawn(
 ):
     model = tiny.ddpm(SPEC)
     monkeypatch.setattr(model, "predict", None)
-    for refuse in (check, lambda m, te, tr, n, s: measure(m, te, tr, n, sampling=s)):
+    for refuse in (check, lambda m, r, n, s: measure(m, r, n, sampling=s)):
         with pytest.raises(ValueError, match=message):
-            refuse(model, test, train, count, sampling)
+            refuse(model, Reference(test, train), count, sampling)
 
 
 def test_a_data_set_without_a_feature_network_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()
     with pytest.raises(FeatureError, match="no feature network ships for the data set 'cats'"):
-        measure(vae(), other(TEST, name="cats"), other(TRAIN, name="cats"), 100)
+        measure(vae(), Reference(other(TEST, name="cats"), other(TRAIN, name="cats")), 100)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +262,7 @@ def test_bad_options_are_named(options: dict[str, Any], message: str):
 
 def test_the_curve_has_a_distance_for_every_number_of_steps_and_its_floor(eye: Classifier):
     noise = torch.randint(256, TEST.images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    section = curve(TEST, TRAIN, {4: noise, 10: TEST.images}, 0, Sampling("UniPC"))
+    section = curve(Reference(TEST, TRAIN), {4: noise, 10: TEST.images}, 0, Sampling("UniPC"))
     assert (section["images"], section["steps"], section["sampler"]) == (120, [4, 10], "UniPC")
     far, near = section["frechet_distance"]
     assert near < 1e-9 < section["frechet_floor"] < far

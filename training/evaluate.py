@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from genlab.hub import Package
     from genlab.vae import VAE
     from training.partial import Partial
+    from training.sample_quality import Reference
 
 SCHEMA = 1
 """Version of the layout of metrics.json."""
@@ -266,11 +267,12 @@ def _run(options: Evaluation) -> int:
     test, train = load_data(options, package)
     plan = make_plan(options, model, test)
     sampling = Sampling(steps=max(1, plan.sample_steps))
+    reference = sample_quality.Reference(test, train)
     for name in ("samples", "curve_samples", "chain_samples"):
         if not getattr(plan, name):
             continue
         try:
-            sample_quality.check(model, test, train, getattr(plan, name), sampling)
+            sample_quality.check(model, reference, getattr(plan, name), sampling)
         except ValueError as error:
             if getattr(options, name) is not None:
                 raise
@@ -308,7 +310,7 @@ def _run(options: Evaluation) -> int:
             "training_sha256": train.sha256,
         },
     }
-    evaluation |= _sections(options, plan, model, test, train, sampling, partial, folder, device)
+    evaluation |= _sections(options, plan, model, reference, sampling, partial, folder, device)
     evaluation["seconds"] = round(time.monotonic() - start)
     trained = {k: v for k, v in package.metrics.items() if k in ("command", "seed", "dataset", "training", "loss")}
     metrics = {"schema": SCHEMA, **trained, "evaluation": evaluation}
@@ -325,8 +327,7 @@ def _sections(
     options: Evaluation,
     plan: Plan,
     model: DDPM | VAE,
-    test: Dataset,
-    train: Dataset,
+    reference: Reference,
     sampling: Sampling,
     partial: Partial,
     folder: Path,
@@ -339,7 +340,7 @@ def _sections(
     from training.partial import Progress
     from training.sample_quality import curve, measure
 
-    pictures = test.images[: plan.images]
+    pictures = reference.test.images[: plan.images]
     sections: dict[str, Any] = {}
     walks: list[Sampling] = []
     chains: list[Sampling] = []
@@ -377,12 +378,12 @@ def _sections(
     if plan.samples or along or by_chain:
         print("comparing the samples with held-out and training pictures", file=sys.stderr, flush=True)
     if plan.samples:
-        sections["samples"], _ = measure(model, test, train, plan.samples, options.seed, sampling, folder, pictures=drawn)
+        sections["samples"], _ = measure(model, reference, plan.samples, options.seed, sampling, folder, pictures=drawn)
     if along:
-        sections["steps"] = curve(test, train, along, options.seed, sampling)
+        sections["steps"] = curve(reference, along, options.seed, sampling)
     if by_chain:
         sections["chain"] = {
-            chain.variance: measure(model, test, train, len(drawn), options.seed, chain, pictures=drawn)[0]
+            chain.variance: measure(model, reference, len(drawn), options.seed, chain, pictures=drawn)[0]
             for chain, drawn in by_chain.items()
         }
     return sections

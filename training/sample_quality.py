@@ -11,16 +11,18 @@ Nothing here imports torch before it is used: a command line can take its option
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from genlab.data import Dataset
     from genlab.ddpm import DDPM
+    from genlab.features import Classifier
     from genlab.metrics import Nearest
     from genlab.sampler import Noise, Step
     from genlab.vae import VAE
@@ -63,6 +65,55 @@ class Sampling:
             raise ValueError(f"--eta: expected a number from 0 to 1, got {self.eta}")
 
 
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """All held-out pictures of a data set, and all training pictures: what samples are compared with. Looked at once each."""
+
+    test: Dataset
+    train: Dataset
+    _closeness: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def eye(self) -> Classifier:
+        """The feature network that ships for them.
+
+        Raises:
+            FeatureError: there is none.
+        """
+        from genlab.features import classifier_for
+
+        return classifier_for(self.test.spec)
+
+    @cached_property
+    def held_out(self) -> Tensor:
+        """Features of the held-out pictures, (M, D)."""
+        return self.eye.features(self.test.images)
+
+    @cached_property
+    def trained(self) -> Tensor:
+        """Features of the training pictures, (N, D)."""
+        return self.eye.features(self.train.images)
+
+    def draws(self, count: int, generator: Generator) -> list[Tensor]:
+        """`FLOOR_DRAWS` times the features of `count` training pictures, drawn without replacement, (count, D) each."""
+        import torch
+
+        return [self.trained[torch.randperm(len(self.trained), generator=generator)[:count]] for _ in range(FLOOR_DRAWS)]
+
+    def closeness(self, rows: Tensor) -> Tensor:
+        """How close some held-out pictures are to a training picture (`metrics`, eq. 4), (R)."""
+        chosen = tuple(rows.tolist())
+        if chosen not in self._closeness:
+            self._closeness[chosen] = self.nearest(self.test.images[rows]).closeness
+        return self._closeness[chosen]
+
+    def nearest(self, pictures: Tensor) -> Nearest:
+        """The training pictures whose pixels are nearest."""
+        from genlab import metrics
+
+        return metrics.nearest(pictures.flatten(1), self.train.images.flatten(1), metrics.CROWD)
+
+
 def make_step(model: DDPM, how: Sampling, noise: Noise, times: list[int]) -> Step:
     """The reverse step of one walk along `times`."""
     from genlab import sampler
@@ -80,16 +131,16 @@ def make_step(model: DDPM, how: Sampling, noise: Noise, times: list[int]) -> Ste
             return sampler.ddim(model.schedule, noise, how.eta)
 
 
-def check(model: DDPM | VAE, test: Dataset, train: Dataset, count: int, sampling: Sampling) -> None:
+def check(model: DDPM | VAE, reference: Reference, count: int, sampling: Sampling) -> None:
     """Raise, before anything slow, what `measure` would raise of its arguments."""
     from genlab.ddpm import DDPM
-    from genlab.features import classifier_for
 
+    test, train = reference.test, reference.train
     if test.spec != train.spec:
         raise ValueError(f"expected test and training pictures of one data set, got {test.spec} and {train.spec}")
     if model.data.shape != test.spec.shape:
         raise ValueError(f"expected pictures {model.data.shape} for this model, got {test.spec.shape} of {test.spec.name}")
-    dims = classifier_for(test.spec).dims
+    dims = reference.eye.dims
     for what, given in (("samples", count), ("held-out pictures", len(test))):
         if given <= dims:
             raise ValueError(f"expected more than {dims} {what} for the covariance of {dims} features, got {given}")
@@ -149,8 +200,7 @@ def draw(
 
 def measure(
     model: DDPM | VAE,
-    test: Dataset,
-    train: Dataset,
+    reference: Reference,
     count: int = 2000,
     seed: int = 0,
     sampling: Sampling | None = None,
@@ -162,7 +212,7 @@ def measure(
 
     Args:
         model: in evaluation mode; it runs where it lies.
-        test, train: all held-out pictures, which are the reference, and all training pictures.
+        reference: what they are compared with; the held-out pictures are the reference of every distance.
         count: number of samples.
         folder: where nearest.png goes: samples beside their nearest training pictures.
         pictures: the samples, where `draw` has made all of them already.
@@ -179,11 +229,10 @@ def measure(
     from tqdm import tqdm
 
     from genlab import metrics
-    from genlab.features import classifier_for
 
     sampling = sampling or Sampling()
-    check(model, test, train, count, sampling)
-    eye = classifier_for(test.spec)
+    check(model, reference, count, sampling)
+    test, train, eye = reference.test, reference.train, reference.eye
     how = _how(model, sampling)
     if pictures is None:
         with tqdm(
@@ -198,17 +247,15 @@ def measure(
             pictures = torch.cat(list(draw(model, count, seed, sampling, batch_size, bar.update)))
 
     generator = torch.Generator().manual_seed(seed)
-    seen, held_out, trained = (eye.features(p) for p in (pictures, test.images, train.images))
-    draws = [trained[torch.randperm(len(trained), generator=generator)[:count]] for _ in range(FLOOR_DRAWS)]
+    seen, held_out, trained = eye.features(pictures), reference.held_out, reference.trained
+    draws = reference.draws(count, generator)
     centre = trained.mean(dim=0)
     kernel, *kernel_floor = (metrics.kernel_distance(some - centre, held_out - centre, generator) for some in (seen, *draws))
     equal = held_out[torch.randperm(len(held_out), generator=generator)[:count]]
     shares, real = (metrics.precision_recall(some[: len(equal)], equal) for some in (seen, draws[0]))
     rows = torch.randperm(len(test), generator=generator)[:HELD_OUT]
-    by_pixel, of_held_out = (
-        metrics.nearest(p.flatten(1), train.images.flatten(1), metrics.CROWD) for p in (pictures, test.images[rows])
-    )
-    usual = (of_held_out.closeness, eye.classes(held_out[rows]))
+    by_pixel = reference.nearest(pictures)
+    usual = (reference.closeness(rows), eye.classes(held_out[rows]))
     section = {
         "images": count,
         "seed": seed,
@@ -240,11 +287,11 @@ def measure(
     return section, pictures
 
 
-def curve(test: Dataset, train: Dataset, pictures: dict[int, Tensor], seed: int, sampling: Sampling) -> dict[str, Any]:
+def curve(reference: Reference, pictures: dict[int, Tensor], seed: int, sampling: Sampling) -> dict[str, Any]:
     """What quality costs: the Fréchet distance to held-out pictures by the number of steps of the sampler.
 
     Args:
-        test, train: as in `measure`.
+        reference: as in `measure`.
         pictures: number of steps → as many samples (N C H W) uint8 for each.
 
     Returns:
@@ -253,12 +300,9 @@ def curve(test: Dataset, train: Dataset, pictures: dict[int, Tensor], seed: int,
     import torch
 
     from genlab import metrics
-    from genlab.features import classifier_for
 
-    eye = classifier_for(test.spec)
-    held_out, count = eye.features(test.images), len(next(iter(pictures.values())))
-    generator, trained = torch.Generator().manual_seed(seed), eye.features(train.images)
-    draws = [trained[torch.randperm(len(trained), generator=generator)[:count]] for _ in range(FLOOR_DRAWS)]
+    eye, held_out, count = reference.eye, reference.held_out, len(next(iter(pictures.values())))
+    draws = reference.draws(count, torch.Generator().manual_seed(seed))
     return {
         "images": count,
         "sampler": sampling.sampler,
