@@ -7,6 +7,7 @@ measured and not the limits of one visitor. Clients and server share the machine
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -40,6 +41,8 @@ class Options:
 
     models: tuple[str, ...] = ()
     """What app.py is told to serve; what ships where none is given."""
+    compile: bool = False
+    """Start it with --compile, and measure what comes after the start when all is compiled, minutes later."""
     clients: tuple[int, ...] = (1, 4, 16)
     """Visitors at once."""
     requests: int = 5
@@ -85,18 +88,18 @@ class Load:
 
 
 @contextmanager
-def serving(models: tuple[str, ...]) -> Iterator[Serving]:
-    """`app.py` on a free port of loopback, until the context ends.
+def serving(models: tuple[str, ...], compile: bool = False) -> Iterator[Serving]:
+    """`app.py` on a free port of loopback, until the context ends; with `compile`, when it has compiled what it serves.
 
     Raises:
         RuntimeError: it ended before it could be asked.
     """
-    import os
     import tempfile
 
     import httpx
 
     command = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", "0", *(["--models", *models] if models else [])]
+    command += ["--compile"] * compile
     environment = {**os.environ, "GENLAB_PROXIES": "1"}
     with tempfile.TemporaryFile("w+") as said:
         start = time.perf_counter()
@@ -109,8 +112,13 @@ def serving(models: tuple[str, ...]) -> Iterator[Serving]:
             threading.Thread(target=drain, args=(process.stdout,), daemon=True).start()
             httpx.get(f"{url}/config", timeout=PATIENCE, trust_env=False).raise_for_status()
             config = time.perf_counter() - start
-            visitor(url, 0).predict(api_name="/sample")
-            yield Serving(url, process.pid, config, time.perf_counter() - start)
+            client = visitor(url, 0)
+            client.predict(api_name="/sample")
+            sample = time.perf_counter() - start
+            if compile:
+                print("waiting until all is compiled", file=sys.stderr, flush=True)
+                compiled(said, sum(model["kind"] == "ddpm" for model in client.predict(api_name="/models")))
+            yield Serving(url, process.pid, config, sample)
         finally:
             process.terminate()
             try:
@@ -118,6 +126,23 @@ def serving(models: tuple[str, ...]) -> Iterator[Serving]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def compiled(said: IO[str], count: int) -> None:
+    """Wait until so many models are compiled.
+
+    Raises:
+        RuntimeError: one of them cannot be.
+    """
+    while (text := read(said)).count(" is compiled") < count:
+        if "without being compiled" in text:
+            raise RuntimeError(f"expected {count} compiled models, got: {text.strip()}")
+        time.sleep(1)
+
+
+def read(file: IO[str]) -> str:
+    """All that was written so far into a file that another process writes into; its place there is kept."""
+    return os.pread(file.fileno(), 2**20, 0).decode(errors="replace")
 
 
 def drain(pipe: IO[str]) -> None:
@@ -178,8 +203,9 @@ def run(options: Options) -> None:
     for _ in range(starts - 1):
         with serving(options.models) as server:
             begun.append((server.config, server.sample))
-    with serving(options.models) as server:
+    with serving(options.models, options.compile) as server:
         begun.append((server.config, server.sample))
+        print("timing", file=sys.stderr, flush=True)
         fresh = memory(server.pid)
         client = visitor(server.url, 0)
         streams = [stream(client, seed) for seed in range(rounds)]

@@ -235,6 +235,7 @@ def compiled_forward(network: nn.Module, name: str, channels: int, side: int) ->
     from genlab import compiled
     from genlab.ddpm import DDPM
 
+    print(f"compiling {name}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as work:
         package = Path(work) / "network.pt2"
         try:
@@ -320,6 +321,7 @@ def run(options: Options) -> None:
     model = shipped_model(options.model)
     torch.manual_seed(0)
     ways = networks(model, options.compile)
+    print("timing", file=sys.stderr, flush=True)
     peak = {way: convolution_peak(*way, rounds) for way in {n.best: None for n in ways.values()}}
 
     seconds: dict[int, dict[str, list[float]]] = {}

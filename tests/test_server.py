@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import tiny
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError, ValidationError
 from PIL import Image
@@ -998,6 +999,28 @@ def test_address(monkeypatch: pytest.MonkeyPatch) -> None:
             server.address(None, None)
 
 
+def test_connections_send_at_once() -> None:
+    with server.listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_new_visitor_does_not_have_the_whole_page_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    with gr.Blocks() as demo:
+        name, greeting = gr.Textbox("you"), gr.Textbox()
+        name.submit(lambda who: f"hello {who}", name, greeting, api_name="greet")
+    described: list[int] = []
+    config = type(demo.default_config)
+    describe = config.config_for_block
+    with tiny.served(demo) as url:
+        client = Client(url, token=False, verbose=False)
+        watched = staticmethod(lambda number, *more: (described.append(number), describe(number, *more))[1])
+        monkeypatch.setattr(config, "config_for_block", watched)
+        assert client.predict("me", api_name="/greet") == "hello me"
+    assert set(described) <= {name._id, greeting._id}
+
+
 def test_busy_port_names_the_port_and_the_flag() -> None:
     with server.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
@@ -1017,6 +1040,8 @@ def test_page_made_with_other_folders_is_refused(monkeypatch: pytest.MonkeyPatch
 
 PROGRAM = """
 import os, time
+import tiny
+
 from genlab.demo import server
 import gradio as gr
 
