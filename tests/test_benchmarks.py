@@ -183,29 +183,31 @@ def test_every_visitor_asks_as_often_as_it_was_told(monkeypatch) -> None:
     asked: list[tuple[int, int, str]] = []
 
     def visitor(url: str, number: int) -> SimpleNamespace:
-        return SimpleNamespace(predict=lambda seed, api_name: asked.append((number, seed, api_name)))
+        return SimpleNamespace(ask=lambda name, seed: asked.append((number, seed, name)) or iter("ab"))
 
-    monkeypatch.setattr(app, "visitor", visitor)
+    monkeypatch.setattr(app, "Visitor", visitor)
     found = app.load("", clients=3, requests=2)
-    assert sorted(asked) == [(n, s, "/sample") for n, s in ((1, 0), (1, 1), (2, 1000), (2, 1001), (3, 2000), (3, 2001))]
+    assert sorted(asked) == [(n, s, "sample") for n, s in ((1, 0), (1, 1), (2, 1000), (2, 1001), (3, 2000), (3, 2001))]
     assert (found.clients, len(found.seconds)) == (3, 6)
     assert found.rate == 6 / found.wall
 
 
 def test_a_stream_is_timed_at_its_first_and_last_frame(monkeypatch) -> None:
-    moments = iter([10.0, 10.5, 11.0, 13.0])
+    moments = iter([10.0, 10.5, 11.0, 12.5, 13.0])
     monkeypatch.setattr(app.time, "perf_counter", lambda: next(moments))
-    client = SimpleNamespace(submit=lambda seed, api_name: iter("abc"))
-    assert app.stream(client, seed=3) == (0.5, 3.0, 3)
+    visitor = SimpleNamespace(ask=lambda name, seed: iter("abcc"))
+    assert app.stream(visitor, seed=3) == (0.5, 3.0, 3)
 
 
 @pytest.mark.long
 def test_the_page_is_asked_as_its_visitors_ask(folder: str) -> None:
     with app.serving((folder,)) as server:
         assert 0 < server.config < server.sample
-        first, last, frames = app.stream(app.visitor(server.url, 0), seed=3)
+        visitor = app.Visitor(server.url, 0)
+        first, last, frames = app.stream(visitor, seed=3)
         assert 0 < first <= last
-        assert frames >= 2
+        assert frames == 11
+        assert app.by_client(server.url, 1) > 0
         found = app.load(server.url, clients=2, requests=2)
         assert len(found.seconds) == 4
         assert found.wall >= max(found.seconds)
@@ -227,8 +229,9 @@ def test_the_page_table_sets_figures_beside_goals(monkeypatch, capsys) -> None:
     from contextlib import nullcontext
 
     server = SimpleNamespace(url="", pid=1, config=4.0, sample=5.0)
-    monkeypatch.setattr(app, "serving", lambda models: nullcontext(server))
-    monkeypatch.setattr(app, "visitor", lambda url, number: None)
+    monkeypatch.setattr(app, "serving", lambda models, compile=False: nullcontext(server))
+    monkeypatch.setattr(app, "Visitor", lambda url, number: None)
+    monkeypatch.setattr(app, "by_client", lambda url, rounds: 1.5)
     monkeypatch.setattr(app, "memory", lambda pid: 2048.0)
     monkeypatch.setattr(app, "stream", lambda client, seed: (0.5, 0.75, 26))
     monkeypatch.setattr(app, "load", lambda url, clients, requests: app.Load(clients, [2.0 * clients**2], 1.0))
