@@ -22,7 +22,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import tiny
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError, ValidationError
 from PIL import Image
@@ -31,6 +30,7 @@ from genlab.demo import server
 from genlab.demo.guard import Allowance, Guard, Limits, Refused, plain_json
 from genlab.demo.language import choose
 from genlab.demo.picture_input import REFUSED, PictureInput
+from tests import tiny
 
 import gradio as gr  # isort: skip
 
@@ -1040,8 +1040,6 @@ def test_page_made_with_other_folders_is_refused(monkeypatch: pytest.MonkeyPatch
 
 PROGRAM = """
 import os, time
-import tiny
-
 from genlab.demo import server
 import gradio as gr
 
