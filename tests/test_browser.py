@@ -98,11 +98,16 @@ def changed(page: Any, before: str) -> str:
 
 
 def at_rest(seen: SimpleNamespace) -> None:
-    """Waits until the page has had nothing to ask for a second; one that is left earlier tells the console what it lost."""
+    """Waits until the page has had nothing to ask for a second; one that is left earlier tells the console what it lost.
+
+    Half a minute at most: the browser does not always tell the end of a request.
+    """
     quiet = 0
-    while quiet < 10:
+    for _ in range(300):
         seen.page.wait_for_timeout(100)
         quiet = 0 if seen.open else quiet + 1
+        if quiet == 10:
+            return
 
 
 def disabled(page: Any, button: str, expected: bool) -> None:
