@@ -172,7 +172,9 @@ def _ledger_table(likelihood: dict[str, Any], ode: Any) -> list[str]:
         ("**bound on −log p(x)**", *(f"**{_value(by_variance[n], 'bound', 'bits_per_dim')}**" for n in names)),
     ]
     if isinstance(ode, dict):
-        label = f"the same by the flow ODE, {_text(ode['images'])} pictures"
+        label = f"by the flow ODE, {_text(ode['images'])} pictures"
+        if isinstance(change := ode.get("half_the_steps_change_bits_per_dim"), float):
+            label += f" (half the solver's steps change it by {_short(change)})"
         rows.append((label, _value(ode, "bound", "bits_per_dim"), *[NOTHING] * (len(names) - 1)))
     head = ("bits/dim", *(SIGMA.get(n, escape(n)) + (", the model's own" if n == own else "") for n in names))
     return [
@@ -270,8 +272,9 @@ def _front_matter(kind: str, name: str, dataset: str | None, metrics: dict[str, 
     results = list(_results(metrics))
     if results:
         lines += ["model-index:", f"- name: {json.dumps(f'{kind}-{name}')}", "  results:", "  - task:"]
-        lines += ["      type: unconditional-image-generation", "    dataset:", f"      name: {json.dumps(name)}"]
-        lines += [f"      type: {json.dumps(dataset or name)}", "      split: test", "    metrics:"]
+        on = str(metrics["evaluation"].get("data", {}).get("name", name))
+        lines += ["      type: unconditional-image-generation", "    dataset:", f"      name: {json.dumps(on)}"]
+        lines += [f"      type: {json.dumps(dataset or name if on == name else on)}", "      split: test", "    metrics:"]
         for metric, label, value in results:
             lines += [f"    - type: {metric}", f"      name: {json.dumps(label)}", f"      value: {json.dumps(value)}"]
     return "\n".join([*lines, "---"])
@@ -287,7 +290,7 @@ def _results(metrics: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
         kind = "variational bound" if "T" in likelihood else "ELBO"
         found.append(("bits_per_dim_bound", f"bits/dim, {kind} on −log p(x), {n}", likelihood.get("bound_bits_per_dim")))
     if _is_weighted(likelihood):
-        best = max(likelihood["importance_weighted"], key=lambda row: row["k"])
+        best = max(likelihood["importance_weighted"], key=lambda row: (row["images"], row["k"]))
         n = f"k = {best['k']:,}, n = {best['images']:,}"
         if "binarisation" in likelihood:
             label = f"nats, importance-weighted bound on −log p(x), {likelihood['binarisation']} binarisation, {n}"
@@ -299,7 +302,8 @@ def _results(metrics: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
         label = f"bits/dim, bound on −log p(x) by the probability-flow ODE, n = {_text(ode.get('images'))}"
         found.append(("bits_per_dim_ode", label, ode.get("bound_bits_per_dim")))
     if _is_sampled(samples):
-        where = f"features of genlab's {samples['features']['name']} classifier, n = {samples['images']:,}"
+        features = samples["features"]
+        where = f"features of genlab's {features['name']} classifier {features['sha256'][:12]}, n = {samples['images']:,}"
         floor = f"real against real {samples['frechet_floor']:.3g}"
         found += [
             ("frechet_distance", f"Fréchet distance ({where}; {floor}), not FID", samples["frechet_distance"]),

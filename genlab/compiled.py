@@ -3,6 +3,9 @@
 Compiling takes a minute or two of a core and needs a C++ compiler, so it happens beside whoever needs the network: `start`
 returns at once, and each network answers with the compiled code from the moment that this is there and gives the same answers
 up to rounding (`TOLERANCE`). Where anything is missing or goes wrong, the network stays as it is.
+
+What is compiled is the network that draws: in bf16 where the CPU computes in it. There a likelihood, which is always asked for
+in fp32, is answered by the network itself.
 """
 
 from __future__ import annotations
@@ -24,24 +27,29 @@ from torch import Tensor, nn
 
 from genlab import hub
 from genlab.ddpm import DDPM
+from genlab.nn import computes_bf16, drawing_precision
 
 log = logging.getLogger("genlab.compiled")
 
 SECONDS = 1800.0
 """How long compiling one network may take."""
-TOLERANCE = 1e-4
-"""Largest difference between the compiled network's output and its own, as a share of the largest output."""
+TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
+"""Largest difference between the compiled network's output and its own, as a share of the largest output, by arithmetic; bf16
+has 8 bits, and compiled code rounds to them at other places."""
 COUNTS = (1, 2, 16)
 """Pictures at once with which compiled code is tried before it is used."""
 
 
 def compile_network(model: DDPM, package: Path) -> None:
     """Compile `model.network`, weights and all, for any number of pictures at once; write the code to `package` (.pt2)."""
-    compile_module(_Network(model.requires_grad_(False)), _example(model, 2), package)
+    with drawing_precision():
+        compile_module(_Network(model.requires_grad_(False)), _example(model, 2), package)
 
 
 def compile_module(module: nn.Module, example: tuple[Tensor | None, ...], package: Path) -> None:
     """Compile a module that takes tensors of as many pictures as they like, for this machine's CPU, without gradients.
+
+    The code computes in the precision of the autocast that is on.
 
     Args:
         example: what it takes, for two pictures or more.
@@ -55,11 +63,11 @@ def compile_module(module: nn.Module, example: tuple[Tensor | None, ...], packag
     with torch.no_grad():
         module(*example)  # makes what it makes once and for all, such as a schedule's tables, which tracing must not
         exported = export(module, example, dynamic_shapes=shapes)
-    inductor.aoti_compile_and_package(exported, package_path=str(package), inductor_configs={"freezing": True})
+    inductor.aoti_compile_and_package(exported, package_path=str(package))
 
 
 def use(model: DDPM, package: Path) -> None:
-    """Let `model.network` answer float32 pictures with compiled code, wherever no gradient is asked for.
+    """Let `model.network` answer float32 pictures with compiled code, in `drawing_precision` and without a gradient.
 
     Args:
         package: what `compile_network` wrote for this model on this machine. It is run: never take one from anywhere else.
@@ -70,22 +78,24 @@ def use(model: DDPM, package: Path) -> None:
     from torch import _inductor as inductor
 
     own, run, classes = model.network, inductor.aoti_load_package(str(package)), bool(model.data.classes)
+    bf16 = computes_bf16()
+    tolerance = TOLERANCE["bf16" if bf16 else "fp32"]
 
     def network(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        if torch.is_grad_enabled() or x_t.dtype != torch.float32:
+        if torch.is_grad_enabled() or x_t.dtype != torch.float32 or torch.is_autocast_enabled("cpu") != bf16:
             return own(x_t, t, label)
         label = torch.full_like(t, -1) if label is None else label
         # The code goes by the addresses alone: it does not see how a tensor is laid out.
         return run(x_t.contiguous(), t.contiguous(), label.contiguous() if classes else None)
 
-    with torch.no_grad():
+    with torch.no_grad(), drawing_precision():
         for count in COUNTS:
             example = _example(model, count)
             expected, got = own(*example), network(*example)
             miss = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
-            if not miss <= TOLERANCE:
+            if not miss <= tolerance:
                 raise ValueError(
-                    f"expected compiled code within {TOLERANCE:g} of the network for {count} pictures, got {miss:.3g} off"
+                    f"expected compiled code within {tolerance:g} of the network for {count} pictures, got {miss:.3g} off"
                 )
     model.network = network  # type: ignore[method-assign]
 

@@ -6,7 +6,9 @@ Nothing here imports torch, so that a command line can be built from these class
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 MAX_SIZE = 256
@@ -20,6 +22,11 @@ Prediction = Literal["eps", "v"]
 DecoderName = Literal["gaussian", "gaussian-per-pixel", "bernoulli"]
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with its ~ spelled out; one that begins with the home of nobody stays as it is."""
+    return Path(os.path.expanduser(path))
+
+
 def _check(condition: bool, name: str, expected: str, got: object) -> None:
     if not condition:
         raise ValueError(f"{name}: expected {expected}, got {got!r}")
@@ -31,7 +38,7 @@ def _whole(name: str, value: object, low: int, high: int) -> None:
 
 
 def _number(name: str, value: object, low: float, high: float) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     _check(is_number and low <= value <= high, name, f"a number from {low:g} to {high:g}", value)  # type: ignore[operator]
 
 

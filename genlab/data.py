@@ -29,7 +29,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from genlab.config import MAX_SIZE, DataSpec
+from genlab.config import MAX_SIZE, DataSpec, expanded
 
 Split = Literal["train", "test"]
 Check = Callable[[DataSpec], None]
@@ -155,7 +155,9 @@ def load(
     Args:
         name: `fashion-mnist`, `mnist`, a folder of pictures, or `user/name` on the Hub.
         split: where a data set has no test pictures (no folder `test` beside `train`, no split of that name on the Hub), a
-            tenth is held out: in a folder chosen by the file names, on the Hub every tenth row.
+            tenth is held out: in a folder chosen by the file names, on the Hub every tenth row. The test pictures of a folder,
+            or of a data set on the Hub that has no name here, are mixed, always in the same way, so that the first few of them
+            are of all classes.
         data_dir: folder to look in first for a known data set.
         size, channels: what to bring the pictures to. Where none is given: the data set's own; 32 pixels for a folder, and for
             pictures on the Hub that are not small squares; RGB where any of 32 pictures spread over the data set has colour.
@@ -167,8 +169,8 @@ def load(
     """
     if name in KNOWN:
         return _known(name, split, data_dir, size, channels, check)
-    if name and Path(name).expanduser().is_dir():
-        return _folder(Path(name).expanduser(), split, size, channels, check)
+    if name and expanded(name).is_dir():
+        return _folder(expanded(name), split, size, channels, check)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
         return _hub(name, name.split("/")[1], split, size, channels, check)
     ways = ", ".join([*KNOWN, "an existing folder of pictures", "user/name of a data set on the Hub"])
@@ -183,7 +185,7 @@ def _known(name: str, split: Split, data_dir: str | None, size: int | None, chan
         ("Debian's package dataset-fashion-mnist", str(DEBIAN)),
     ]
     for _, root in looked:
-        found = _find_idx(Path(root).expanduser(), name, split) if root else None
+        found = _find_idx(expanded(root), name, split) if root else None
         if found:
             images, labels = (read_idx(path) for path in found)
             if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(images):
@@ -257,11 +259,11 @@ def _bring_to(spec: DataSpec, images: np.ndarray) -> Tensor:
 def _folder(root: Path, split: Split, size: int | None, channels: int | None, check: Check) -> Dataset:
     parts = (root / "train", root / "test")
     if all(part.is_dir() for part in parts):
-        files = {"train": _pictures_in(parts[0]), "test": _pictures_in(parts[1])}
+        files = {"train": _pictures_in(parts[0]), "test": _mixed(_pictures_in(parts[1]), root)}
     else:
-        ranked = sorted(_pictures_in(root), key=lambda p: hashlib.sha256(os.fsencode(p.relative_to(root))).digest())
+        ranked = _mixed(_pictures_in(root), root)
         held_out = max(1, round(len(ranked) / HELD_OUT))
-        files = {"train": sorted(ranked[held_out:]), "test": sorted(ranked[:held_out])}
+        files = {"train": sorted(ranked[held_out:]), "test": ranked[:held_out]}
         parts = (root, root)
     if not files["train"] or not files["test"]:
         raise DataError(
@@ -300,6 +302,11 @@ def _pictures_in(root: Path) -> list[Path]:
         # A link that leads nowhere is kept, so that reading it names it.
         found += [p for p in paths if p.suffix.lower() in SUFFIXES and (p.is_file() or p.is_symlink())]
     return sorted(found)
+
+
+def _mixed(files: list[Path], root: Path) -> list[Path]:
+    """Files in the order of the hashes of their names below `root`, which is that of no class."""
+    return sorted(files, key=lambda path: hashlib.sha256(os.fsencode(path.relative_to(root))).digest())
 
 
 def _class_of(path: Path, root: Path) -> str:
@@ -389,8 +396,11 @@ def _hub(hub_id: str, name: str, split: Split, size: int | None, channels: int |
         channels = 3 if any(_is_colour(*named(row)) for row in _spread(range(len(files)))) else 1
     spec = DataSpec(name, channels, size, classes)
     check(spec)
-    images = _read_all(lambda row: _read(*named(row), spec), len(files), spec)
-    labels = torch.tensor([-1 if v is None else v for v in table[label_column]]) if label_column else None
+    order = list(range(len(files)))
+    if split == "test" and hub_id not in {known for known, _ in KNOWN.values()}:
+        order.sort(key=lambda row: hashlib.sha256(str(row).encode()).digest())
+    images = _read_all(lambda i: _read(*named(order[i]), spec), len(files), spec)
+    labels = torch.tensor([-1 if v is None else v for v in table[label_column]])[order] if label_column else None
     return Dataset(spec, images, labels, f"Hub: {hub_id}")
 
 

@@ -125,7 +125,7 @@ class DDPM(nn.Module):
         that a convolution learns it slowly (Kingma et al. 2021, appendix C, show sines of x_t for that reason).
         """
         grids = grid_eps(self.schedule, x_t, t, self.config.grids)
-        return self.unet(torch.cat([x_t[:, None], grids], dim=1).flatten(1, 2), t, label)
+        return self.unet(torch.cat([x_t[:, None], grids], dim=1).flatten(1, 2), t, label).to(x_t.dtype)
 
     def _denoised(self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool, fraction: Tensor | None) -> Denoised:
         if self.config.prediction == "v":

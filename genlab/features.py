@@ -169,17 +169,34 @@ def classifier_for(data: DataSpec) -> Classifier:
     Raises:
         FeatureError: none ships for that name, or for pictures of another size or other channels.
     """
+    advice = f"training/train_classifier.py --dataset … --size {data.size} --channels {data.channels} trains one"
     shipped = sorted(folder.name for folder in CLASSIFIERS.iterdir() if folder.is_dir())
     if data.name not in shipped:
         raise FeatureError(
-            f"no feature network ships for the data set {data.name!r}: expected one of {', '.join(shipped)}; "
-            "training/train_classifier.py trains one"
+            f"no feature network ships for the data set {data.name!r}: expected one of {', '.join(shipped)}; {advice}"
         )
-    found = Classifier.load(CLASSIFIERS / data.name)
-    own = found.network.data
-    if data.shape != own.shape:
-        raise FeatureError(f"the feature network of {data.name}: expected pictures {_sides(own)}, got {_sides(data)}")
-    return found
+    folder = folder_for(data)
+    if not folder.is_dir():
+        own = Classifier.load(CLASSIFIERS / data.name).network.data
+        raise FeatureError(f"the feature network of {data.name}: expected pictures {_sides(own)}, got {_sides(data)}; {advice}")
+    return Classifier.load(folder)
+
+
+def folder_for(data: DataSpec) -> Path:
+    """Where the feature network of a data set lies: in the folder of its name, or beside it if that one sees another shape.
+
+    Raises:
+        FeatureError: the configuration in the folder of its name is not to be read.
+    """
+    own = CLASSIFIERS / data.name
+    if not (own / "config.json").is_file():
+        return own
+    try:
+        seen = hub._read_json(own / "config.json")["data"]
+        same = (seen["channels"], seen["size"]) == (data.channels, data.size)
+    except (hub.HubError, KeyError, TypeError) as error:
+        raise FeatureError(f"{own.name}/config.json: expected a feature network's ({error})") from error
+    return own if same else own.with_name(f"{data.name}-{data.channels}x{data.size}x{data.size}")
 
 
 def _sides(data: DataSpec) -> str:

@@ -33,11 +33,13 @@ from torch.overrides import TorchFunctionMode
 
 from genlab import __version__
 from genlab.card import REPO_ID, write_card
-from genlab.config import DataSpec, DDPMConfig, VAEConfig
+from genlab.config import DataSpec, DDPMConfig, VAEConfig, expanded
 from genlab.data import KNOWN, Dataset, grid, ungrid
 from genlab.ddpm import DDPM
 from genlab.vae import VAE
 
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""The models that ship, a folder each."""
 EXAMPLES = 256
 """Held-out pictures that travel with a model."""
 EXAMPLE_COLUMNS = 16
@@ -47,7 +49,7 @@ MAX_HEADER = 1_000_000
 MAX_BYTES = {
     "config.json": 100_000,
     "model.safetensors": 4 * MAX_PARAMETERS + MAX_HEADER,
-    "metrics.json": 1_000_000,
+    "metrics.json": 4_000_000,
     "examples.json": 100_000,
     "examples.png": 64_000_000,
     "samples.png": 64_000_000,
@@ -64,6 +66,26 @@ MODELS: dict[str, tuple[type[DDPM] | type[VAE], type[DDPMConfig] | type[VAEConfi
     "ddpm": (DDPM, DDPMConfig),
     "vae": (VAE, VAEConfig),
 }
+REFUSALS = {
+    401: "the Hub does not accept your token: run `hf auth login` with a valid one (HF_TOKEN, where set, goes first)",
+    403: "your Hub token does not allow this for {repo_id}: use one that may write, or change --repo-id",
+    409: "{repo_id} was changed by somebody else at the same moment: push again",
+    412: "{repo_id} was changed by somebody else at the same moment: push again",
+    413: "the Hub refuses files of this size for {repo_id}",
+    429: "the Hub asks for patience (too many requests): try again in some minutes",
+}
+"""HTTP status of the Hub → what it means."""
+METRICS: dict[str, type] = {
+    "dataset": str,
+    "training": dict,
+    "training.options": dict,
+    "training.options.dataset": str,
+    "loss": dict,
+    "loss.training": dict,
+    "loss.held_out": dict,
+    "evaluation": dict,
+}
+"""What the card counts on in metrics.json, where it is there at all; an object comes before what is in it."""
 HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 
 Model = TypeVar("Model", DDPM, VAE)
@@ -71,7 +93,16 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class HubError(RuntimeError):
-    """The Hub, or a model folder, cannot be used; the message says what to do."""
+    """The Hub, or a model folder, cannot be used; the message says what to do.
+
+    Attributes:
+        text: the message, or where there are `values`, the form that they fill by `str.format`.
+        values: by their names in the form; one of them may be an error itself.
+    """
+
+    def __init__(self, text: str, /, **values: Any) -> None:
+        super().__init__(text.format(**values) if values else text)
+        self.text, self.values = text, values
 
 
 @dataclass(frozen=True)
@@ -106,7 +137,8 @@ def save(folder: Path, model: DDPM | VAE, metrics: dict[str, Any], examples: Dat
     The files are written beside it first and moved in when all are whole; pictures that lie in the folder stay there.
 
     Args:
-        metrics: how the model was trained and measured; paths in it are cut down to their last part.
+        metrics: how the model was trained and measured; paths in it are cut down to their last part. Where the folder has
+            measurements of the very same weights, they stay.
         examples: held-out pictures, of which the first 256 go along.
         half: store the weights as float16, half the size; they are float32 again when they are read.
 
@@ -129,6 +161,7 @@ def save(folder: Path, model: DDPM | VAE, metrics: dict[str, Any], examples: Dat
         fresh = Path(new)
         _write_json(fresh / "config.json", config)
         save_file(weights, fresh / "model.safetensors")
+        metrics = _measured(folder, fresh / "model.safetensors") | metrics
         _write_json(fresh / "metrics.json", metrics)
         grid(shown, columns=EXAMPLE_COLUMNS).save(fresh / "examples.png", optimize=True)
         _write_json(fresh / "examples.json", {"count": len(shown), "columns": EXAMPLE_COLUMNS, "labels": labels}, indent=None)
@@ -138,11 +171,21 @@ def save(folder: Path, model: DDPM | VAE, metrics: dict[str, Any], examples: Dat
     refresh_card(folder)
 
 
+def _measured(folder: Path, weights: Path) -> dict[str, Any]:
+    """What the folder's metrics.json has measured of these weights; nothing where it is of others, or not to be read."""
+    try:
+        before = _read_json(folder / "metrics.json")
+        measured = before["evaluation"]["model_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    except (OSError, HubError, KeyError, TypeError):
+        return {}
+    return {key: before[key] for key in ("schema", "evaluation") if key in before} if measured else {}
+
+
 def refresh_card(folder: Path) -> None:
     """Write the folder's README.md anew from its config.json and metrics.json."""
     config = _read_json(folder / "config.json")
     _checked_config(config)
-    metrics = _without_paths(_read_json(folder / "metrics.json")) if (folder / "metrics.json").exists() else {}
+    metrics = _without_paths(_metrics(folder))
     trained_on = metrics.get("training", {}).get("options", {}).get("dataset")
     dataset = metrics.get("dataset") or (KNOWN[trained_on][0] if trained_on in KNOWN else None)
     parameters = sum(math.prod(shape) for shape in _header(folder / "model.safetensors").values())
@@ -171,7 +214,11 @@ def _without_paths(value: Any, name: str = "") -> Any:
         return value
     if name != "command":
         return _last_part(value)
-    words = [re.fullmatch(r"(--[\w-]+=)?(.*)", word, re.DOTALL) for word in shlex.split(value)]
+    try:
+        given = shlex.split(value)
+    except ValueError:  # a quotation without its end: no command of ours
+        given = value.split()
+    words = [re.fullmatch(r"(--[\w-]+=)?(.*)", word, re.DOTALL) for word in given]
     return shlex.join((found[1] or "") + _last_part(found[2]) for found in words if found)
 
 
@@ -211,21 +258,31 @@ def read(source: str | Path, revision: str | None = None, token: str | None = No
     Raises:
         HubError: the model is not there, or anything about it is not as it should be.
     """
-    if Path(source).expanduser().is_dir():
-        folder = Path(source).expanduser()
+    folder = expanded(source)
+    if folder.is_dir():
         if revision is not None:
-            raise HubError(f"{source} is a folder: expected no revision, got {revision}")
+            raise HubError("{source} is a folder: expected no revision, got {revision}", source=source, revision=revision)
         return _package(folder, str(source), None)
     found = HUB_ID.fullmatch(str(source)) if isinstance(source, str) else None
     if found is None:
-        raise HubError(f"no model {str(source)!r}: expected an existing folder, or user/name or user/name@revision on the Hub")
+        raise HubError(
+            "no model {source!r}: expected an existing folder, or user/name or user/name@revision on the Hub",
+            source=str(source),
+        )
     if found[2] and revision and found[2] != revision:
-        raise HubError(f"{source}: expected one revision, got {found[2]} and {revision}")
+        raise HubError("{source}: expected one revision, got {one} and {other}", source=source, one=found[2], other=revision)
     wanted = revision or found[2]
     if wanted and (not re.fullmatch(r"\w[\w./-]*", wanted, re.ASCII) or ".." in wanted):
-        raise HubError(f"{found[1]}: expected a branch, tag or commit, got {wanted!r:.100}")
+        raise HubError("{repo_id}: expected a branch, tag or commit, got {got!r:.100}", repo_id=found[1], got=wanted)
     folder, commit = _pull(found[1], wanted, token)
     return _package(folder, found[1], commit)
+
+
+def find(model: str) -> Path | None:
+    """The folder of a model: of a run, its own, or one that ships; None where it is to be looked for on the Hub."""
+    given = expanded(model)
+    places = (given / "model", given, PRETRAINED / model)
+    return next((place for place in places if (place / "config.json").is_file()), None)
 
 
 def _package(folder: Path, source: str, revision: str | None) -> Package:
@@ -233,23 +290,26 @@ def _package(folder: Path, source: str, revision: str | None) -> Package:
     try:
         for name in REQUIRED:
             if not (folder / name).is_file():
-                raise HubError(f"expected {' and '.join(REQUIRED)}, got no {name}; genlab reads no other format")
+                raise HubError(
+                    "expected config.json and model.safetensors, got no {name}; genlab reads no other format", name=name
+                )
         for name, most in MAX_BYTES.items():
-            if (folder / name).exists() and (folder / name).stat().st_size > most:
-                raise HubError(f"{name}: expected at most {most:,} bytes, got {(folder / name).stat().st_size:,}")
+            if (folder / name).exists() and (size := (folder / name).stat().st_size) > most:
+                raise HubError("{name}: expected at most {most:,} bytes, got {got:,}", name=name, most=most, got=size)
         cls, config, data = _checked_config(_read_json(folder / "config.json"))
         model = _model(cls, config, data, folder / "model.safetensors")
-        metrics = _read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
+        metrics = _metrics(folder)
         examples, labels = _examples(folder, data)
     except HubError as error:
-        raise HubError(f"{source}{'@' + revision if revision else ''}: {error}") from error
+        raise HubError("{source}: {error}", source=f"{source}@{revision}" if revision else source, error=error) from error
     except OSError as error:
-        raise HubError(f"{source}: cannot be read ({error.strerror or type(error).__name__})") from error
+        reason = error.strerror or type(error).__name__
+        raise HubError("{source}: cannot be read ({reason})", source=source, reason=reason) from error
     return Package(model, metrics, examples, labels, source, revision, folder)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file: no repeated key, no number that is not finite."""
+    """A JSON object from a file: no repeated key, no number that is not finite, no text that is not Unicode."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
@@ -265,41 +325,62 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes() if path.stat().st_size <= MAX_BYTES[path.name] else b""
         value = json.loads(text, object_pairs_hook=once, parse_float=finite, parse_constant=finite)
+        json.dumps(value, ensure_ascii=False).encode()  # fails where a text holds half of a surrogate pair
     except (ValueError, RecursionError) as error:
-        raise HubError(f"{path.name}: expected JSON, got other content ({error})") from error
+        raise HubError("{name}: expected JSON, got other content ({reason})", name=path.name, reason=error) from error
     if not isinstance(value, dict):
-        raise HubError(f"{path.name}: expected a JSON object, got {type(value).__name__}")
+        raise HubError("{name}: expected a JSON object, got {got}", name=path.name, got=type(value).__name__)
     return value
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    """The content of metrics.json, empty where there is none; its parts are of the types that the card counts on."""
+    metrics = _read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
+    for where, wanted in METRICS.items():
+        *above, name = where.split(".")
+        place = metrics
+        for key in above:
+            place = place.get(key, {})
+        if name in place and not isinstance(place[name], wanted):
+            raise HubError(
+                "metrics.json: {where}: expected {wanted}, got {got!r:.100}",
+                where=where,
+                wanted=wanted.__name__,
+                got=place[name],
+            )
+    return metrics
 
 
 def _checked_config(config: dict[str, Any]) -> tuple[type[DDPM] | type[VAE], DDPMConfig | VAEConfig, DataSpec]:
     _check_keys("config.json", config, {"genlab", "kind", "model", "data"})
     if not isinstance(config["genlab"], str) or len(config["genlab"]) > 50:
-        raise HubError(f"config.json: genlab: expected a version, got {config['genlab']!r:.100}")
+        raise HubError("config.json: genlab: expected a version, got {got!r:.100}", got=config["genlab"])
     if not isinstance(config["kind"], str) or config["kind"] not in MODELS:
-        raise HubError(f"config.json: kind: expected one of {', '.join(MODELS)}, got {config['kind']!r:.100}")
+        raise HubError(
+            "config.json: kind: expected one of {kinds}, got {got!r:.100}", kinds=", ".join(MODELS), got=config["kind"]
+        )
     cls, schema = MODELS[config["kind"]]
     return cls, _build(schema, config["model"], "model"), _build(DataSpec, config["data"], "data")
 
 
 def _check_keys(where: str, value: dict[str, Any], expected: set[str]) -> None:
     for key in expected - value.keys():
-        raise HubError(f"{where}: expected the key {key!r}, which is missing")
+        raise HubError("{where}: expected the key {key!r}, which is missing", where=where, key=key)
     for key in value.keys() - expected:
-        raise HubError(f"{where}: unknown key {key!r:.100}; a newer genlab may know it")
+        raise HubError("{where}: unknown key {key!r:.100}; a newer genlab may know it", where=where, key=key)
 
 
 def _build(schema: type[Any], value: Any, where: str) -> Any:
     """An instance of a dataclass from JSON: exactly its fields, each of its type, each within its range."""
     if not isinstance(value, dict):
-        raise HubError(f"config.json: {where}: expected an object, got {value!r:.100}")
+        raise HubError("config.json: {where}: expected an object, got {got!r:.100}", where=where, got=value)
     _check_keys(f"config.json: {where}", value, {field.name for field in fields(schema)})
     hints = typing.get_type_hints(schema)
     content = {name: _typed(hints[name], given, f"{where}.{name}") for name, given in value.items()}
     try:
         return schema(**content)
     except ValueError as error:
-        raise HubError(f"config.json: {where}: {error}") from error
+        raise HubError("config.json: {where}: {reason}", where=where, reason=error) from error
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
@@ -307,12 +388,14 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return _build(typing.cast("type[Any]", hint), value, where)
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
-            raise HubError(f"config.json: {where}: expected a list, got {value!r:.100}")
+            raise HubError("config.json: {where}: expected a list, got {got!r:.100}", where=where, got=value)
         return tuple(_typed(get_args(hint)[0], item, where) for item in value)
     wanted = str if get_origin(hint) is Literal else hint
     allowed = (int, float) if wanted is float else wanted
     if not isinstance(value, allowed) or isinstance(value, bool):
-        raise HubError(f"config.json: {where}: expected {wanted.__name__}, got {value!r:.100}")
+        raise HubError(
+            "config.json: {where}: expected {wanted}, got {got!r:.100}", where=where, wanted=wanted.__name__, got=value
+        )
     return value
 
 
@@ -321,16 +404,18 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER:
-            raise HubError(f"model.safetensors: expected a header of at most {MAX_HEADER:,} bytes, got {length:,}")
+            raise HubError(
+                "model.safetensors: expected a header of at most {most:,} bytes, got {got:,}", most=MAX_HEADER, got=length
+            )
         raw = file.read(length)
     try:
         entries = json.loads(raw)
         entries.pop("__metadata__", None)
         for name, entry in entries.items():
             if entry["dtype"] not in ("F32", "F16"):
-                raise HubError(f"{name}: expected float32 or float16, got {entry['dtype']!r:.20}")
+                raise HubError("{name}: expected float32 or float16, got {got!r:.20}", name=name, got=entry["dtype"])
         return {name: tuple(int(side) for side in entry["shape"]) for name, entry in entries.items()}
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise HubError("model.safetensors: expected a safetensors file, got other content") from error
 
 
@@ -340,25 +425,25 @@ def _model(cls: type[Network], config: Any, data: DataSpec, path: Path) -> Netwo
         with torch.device("meta"), _WithoutInit():
             expected = {name: tuple(tensor.shape) for name, tensor in cls(config, data).state_dict().items()}
     except (ValueError, RuntimeError, MemoryError) as error:
-        raise HubError(f"config.json: {error}") from error
+        raise HubError("config.json: {reason}", reason=error) from error
     parameters = sum(math.prod(shape) for shape in expected.values())
     if parameters > MAX_PARAMETERS:
-        raise HubError(f"config.json: expected at most {MAX_PARAMETERS:,} parameters, got {parameters:,}")
+        raise HubError("config.json: expected at most {most:,} parameters, got {got:,}", most=MAX_PARAMETERS, got=parameters)
     given = _header(path)
     for name in expected.keys() - given.keys():
-        raise HubError(f"{name}: expected this tensor in model.safetensors, which lacks it")
+        raise HubError("{name}: expected this tensor in model.safetensors, which lacks it", name=name)
     for name in given.keys() - expected.keys():
-        raise HubError(f"model.safetensors: unexpected tensor {name!r:.100}")
+        raise HubError("model.safetensors: unexpected tensor {name!r:.100}", name=name)
     for name, shape in expected.items():
         if given[name] != shape:
-            raise HubError(f"{name}: expected shape {shape}, got {given[name]}")
+            raise HubError("{name}: expected shape {shape}, got {got}", name=name, shape=shape, got=given[name])
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise HubError(f"model.safetensors: expected a safetensors file, got a damaged one ({error})") from error
+        raise HubError("model.safetensors: expected a safetensors file, got a damaged one ({reason})", reason=error) from error
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
-            raise HubError(f"{name}: expected finite weights, got nan or inf")
+            raise HubError("{name}: expected finite weights, got nan or inf", name=name)
     with _WithoutInit():
         model = cls(config, data)
     model.load_state_dict(tensors)
@@ -386,17 +471,32 @@ def _examples(folder: Path, data: DataSpec) -> tuple[Tensor, Tensor | None]:
     count, columns, labels = notes["count"], notes["columns"], notes["labels"]
     for name, value in (("count", count), ("columns", columns)):
         if type(value) is not int or not 1 <= value <= EXAMPLES:
-            raise HubError(f"examples.json: {name}: expected a whole number from 1 to {EXAMPLES}, got {value!r:.100}")
+            raise HubError(
+                "examples.json: {name}: expected a whole number from 1 to {most}, got {got!r:.100}",
+                name=name,
+                most=EXAMPLES,
+                got=value,
+            )
     if labels is not None:
         whole = isinstance(labels, list) and len(labels) == count
-        if not whole or not all(type(label) is int and 0 <= label < len(data.classes) for label in labels):
-            raise HubError(f"examples.json: labels: expected {count} whole numbers below {len(data.classes)}, or null")
+        if not whole or not all(type(label) is int and -1 <= label < len(data.classes) for label in labels):
+            raise HubError(
+                "examples.json: labels: expected {count} whole numbers below {classes}, -1 for none, or null",
+                count=count,
+                classes=len(data.classes),
+            )
     mode = "L" if data.channels == 1 else "RGB"
     side = (columns * (data.size + 2) + 2, -(-count // columns) * (data.size + 2) + 2)
     try:
         with Image.open(folder / "examples.png", formats=("PNG",)) as sheet:
             if (sheet.size, sheet.mode, getattr(sheet, "n_frames", 1)) != (side, mode, 1):
-                raise HubError(f"examples.png: expected {mode} of {side}, got {sheet.mode} of {sheet.size}")
+                raise HubError(
+                    "examples.png: expected {mode} of {side}, got {got} of {size}",
+                    mode=mode,
+                    side=side,
+                    got=sheet.mode,
+                    size=sheet.size,
+                )
             sheet.load()
             pictures = ungrid(sheet, count, data.size, columns)
     except HubError:
@@ -426,10 +526,19 @@ def _pull(repo_id: str, revision: str | None, token: str | None) -> tuple[Path, 
         files = {file.rfilename: file for file in info.siblings or [] if file.rfilename in MAX_BYTES}
         for name in REQUIRED:
             if name not in files:
-                raise HubError(f"{repo_id} is no genlab model: expected {' and '.join(REQUIRED)}, got no {name}")
+                raise HubError(
+                    "{repo_id} is no genlab model: expected config.json and model.safetensors, got no {name}",
+                    repo_id=repo_id,
+                    name=name,
+                )
         for name, file in files.items():
             if (file.size or 0) > MAX_BYTES[name]:
-                raise HubError(f"{repo_id}: {name}: expected at most {MAX_BYTES[name]:,} bytes, got {file.size:,}")
+                raise HubError(
+                    "{name}: expected at most {most:,} bytes, got {got:,}",
+                    name=f"{repo_id}: {name}",
+                    most=MAX_BYTES[name],
+                    got=file.size,
+                )
         commit = info.sha or ""
         stated = {name: file.lfs.sha256 if file.lfs else file.blob_id or "" for name, file in files.items()}
         for again in (False, True):
@@ -443,8 +552,10 @@ def _pull(repo_id: str, revision: str | None, token: str | None) -> tuple[Path, 
                 _remember(folder, revision or "main")
                 return folder, commit
         raise HubError(
-            f"{repo_id}: {damaged} arrived damaged twice: its content is not what the Hub states. "
-            "Try again later, or from another network"
+            "{repo_id}: {name} arrived damaged twice: its content is not what the Hub states. "
+            "Try again later, or from another network",
+            repo_id=repo_id,
+            name=damaged,
         )
 
 
@@ -496,8 +607,16 @@ def authorise(kind: str, dataset: str, repo_id: str | None = None) -> str:
     Raises:
         HubError: there is no token, it is not valid, it may not write, or the namespace belongs to somebody else.
     """
-    if repo_id is not None and (not HUB_ID.fullmatch(repo_id) or "@" in repo_id):
-        raise HubError(f"--repo-id: expected you/name, got {repo_id!r}")
+    if repo_id is not None:
+        try:
+            client.utils.validate_repo_id(repo_id)
+            valid = HUB_ID.fullmatch(repo_id) and "@" not in repo_id
+        except client_errors.HFValidationError:
+            valid = None
+        if not valid:
+            raise HubError(
+                f"--repo-id: expected you/name (letters, digits, '_', single '-' and '.', at most 96), got {repo_id!r}"
+            )
     with _sentences(repo_id or "your account", None):
         token = client.get_token()
         if token is None:
@@ -594,40 +713,38 @@ def _sentences(repo_id: str, revision: str | None) -> Iterator[None]:
     except HubError:
         raise
     except (OSError, httpx.HTTPError, client_errors.HFValidationError, RuntimeError, ValueError, LookupError) as error:
-        raise HubError(_sentence(error, repo_id, revision)) from error
+        raise _explained(error, repo_id, revision) from error
 
 
-def _sentence(error: BaseException, repo_id: str, revision: str | None) -> str:
-    hub = client.constants.ENDPOINT
+def _explained(error: BaseException, repo_id: str, revision: str | None) -> HubError:
+    values: dict[str, Any] = {"repo_id": repo_id, "hub": client.constants.ENDPOINT}
     if isinstance(error, client_errors.GatedRepoError):
-        return f"{repo_id} is gated: accept its conditions at {hub}/{repo_id}, then run `hf auth login`"
+        return HubError("{repo_id} is gated: accept its conditions at {hub}/{repo_id}, then run `hf auth login`", **values)
     if isinstance(error, client_errors.RepositoryNotFoundError):
-        return (
-            f"no folder and no model {repo_id} on the Hub, or it is private: check the name, "
-            "or run `hf auth login` with a token that sees it"
+        return HubError(
+            "no folder and no model {repo_id} on the Hub, or it is private: check the name, "
+            "or run `hf auth login` with a token that sees it",
+            **values,
         )
     if isinstance(error, client_errors.RevisionNotFoundError):
-        return f"{repo_id} has no revision {revision}: look at {hub}/{repo_id}/commits/main"
+        values["revision"] = revision
+        return HubError("{repo_id} has no revision {revision}: look at {hub}/{repo_id}/commits/main", **values)
     if isinstance(error, client_errors.EntryNotFoundError) and isinstance(error, client_errors.HfHubHTTPError):
-        return f"{repo_id}: a file of the model is gone from the Hub: try again"
+        return HubError("{repo_id}: a file of the model is gone from the Hub: try again", **values)
     if isinstance(error, client_errors.HfHubHTTPError):
         status = error.response.status_code
-        return {
-            401: "the Hub does not accept your token: run `hf auth login` with a valid one (HF_TOKEN, where set, goes first)",
-            403: f"your Hub token does not allow this for {repo_id}: use one that may write, or change --repo-id",
-            409: f"{repo_id} was changed by somebody else at the same moment: push again",
-            412: f"{repo_id} was changed by somebody else at the same moment: push again",
-            413: f"the Hub refuses files of this size for {repo_id}",
-            429: "the Hub asks for patience (too many requests): try again in some minutes",
-        }.get(status, f"the Hub at {hub} answered with error {status}: try again later")
+        form = REFUSALS.get(status)
+        if form is not None:
+            return HubError(form, **values)
+        return HubError("the Hub at {hub} answered with error {status}: try again later", status=status, **values)
     if isinstance(error, client_errors.HFValidationError):
-        return f"expected user/name, got {repo_id!r}"
+        return HubError("expected user/name, got {repo_id!r}", **values)
     if isinstance(error, client_errors.OfflineModeIsEnabled):
-        return f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset it"
+        return HubError("{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset it", **values)
     if isinstance(error, (client_errors.LocalEntryNotFoundError, httpx.HTTPError)):
-        return f"the Hub at {hub} cannot be reached, and {repo_id} is not in the cache: check the connection"
+        return HubError("the Hub at {hub} cannot be reached, and {repo_id} is not in the cache: check the connection", **values)
     if isinstance(error, OSError) and error.strerror:
-        return f"{repo_id}: {error.strerror}"
+        return HubError("{repo_id}: {reason}", reason=error.strerror, **values)
     if error.__cause__ is not None:
-        return _sentence(error.__cause__, repo_id, revision)
-    return f"{repo_id}: the Hub could not be used ({type(error).__name__}): try again"
+        return _explained(error.__cause__, repo_id, revision)
+    return HubError("{repo_id}: the Hub could not be used ({reason}): try again", reason=type(error).__name__, **values)

@@ -250,15 +250,19 @@ def memorised_share(
         held_out_closeness, held_out_group: (M) the same of held-out pictures.
         base_rate: α, the score of the held-out pictures themselves (rounded down to a whole number of pictures a class).
 
+    A class with fewer than 1/α held-out pictures is compared with the held-out pictures of all classes.
+
     Raises:
-        ValueError: a class of the samples has too few held-out pictures for α.
+        ValueError: there are fewer than 1/α held-out pictures in all.
     """
+    fewest = round(1 / base_rate)
+    if len(held_out_closeness) < fewest:
+        raise ValueError(f"expected {fewest} or more held-out pictures, got {len(held_out_closeness)}")
     close = torch.zeros(len(closeness), dtype=torch.bool)
     for c in group.unique().tolist():
-        usual = held_out_closeness[held_out_group == c].sort().values
+        same = held_out_group == c
+        usual = (held_out_closeness[same] if int(same.sum()) >= fewest else held_out_closeness).sort().values
         below = int(base_rate * len(usual) + 1e-9)
-        if below < 1:
-            raise ValueError(f"class {c}: expected {round(1 / base_rate)} or more held-out pictures, got {len(usual)}")
         close |= (group == c) & (closeness < usual[below])
     return float(close.double().mean())
 

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+
+@cache
+def computes_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 itself, by Linux's list of its instructions; on one that does not, bf16 is slow."""
+    try:
+        words = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)
+
+
+def drawing_precision() -> torch.autocast:
+    """The arithmetic in which the page draws pictures: bf16 where the CPU computes in it, else fp32. Likelihoods are fp32."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=computes_bf16())
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

@@ -188,10 +188,6 @@ class Mixture(Oracle):
     def log_prob(self, x_t: Tensor, t: Tensor) -> Tensor:
         return self._components(x_t, t)[0].logsumexp(dim=1).to(x_t.dtype)
 
-    def responsibilities(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Probability that x_t came from each component, (B, K)."""
-        return self._components(x_t, t)[0].softmax(dim=1).to(x_t.dtype)
-
     def score(self, x_t: Tensor, t: Tensor) -> Tensor:
         log_joint, gradient = self._components(x_t, t)
         return torch.einsum("bk,bk...->b...", log_joint.softmax(dim=1), gradient).to(x_t.dtype)

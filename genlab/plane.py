@@ -42,7 +42,7 @@ from genlab.oracle import Mixture
 from genlab.process import eps_from_v, q_marginal, q_step, v_from_eps, x0_from_eps, x0_from_v
 from genlab.sampler import Frame, Noise, Predict, ancestral, ddim, timesteps, walk
 from genlab.schedule import Schedule, linear_schedule
-from genlab.score import annealed_times, langevin, ode_log_likelihood, reverse_sde, score_from_eps
+from genlab.score import annealed_times, langevin, reverse_sde, score_from_eps
 from genlab.vae import ELBO, LOWEST_LOG_VAR
 
 DataName = Literal["moons", "rings", "spiral", "letters", "gaussians", "blobs", "pinwheel", "checkerboard"]
@@ -522,9 +522,3 @@ def field(predict: Predict, schedule: Schedule, t: int, side: int, reach: float 
     schedule.check(torch.tensor([t]))
     x, now = lattice(side, reach).flatten(0, 1), torch.full((side**2,), t)
     return score_from_eps(schedule, predict(x, now).eps_hat, now).reshape(side, side, 2)
-
-
-def log_density(predict: Predict, schedule: Schedule, side: int, reach: float = 1.5, steps: int = 40) -> Tensor:
-    """log p(x_1) over `lattice` by the flow ODE with the exact trace, nats (side, side): what the model has learned."""
-    x = lattice(side, reach).flatten(0, 1)
-    return ode_log_likelihood(predict, schedule, x, torch.Generator(), steps, probes=None).log_prob.reshape(side, side)

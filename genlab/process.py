@@ -27,7 +27,7 @@ from torch import Tensor
 
 from genlab.config import Variance
 from genlab.divergence import Gaussian
-from genlab.schedule import Schedule, at, spread
+from genlab.schedule import Schedule, at, holds, spread
 
 
 def q_step(schedule: Schedule, x_prev: Tensor, t: Tensor) -> Gaussian:
@@ -77,7 +77,9 @@ def reverse_log_var(
     if variance == "beta":
         return beta.log()
     beta_tilde_2 = schedule.beta[2] * (1 - schedule.alpha_bar[1]) / (1 - schedule.alpha_bar[2])
-    posterior = torch.where(s == 0, beta_tilde_2.to(t.device), beta * (1 - alpha_bar_s) / (1 - alpha_bar_t)).log()
+    posterior = torch.where(
+        s == 0, beta_tilde_2.to(t.device, non_blocking=True), beta * (1 - alpha_bar_s) / (1 - alpha_bar_t)
+    ).log()
     if variance == "posterior":
         return posterior
     if fraction is None:
@@ -138,7 +140,8 @@ def grid_eps(schedule: Schedule, x_t: Tensor, t: Tensor, spacings: Sequence[int]
     Six terms are enough, to 1e-6, from √ν = 0.15 Δ on; below, only the two nearest points count. Held within ±4: where a value
     is not on the grid, the noise that would take it there may be any number. Differentiable in x_t, but for the ends of ±4.
     """
-    delta = spread(torch.tensor(spacings, dtype=torch.float64, device=x_t.device) * 2 / 255, x_t)
+    delta = torch.tensor(spacings, dtype=torch.float64) * 2 / 255
+    delta = spread(delta.to(x_t.device, non_blocking=True), x_t)
     x_t = x_t[:, None]
     root = at(schedule.snr**-0.5, t, x_t)
     y = x_t / at(schedule.alpha_bar.sqrt(), t, x_t) + 1
@@ -164,8 +167,8 @@ def _between(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, 
         ValueError: a t outside 1…T, or an s outside 0…t − 1.
     """
     schedule.check(t)
-    if bool((s < 0).any()) or bool((s >= t).any()):
+    if holds(s < 0) or holds(s >= t):
         raise ValueError(f"expected 0 ≤ s < t, got s = {s.tolist()[:8]} for t = {t.tolist()[:8]}")
-    alpha_bar = schedule.alpha_bar.to(t.device)
+    alpha_bar, betas = (table.to(t.device, non_blocking=True) for table in (schedule.alpha_bar, schedule.beta))
     ratio = 1 - alpha_bar[t] / alpha_bar[s]
-    return alpha_bar[t], alpha_bar[s], torch.where(s == t - 1, schedule.beta.to(t.device)[t], ratio)
+    return alpha_bar[t], alpha_bar[s], torch.where(s == t - 1, betas[t], ratio)

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from genlab.divergence import Gaussian, kl, standard_normal, sum_dims
 from genlab.process import q_marginal, q_posterior
-from genlab.schedule import Schedule
+from genlab.schedule import Schedule, holds
 
 Reverse = Callable[[Tensor, Tensor], Gaussian]
 Decoder = Callable[[Gaussian, Tensor], Tensor]
@@ -79,7 +79,7 @@ def step_term(
     # q(x_0|x_1,x_0) is a point mass; its KL is not used, and t = 2 in its place keeps the unused branch finite.
     transition = kl(q_posterior(schedule, x_t, x0, t.clamp(min=2)), p)
     last = t == 1
-    return torch.where(last, -decoder(p, x0), transition) if bool(last.any()) else transition
+    return torch.where(last, -decoder(p, x0), transition) if holds(last, unseen=True) else transition
 
 
 def step_terms(

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -54,12 +55,38 @@ def picture_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium without a screen; where there is none, or no Playwright to drive it, the test is skipped."""
+    """Chromium without a screen; where there is none, or no Playwright to drive it, the test is skipped.
+
+    What its pages ask of other hosts than the app's is in `foreign`.
+    """
     api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
     chromium = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
     if chromium is None:
         pytest.skip("no Chromium on this machine")
     with api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        started.foreign, new_context = [], started.new_context
+
+        def note(asked: Any) -> None:
+            if urlsplit(asked.url).scheme not in ("data", "blob") and urlsplit(asked.url).hostname != "127.0.0.1":
+                started.foreign.append(asked.url)
+
+        def watched_context(**options: Any) -> Any:
+            context = new_context(**options)
+            context.on("request", note)
+            context.on("page", lambda page: page.on("websocket", note))
+            return context
+
+        started.new_context = watched_context
+        started.new_page = lambda **options: started.new_context(**options).new_page()
         yield started
         started.close()
+        assert started.foreign == []
+
+
+@pytest.fixture(autouse=True)
+def nothing_foreign(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every test with a browser: nothing was asked of another host than the app's."""
+    yield
+    if "browser" in request.fixturenames:
+        assert request.getfixturevalue("browser").foreign == []

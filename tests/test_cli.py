@@ -146,7 +146,19 @@ def test_the_run_folder_is_named_after_the_model_and_the_data(
 
 def test_options_that_only_say_where_how_often_and_how_stored_may_change_on_the_way():
     names = {field.name for field in dataclasses.fields(DDPMTraining)} - DDPMTraining().fixed().keys()
-    free = {"data_dir", "run", "resume", "log_every", "sample_every", "save_every", "store", "push", "repo_id", "private"}
+    free = {
+        "data_dir",
+        "run",
+        "resume",
+        "compile",
+        "log_every",
+        "sample_every",
+        "save_every",
+        "store",
+        "push",
+        "repo_id",
+        "private",
+    }
     assert names == free
 
 

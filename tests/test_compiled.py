@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from torch import Tensor
 
-from genlab import compiled, hub
+from genlab import compiled, hub, nn
 from genlab.ddpm import DDPM
+from tests import tiny
 
 MNIST = tiny.dataset("mnist")
 
@@ -58,6 +58,21 @@ def test_compiled_code_answers_unless_a_gradient_is_asked_for(loaded) -> None:
     looks(model, 2, None).sum().backward()
     assert len(asked) == 3
     assert all(p.grad is not None for p in model.unet.enter.parameters())
+
+
+def test_where_the_cpu_computes_in_bf16_the_code_is_for_pictures_and_a_likelihood_stays_fp32(loaded, monkeypatch) -> None:
+    for module in (nn, compiled):
+        monkeypatch.setattr(module, "computes_bf16", lambda: True)
+    model, twin = tiny.ddpm(MNIST.spec), tiny.ddpm(MNIST.spec)
+    asked = loaded(lambda *given: 1.01 * twin.network(*given))  # as far off as bf16 may be
+    compiled.use(model, Path("code.pt2"))
+    asked.clear()
+    with torch.inference_mode():
+        assert torch.equal(looks(model, 2, None), looks(twin, 2, None))
+        assert not asked
+        with nn.drawing_precision():
+            looks(model, 2, None)
+    assert len(asked) == 1
 
 
 def test_a_model_without_classes_asks_for_none(loaded) -> None:

@@ -19,6 +19,8 @@ from PIL import Image
 
 from genlab import data
 from genlab.data import DataError, binarise, fit, grid, load, read_idx, to_model, to_pixels, ungrid
+from training.config import VAETraining
+from training.train_classifier import ClassifierTraining
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -313,6 +315,19 @@ def test_held_out_pictures_do_not_depend_on_the_folders_place(picture_folder: Pa
     assert load(str(moved), "test").sha256 == before
 
 
+@pytest.mark.parametrize("parts", [("",), ("train", "test")])
+def test_the_first_held_out_pictures_of_a_folder_are_of_all_classes(tmp_path: Path, parts: tuple[str, ...]):
+    for part in parts:
+        for label in range(4):
+            for i in range(120 // len(parts) ** 2):
+                save(tmp_path / "p" / part / str(label), f"{i:03}.png", gray(50 * label))
+    train, test = load(str(tmp_path / "p")), load(str(tmp_path / "p"), "test")
+    assert torch.equal(test.images[:, 0, 0, 0], 50 * test.labels)
+    assert set(test.labels[: len(test) // 3].tolist()) == {0, 1, 2, 3}
+    assert train.labels.tolist() == sorted(train.labels.tolist())
+    assert load(str(tmp_path / "p"), "test").sha256 == test.sha256
+
+
 def test_train_and_test_folders_are_splits_and_not_classes(tmp_path: Path):
     for split, levels in (("train", (10, 20, 30)), ("test", (40,))):
         for level in levels:
@@ -407,6 +422,15 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path):
         read_whole(tmp_path / "p")
 
 
+def test_the_home_of_nobody_is_no_data_set(nowhere):
+    with pytest.raises(DataError, match=r"expected one of .*; got '~no-such-user/x'"):
+        load("~no-such-user/x")
+    with pytest.raises(DataError, match="--data-dir: ~no-such-user/x"):
+        load("mnist", data_dir="~no-such-user/x")
+    assert VAETraining(dataset="~no-such-user/x").run_folder == Path("runs/vae-x")
+    assert ClassifierTraining(dataset="~no-such-user/x").options()["dataset"] == "~no-such-user/x"
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_pictures(tmp_path: Path, count: int):
     for i in range(count):
@@ -479,7 +503,7 @@ def test_a_hub_data_set_with_test_split_and_classes(hub: dict[str, object]):
     hub["me/things"] = {"train": hub_table([10, 20, 30], ["x", "y"]), "test": hub_table([200, 210], ["x", "y"])}
     train, test = load("me/things"), load("me/things", "test")
     assert train.images[:, 0, 0, 0].tolist() == [10, 20, 30]
-    assert test.images[:, 0, 0, 0].tolist() == [200, 210]
+    assert sorted(zip(test.images[:, 0, 0, 0].tolist(), test.labels.tolist(), strict=True)) == [(200, 0), (210, 1)]
     assert train.labels.tolist() == [0, 1, 0]
     assert (train.spec.name, train.spec.channels, train.spec.size, train.spec.classes) == ("things", 1, 8, ("x", "y"))
     assert train.source == "Hub: me/things"
@@ -487,8 +511,28 @@ def test_a_hub_data_set_with_test_split_and_classes(hub: dict[str, object]):
 
 def test_a_hub_data_set_without_test_split_gives_every_tenth_row(hub: dict[str, object]):
     hub["me/things"] = {"train": hub_table(list(range(20)))}
-    assert load("me/things", "test").images[:, 0, 0, 0].tolist() == [0, 10]
+    assert sorted(load("me/things", "test").images[:, 0, 0, 0].tolist()) == [0, 10]
     assert load("me/things").images[:, 0, 0, 0].tolist() == [v for v in range(20) if v % 10]
+
+
+def test_test_rows_of_the_hub_are_mixed_unless_the_data_set_has_a_name_here(
+    hub: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Rows 9, 8, 29, 13, …: the order of the SHA-256 of 0…29 in decimal, as `sha256sum` gives it."""
+    monkeypatch.setattr(data, "DEBIAN", tmp_path)
+    monkeypatch.delenv("GENLAB_DATA_DIR", raising=False)
+    levels = list(range(30))
+    table = hub_table(levels, ["even", "odd"])
+    for hub_id in ("me/things", "ylecun/mnist"):
+        hub[hub_id] = {"train": table, "test": table}
+    test = load("me/things", "test")
+    mixed = test.images[:, 0, 0, 0].tolist()
+    assert sorted(mixed) == levels
+    assert mixed[:4] == [9, 8, 29, 13]
+    assert test.labels.tolist() == [level % 2 for level in mixed]
+    assert load("me/things").images[:, 0, 0, 0].tolist() == levels
+    for name in ("mnist", "ylecun/mnist"):
+        assert load(name, "test").images[:, 0, 0, 0].tolist() == levels
 
 
 def test_a_hub_data_set_in_colour_with_other_sizes(hub: dict[str, object]):

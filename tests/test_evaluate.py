@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch import distributions as peer
 
-from genlab import data, hub
+from genlab import card, data, hub
 from genlab.config import DataSpec, DDPMConfig, UNetConfig, VAEConfig
 from genlab.ddpm import DDPM, Denoised
 from genlab.divergence import Gaussian, cross_entropy, standard_normal
@@ -30,6 +32,7 @@ from genlab.process import q_marginal, reverse_log_var
 from genlab.schedule import Schedule, cosine_schedule, linear_schedule, spread
 from genlab.vae import VAE
 from genlab.vlb import draw_times, strata
+from tests import tiny
 from training import evaluate, likelihood, partial
 from training.evaluate import SCHEMA, Evaluation
 from training.likelihood import diffusion_bound, draw_samples, ode_likelihood, per_stratum, vae_bound
@@ -434,7 +437,7 @@ def test_samples_stand_beside_real_pictures_and_are_not_called_fid(
     card = ModelCard((folder / "README.md").read_text())
     results = {r.metric_type: r for r in card.data.eval_results}
     assert results["frechet_distance"].metric_name == (
-        "Fréchet distance (features of genlab's mnist classifier, n = 100; real against real 0.5), not FID"
+        "Fréchet distance (features of genlab's mnist classifier abababababab, n = 100; real against real 0.5), not FID"
     )
     assert (results["frechet_distance"].metric_value, results["recall"].metric_value) == (2.5, 0.5)
     assert not any(re.search(r"(?<!not )\b[FK]ID\b", r.metric_name) for r in card.data.eval_results)
@@ -447,6 +450,19 @@ def test_samples_stand_beside_real_pictures_and_are_not_called_fid(
     assert "as many real pictures score 0.25" in card.text
     assert "| steps: " not in card.text
     capsys.readouterr()
+
+
+@pytest.mark.usefixtures("no_plot")
+def test_the_exact_trace_can_be_asked_for(folder: Path, data_dir: Path) -> None:
+    found = []
+    for probes in (0, 3):
+        assert evaluate.run(options(folder, data_dir, ode_probes=probes, samples=0)) == 0
+        section = json.loads((folder / "metrics.json").read_text())["evaluation"]
+        assert section["ode"]["probes"] == (probes or "exact trace")
+        assert f"--ode-probes {probes}" in section["command"]
+        found.append(section["ode"]["flow_term_bits_per_dim"])
+    assert found[0] != found[1]
+    assert found[0] == pytest.approx(found[1], abs=0.5)
 
 
 @pytest.mark.usefixtures("no_plot")
@@ -499,6 +515,43 @@ def test_what_cannot_be_measured_is_refused_without_a_number(
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize("given", [None, "me/cats"])
+def test_the_data_set_on_the_hub_that_a_model_was_trained_on_is_found(
+    given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = DataSpec("cats", 3, 64, ("a", "b"))
+    asked: list[tuple[Any, ...]] = []
+
+    def load(name: str, split: str, *more: Any) -> data.Dataset:
+        asked.append((name, split, *more))
+        return data.Dataset(spec, torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.tensor([0, 1]), "Hub: me/cats")
+
+    monkeypatch.setattr(data, "load", load)
+    trained = load("me/cats", "train").sha256
+    package = SimpleNamespace(
+        model=SimpleNamespace(data=spec), metrics={"dataset": "me/cats", "training": {"data_sha256": trained}}
+    )
+    asked.clear()
+    evaluate.load_data(Evaluation("m", dataset=given), package)  # type: ignore[arg-type]
+    assert asked == [("me/cats", split, None, 64, 3) for split in ("test", "train")]
+    package.metrics["training"]["data_sha256"] = "0" * 64
+    with pytest.raises(data.DataError, match="expected the pictures that the model was trained on"):
+        evaluate.load_data(Evaluation("m", dataset=given), package)  # type: ignore[arg-type]
+    for said in ("me/dogs", "../cats", "/home/cats", "cats", 5, None):
+        package.metrics["dataset"] = said
+        asked.clear()
+        with contextlib.suppress(data.DataError):
+            evaluate.load_data(Evaluation("m"), package)  # type: ignore[arg-type]
+        assert asked[0][0] == "cats", said
+
+
+def test_samples_that_are_asked_for_by_name_are_drawn_without_the_main_ones() -> None:
+    model, pictures = tiny.ddpm(DataSpec("mnist", 1, 28)), tiny.dataset("mnist")
+    for chosen, expected in (({}, (0, 0)), ({"chain_samples": 5}, (0, 5)), ({"curve_samples": 4, "chain_samples": 0}, (4, 0))):
+        plan = evaluate.make_plan(Evaluation("m", samples=0, **chosen), model, pictures)  # type: ignore[arg-type]
+        assert (plan.samples, plan.curve_samples, plan.chain_samples) == (0, *expected)
+
+
 @pytest.mark.parametrize(
     ("name", "size", "channels", "words"),
     [
@@ -533,6 +586,7 @@ def test_other_training_pictures_than_the_models_are_refused(
     [
         ({"images": 1}, "--images: expected 2 or more, got 1"),
         ({"ode_images": 1}, "--ode-images: expected 0, or 2 or more, got 1"),
+        ({"ode_probes": -1}, "--ode-probes: expected 0 or more, got -1"),
         ({"strata": 1}, "--strata: expected 2 or more, got 1"),
         ({"seed": -1}, "--seed: expected a whole number from 0 to 4294967295, got -1"),
     ],
@@ -563,10 +617,42 @@ def test_another_folder_gets_the_whole_model(folder: Path, data_dir: Path, tmp_p
     assert "--out" not in words
 
 
+@pytest.mark.parametrize("there", [{"README.md": "mine"}, {"model.safetensors": "another model"}])
+def test_a_folder_with_other_content_is_left_alone(
+    folder: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], there: dict[str, str]
+) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    for name, content in there.items():
+        (out / name).write_text(content)
+    assert evaluate.run(options(folder, data_dir, out=out)) == 1
+    assert f"error: {out}: expected no folder, an empty one, or one with this model" in capsys.readouterr().err
+    assert {p.name: p.read_text() for p in out.iterdir()} == there
+
+
+@pytest.mark.usefixtures("no_plot")
+def test_what_was_measured_elsewhere_stays_until_it_is_measured_anew(folder: Path, data_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "elsewhere"
+    assert evaluate.run(options(folder, data_dir, out=out, ode_images=0)) == 0
+    measured = (out / "metrics.json").read_bytes()
+    package = hub.read(folder)
+    assert evaluate._folder(options(folder, data_dir, out=out), package) == out
+    assert (out / "metrics.json").read_bytes() == measured
+
+
+@pytest.mark.parametrize("measured_on", ["mnist", "letters"])
+def test_the_card_tells_the_hub_on_what_was_measured(measured_on: str) -> None:
+    likelihood = {"T": 9, "images": 5, "bound_bits_per_dim": 1.5}
+    metrics = {"evaluation": {"data": {"name": measured_on}, "likelihood": likelihood}}
+    matter = card._front_matter("ddpm", "mnist", "ylecun/mnist", metrics)
+    kind = "ylecun/mnist" if measured_on == "mnist" else measured_on
+    assert f'name: "{measured_on}"\n      type: "{kind}"\n      split: test' in matter
+
+
 def test_an_interrupt_says_how_to_go_on(
     folder: Path, data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*given: Any) -> Any:
+    def interrupted(*given: Any, **named: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(likelihood, "ode_likelihood", interrupted)

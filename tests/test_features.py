@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from genlab import hub
@@ -102,6 +103,8 @@ def test_a_pale_picture_looks_other_than_a_strong_one():
         (DataSpec("../classifiers/mnist", 1, 28), "no feature network ships"),
         (DataSpec("mnist", 1, 32), "mnist: expected pictures of 28×28 with 1 channel, got of 32×32 with 1 channel"),
         (DataSpec("fashion-mnist", 3, 28), "expected pictures of 28×28 with 1 channel, got of 28×28 with 3 channels"),
+        (DataSpec("fashion-mnist", 3, 64), "; training/train_classifier.py --dataset … --size 64 --channels 3 trains one"),
+        (DataSpec("cats", 1, 64), "; training/train_classifier.py --dataset … --size 64 --channels 1 trains one"),
     ],
 )  # fmt: skip
 def test_pictures_without_a_network_are_refused(data: DataSpec, message: str):
@@ -171,10 +174,97 @@ def test_the_script_trains_a_network_and_measures_what_it_wrote(
     assert Classifier.load(tmp_path / "b").sha256 == found.sha256
 
 
+def test_the_script_trains_a_network_for_pictures_of_another_size(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("genlab.features.CLASSIFIERS", tmp_path)
+    assert train_classifier.run(ClassifierTraining(dataset=str(picture_folder), size=12, channels=1, epochs=1)) == 0
+    found = classifier_for(DataSpec("pictures", 1, 12, ("blue", "red")))
+    assert found.network.data.shape == (1, 12, 12)
+    notes = json.loads((tmp_path / "pictures" / "metrics.json").read_text())
+    assert notes["command"] == "python training/train_classifier.py --dataset pictures --size 12 --channels 1 --epochs 1"
+
+    assert train_classifier.run(ClassifierTraining(dataset=str(picture_folder), size=16, channels=1, epochs=1)) == 0
+    for size in (12, 16):  # the one does not take the other's place
+        assert classifier_for(DataSpec("pictures", 1, size, ("blue", "red"))).network.data.size == size
+
+
 def test_pictures_without_classes_cannot_train_it(tmp_path: Path, picture_folder: Path, capsys: pytest.CaptureFixture[str]):
     assert train_classifier.run(ClassifierTraining(dataset=str(picture_folder / "red"), folder=tmp_path / "x")) == 1
     assert "expected pictures with classes, got none" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, side: int, classes: tuple[str, ...], train: list[int], test: list[int]) -> None:
+    """A data set me/things on the Hub with these labels, each picture as bright as its label says."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(classes))})
+    tables = {
+        split: datasets.Dataset.from_dict(
+            {"image": [Image.new("L", (side, side), 100 + 100 * label) for label in labels], "label": labels}, features
+        )
+        for split, labels in (("train", train), ("test", test))
+    }
+    monkeypatch.setattr("genlab.data._hub_tables", lambda hub_id: tables)
+
+
+@pytest.mark.parametrize(
+    ("side", "classes", "message"),
+    [
+        (27, ("a", "b"), "things: expected an even side and 2 or more classes, got 27 and 2"),
+        (8, ("a",), "things: expected an even side and 2 or more classes, got 8 and 1"),
+    ],
+)
+def test_pictures_that_no_network_can_be_made_for_are_refused(
+    side: int,
+    classes: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    serve(monkeypatch, side, classes, train=[0] * 4, test=[0] * 4)
+    assert train_classifier.run(ClassifierTraining(dataset="me/things", folder=tmp_path / "x")) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {message}"
+    assert not (tmp_path / "x").exists()
+
+
+def test_pictures_without_a_label_are_neither_learned_from_nor_tested_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    config = ClassifierTraining(dataset="me/things", folder=tmp_path / "x", epochs=20, batch_size=8, shift=0)
+    serve(monkeypatch, 8, ("a", "b"), train=[0, 1, -1] * 8, test=[0, 1, -1, -1, -1, -1])
+    assert train_classifier.run(config) == 0
+    notes = json.loads((tmp_path / "x" / "metrics.json").read_text())
+    assert (notes["training"]["images"], notes["test_images"], notes["test_accuracy"]) == (16, 2, 1.0)
+    serve(monkeypatch, 8, ("a", "b"), train=[0, 1], test=[-1, -1])
+    assert train_classifier.run(config) == 1
+    assert "error: things: expected pictures with classes, got none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("steps", [*range(1, 31), 3752])
+def test_the_learning_rate_rises_and_falls_over_any_number_of_steps(steps: int):
+    def plain(optimiser: torch.optim.Optimizer, lr: float, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, lr, total_steps=steps, pct_start=0.1, anneal_strategy="linear", cycle_momentum=False
+        )
+
+    def rates(make) -> list[float]:
+        optimiser = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+        schedule, found = make(optimiser, 0.5, steps), []
+        for _ in range(steps):
+            found.append(optimiser.param_groups[0]["lr"])
+            optimiser.step()
+            schedule.step()
+        return found
+
+    found = rates(train_classifier.one_cycle)
+    assert all(0 < rate <= 0.5 for rate in found)
+    if steps == 10:  # the step at which the plain one divides by zero
+        assert found[0] < found[9] + 0.1 < found[1]
+        assert found[1:] == sorted(found[1:], reverse=True)
+    else:
+        assert found == rates(plain)
 
 
 def test_normalisation_folds_into_the_convolutions():
@@ -217,7 +307,18 @@ def test_pictures_move_whole_and_by_no_more_than_they_may():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"epochs": 0}, {"batch_size": 0}, {"shift": -1}, {"seed": -1}, {"lr": 2.0}, {"weight_decay": float("nan")}]
+    "bad",
+    [
+        {"size": 3},
+        {"size": 257},
+        {"channels": 2},
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"shift": -1},
+        {"seed": -1},
+        {"lr": 2.0},
+        {"weight_decay": float("nan")},
+    ],
 )
 def test_bad_options_are_named(bad: dict[str, float]):
     name, value = next(iter(bad.items()))

@@ -7,7 +7,7 @@ import re
 import struct
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -107,6 +107,14 @@ def edit(folder: Path, name: str = "config.json", **changes: object) -> None:
 # Writing
 
 
+def test_test_pictures_without_a_class_are_read_back(tmp_path):
+    """As data sets on the Hub give them that keep the answers to themselves."""
+    labels = torch.tensor([-1] * 19 + [1])
+    examples = replace(make_examples(20), labels=labels)
+    hub.save(tmp_path / "model", make_model(), METRICS, examples)
+    assert torch.equal(hub.read(tmp_path / "model").labels, labels)
+
+
 @pytest.mark.parametrize("kind", ["ddpm", "vae"])
 def test_what_is_saved_is_read_back_bit_for_bit(tmp_path, kind):
     model, examples = make_model(kind), make_examples(300)
@@ -147,6 +155,16 @@ def test_reading_leaves_the_random_numbers_alone(sound):
     torch.manual_seed(3)
     hub.read(sound)
     assert torch.equal(torch.rand(4), expected)
+
+
+def test_the_ledger_of_the_longest_chain_is_read_back(folder):
+    """Two whole numbers and eight of six digits for each of 10,000 steps, a line each, as training/evaluate.py writes them."""
+    steps, column = list(range(1, 10_001)), [-1.23456e-05] * 10_000
+    by_variance = dict.fromkeys(("learned", "posterior", "beta"), column)
+    ledger = {"first_t": steps, "last_t": steps, "mean": by_variance, "error": by_variance, "eps": column, "x0": column}
+    metrics = {"evaluation": {"likelihood": {"ledger": ledger}}}
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    assert hub.read(folder).metrics == metrics
 
 
 def test_weights_that_are_not_finite_are_not_written_and_the_old_ones_stay(folder):
@@ -257,6 +275,7 @@ def test_text_from_outside_is_text_in_the_card(tmp_path):
         ({"model__unet__multipliers": "12"}, "multipliers: expected a list"),
         ({"model__unet__width": 2**40}, "width: expected a whole number"),
         ({"model__unet__dropout": None}, "dropout: expected float"),
+        ({"model__unet__dropout": 10**400}, "dropout: expected a number from 0 to 0.9, got 10000"),
         ({"data__channels": 1.0}, "data.channels: expected int, got 1.0"),
         ({"data__classes": [1]}, "data.classes: expected str, got 1"),
         ({"model__unet": {**asdict(UNetConfig(width=512, multipliers=(4, 4), blocks=8))}}, "at most 200,000,000 parameters"),
@@ -280,6 +299,8 @@ def test_hostile_configuration_is_refused_by_name(folder, changes, message):
         ('{"kind": NaN}', "NaN is not finite"),
         ('{"kind": 1e999}', "1e999 is not finite"),
         ("1" * 5000, "expected JSON"),
+        ('{"kind": "\\ud800"}', "expected JSON, got other content .*surrogates not allowed"),
+        ('{"\\udfff": 1}', "expected JSON, got other content .*surrogates not allowed"),
         (" " * 200_000, "at most 100,000 bytes, got 200,000"),
     ],
 )
@@ -287,6 +308,44 @@ def test_configuration_that_is_not_json_is_refused(folder, text, message):
     (folder / "config.json").write_text(text)
     with pytest.raises(HubError, match=message):
         hub.read(folder)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "examples.json"])
+def test_text_that_no_file_can_hold_is_refused(folder, name):
+    """Half of a surrogate pair, in JSON's own spelling and as bytes."""
+    for half in (b"\\ud800", b"\xed\xa0\x80"):
+        (folder / name).write_bytes(b'{"command": ["' + half + b'"]}')
+        with pytest.raises(HubError, match=f"{name}: expected JSON, got other content .*surrogates not allowed") as error:
+            hub.read(folder)
+        str(error.value).encode()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"training": []}, r"training: expected dict, got \[\]"),
+        ({"training": {"options": 1}}, "training.options: expected dict, got 1"),
+        ({"training": {"options": {"dataset": ["mnist"]}}}, r"training.options.dataset: expected str, got \['mnist'\]"),
+        ({"dataset": {"id": 1}}, "dataset: expected str, got {'id': 1}"),
+        ({"loss": None}, "loss: expected dict, got None"),
+        ({"loss": {"training": 0.5}}, "loss.training: expected dict, got 0.5"),
+        ({"loss": {"held_out": "no"}}, "loss.held_out: expected dict, got 'no'"),
+        ({"evaluation": "done"}, "evaluation: expected dict, got 'done'"),
+    ],
+)
+def test_metrics_that_no_card_can_be_written_from_are_refused_by_name(folder, metrics, message):
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    for use in (hub.read, hub.refresh_card):
+        with pytest.raises(HubError, match=rf"metrics\.json: {message}"):
+            use(folder)
+
+
+def test_a_command_that_no_shell_could_read_stands_in_the_card_without_its_paths(folder):
+    (folder / "metrics.json").write_text(json.dumps({"command": "train --data-dir=/srv/secret/idx it's /home/jane/blobs"}))
+    hub.refresh_card(folder)
+    text = (folder / "README.md").read_text()
+    assert "train --data-dir=idx " in text
+    assert not [word for word in ("/srv", "secret", "jane") if word in text]
 
 
 @pytest.mark.parametrize(
@@ -322,6 +381,7 @@ def test_damaged_weights_are_refused(folder):
         "a header of 17 MB": struct.pack("<Q", 17_000_000) + b"{}" + b" " * 17_000_000,
         "a header that nests": struct.pack("<Q", 90_000) + b"[" * 90_000,
         "a header that is no object": struct.pack("<Q", 2) + b"[]",
+        "a shape without end": struct.pack("<Q", 61) + b'{"a":{"dtype":"F32","shape":[1e999],"data_offsets":[0,4]}}'.ljust(61),
         "a tensor without shape": struct.pack("<Q", 21) + b'{"a":{"dtype":"F32"}}',
         "cut short": good[:-1],
         "a cut header": good[: length // 2],
@@ -390,7 +450,15 @@ def test_hostile_example_pictures_are_refused(folder):
 
 
 def test_source_that_is_neither_folder_nor_hub_id_is_refused(tmp_path, sound):
-    for source in ("nowhere", "a/b/c", tmp_path / "none", "../x", "me/model@a..b", "me/model@/etc/../passwd"):
+    for source in (
+        "nowhere",
+        "a/b/c",
+        tmp_path / "none",
+        "../x",
+        "~no-such-user/x",
+        "me/model@a..b",
+        "me/model@/etc/../passwd",
+    ):
         with pytest.raises(HubError, match=r"expected an existing folder|expected a branch"):
             hub.read(source)
     with pytest.raises(HubError, match="is a folder: expected no revision"):

@@ -259,9 +259,13 @@ def test_fresh_pictures_score_the_base_rate_class_by_class():
         assert 0.01 < share < 0.1
 
 
-def test_a_class_with_too_few_held_out_pictures_is_refused():
-    train, group, held_out, held_out_group = setting()
-    few = held_out_group.clone()
-    few[few == 1] = torch.where(torch.arange(int((few == 1).sum())) < 19, 1, 0)
-    with pytest.raises(ValueError, match="class 1: expected 20 or more held-out pictures, got 19"):
-        memorised_share(nearest(train, train, 50).closeness, group, nearest(held_out, train, 50).closeness, few)
+def test_a_class_with_too_few_held_out_pictures_is_compared_with_all():
+    closeness, group = torch.tensor([0.1, 0.5, 0.5]), torch.tensor([0, 0, 1])
+    usual = torch.cat([torch.linspace(0.2, 1, 40), torch.full((19,), 0.9)])
+    of = torch.tensor([0] * 40 + [1] * 19)
+    assert memorised_share(closeness, group, usual, of) == pytest.approx(1 / 3)
+    assert memorised_share(closeness - 0.45, group, usual, of) == 1, "0.05 is closer than the closest twentieth of all"
+    enough = torch.cat([usual, torch.full((1,), 0.4)]), torch.cat([of, of[-1:]])
+    assert memorised_share(closeness, group, *enough) == pytest.approx(2 / 3), "0.5 is closer than the second of its own twenty"
+    with pytest.raises(ValueError, match="expected 20 or more held-out pictures, got 19"):
+        memorised_share(closeness, group, usual[:19], of[:19])

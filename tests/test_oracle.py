@@ -122,7 +122,6 @@ def test_a_mixture_of_points_is_a_data_set_and_of_one_a_gaussian() -> None:
     same = Mixture(SCHEDULE, weight, points.pictures, torch.zeros(7, 1, dtype=torch.float64))
     torch.testing.assert_close(same.log_prob(x_t, TIMES), points.log_prob(x_t, TIMES), rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(same.score(x_t, TIMES), points.score(x_t, TIMES), rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(same.responsibilities(x_t, TIMES), points.weights(x_t, TIMES), rtol=1e-8, atol=1e-8)
     one = diagonal()
     alone = Mixture(SCHEDULE, torch.ones(1), one.mean[None], one.covariance[None])
     torch.testing.assert_close(alone.log_prob(x_t, TIMES), one.log_prob(x_t, TIMES), rtol=1e-10, atol=1e-10)

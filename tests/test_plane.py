@@ -24,7 +24,6 @@ from genlab.plane import (
     field,
     forward,
     lattice,
-    log_density,
     mixture,
     particles,
     points,
@@ -353,14 +352,3 @@ def test_points_as_a_mixture_have_the_score_of_points_with_noise() -> None:
     variance = alpha_bar * 0.01 + 1 - alpha_bar
     density = torch.exp(-(torch.cdist(x_t, alpha_bar.sqrt() * x0) ** 2) / (2 * variance)) / (2 * math.pi * variance)
     torch.testing.assert_close(oracle.log_prob(x_t, t), density.mean(dim=1).log(), rtol=1e-8, atol=1e-8)
-
-
-def test_the_density_over_the_lattice_is_the_oracles() -> None:
-    schedule = cosine_schedule(1000)
-    oracle = mixture("blobs", schedule)
-    got = log_density(oracle.predict, schedule, side=9, reach=1.2, steps=100)
-    x = lattice(9, 1.2).flatten(0, 1)
-    exact = oracle.log_prob(x, torch.ones(81, dtype=torch.long)).reshape(9, 9)
-    near = exact > -4
-    assert int(near.sum()) > 20
-    torch.testing.assert_close(got[near].float(), exact[near], rtol=0, atol=0.02)

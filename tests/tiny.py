@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -26,6 +27,14 @@ from genlab.vae import VAE
 
 T = 60
 EXAMPLES = 20
+SAMPLES = {
+    "images": 2000, "reference_images": 9, "sampler": "DDIM", "steps": 25,
+    "features": {"name": "<i>", "sha256": "0123456789abcdef", "accuracy": 0.9961},
+    "frechet_distance": 0.653, "frechet_interval_95": [0.519, 0.811], "frechet_floor": 0.194, "kernel_distance_x1000": 20.8,
+    "kernel_distance_standard_error_x1000": 6.2, "kernel_distance_floor_x1000": -0.71, "precision": 0.754, "recall": 0.84,
+    "precision_of_real": 0.8455, "recall_of_real": 0.8845, "memorised_share": 0.0075, "memorised_share_of_held_out": 0.049,
+}  # fmt: skip
+"""What an evaluation says of samples."""
 
 
 def dataset(name: str) -> Dataset:
@@ -45,6 +54,12 @@ def ddpm(data: DataSpec, seed: int = 0, random: bool = True) -> DDPM:
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
+
+
+def measured(evaluation: dict[str, Any], T: int = 0) -> Any:
+    """As much of an engine as says what was measured of its one model, "m", with a chain of T steps."""
+    package = SimpleNamespace(metrics={"evaluation": evaluation})
+    return SimpleNamespace(models={"m": SimpleNamespace(package=package)}, offers={"m": SimpleNamespace(T=T)})
 
 
 def save_models(root: Path) -> list[str]:
@@ -69,11 +84,11 @@ def serving(engine: Engine) -> Iterator[str]:
 
 
 @contextmanager
-def served(blocks: gr.Blocks) -> Iterator[str]:
+def served(blocks: gr.Blocks, answering: Callable[[], None] | None = None) -> Iterator[str]:
     """Any page on a free port of loopback, as `app.py` serves it but for the limits of a visitor; its address."""
     free = Limits(per_second=1e6, burst=10**6, light_per_second=1e6, light_burst=10**6, queued=10**6)
     app = server.build(blocks, ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS)
-    instance = server.Server(app, "127.0.0.1", 0)
+    instance = server.Server(app, "127.0.0.1", 0, answering)
     thread = threading.Thread(target=instance.run)
     thread.start()
     deadline = time.monotonic() + 120

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from genlab.config import MAX_SIZE, DDPMConfig, VAEConfig
+from genlab.config import MAX_SIZE, DDPMConfig, VAEConfig, expanded
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Training:
     run: Path | None = None
     """Run folder for checkpoints, log, pictures and the finished model; runs/KIND-DATASET where none is given."""
     resume: bool = False
-    """Go on from the newest checkpoint of the run folder, with the options that the run was started with."""
+    """Go on from the newest checkpoint of the run folder; give the options that the run was started with again."""
     seed: int = 0
     """Fixes the weights at the start, the order of the pictures and all noise."""
     steps: int = 10_000
@@ -51,6 +51,8 @@ class Training:
     """Decay of the moving average of the weights, which is the model that is shown and pushed."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the network; auto takes bf16 where the hardware computes in it."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the networks (torch.compile), which takes a minute or two at the start; auto does on a GPU, where it pays."""
     store: Literal["fp16", "fp32"] = "fp16"
     """How the finished model's weights are stored; fp16 halves the file. They are read as fp32 again."""
     log_every: int = 50
@@ -90,7 +92,7 @@ class Training:
     @property
     def dataset_name(self) -> str:
         """Short name of the data set: the folder's name, or the Hub id's second half."""
-        return Path(self.dataset).expanduser().resolve().name
+        return expanded(self.dataset).resolve().name
 
     @property
     def run_folder(self) -> Path:
@@ -105,12 +107,15 @@ class Training:
 
     def fixed(self) -> dict[str, Any]:
         """The options that a resumed run shares with the run that it goes on from; `steps` is one, since `lr` falls by it."""
-        free = {"data_dir", "run", "resume", "log_every", "sample_every", "save_every", "store", "push", "repo_id", "private"}
+        free = {
+            "data_dir", "run", "resume", "compile", "log_every", "sample_every", "save_every", "store", "push", "repo_id",
+            "private",
+        }  # fmt: skip
         return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in free}))
 
     def published(self) -> dict[str, Any]:
         """The options that make the finished model; of a data set in a folder of this machine, the folder's name alone."""
-        local = Path(self.dataset).expanduser()
+        local = expanded(self.dataset)
         is_local = local.is_dir() or local.is_absolute() or self.dataset.startswith(".")
         return self.fixed() | {"store": self.store} | ({"dataset": self.dataset_name} if is_local else {})
 

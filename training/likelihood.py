@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from genlab.card import SIGMA
+from genlab.colours import COLOURS
 from genlab.config import DataSpec, DDPMConfig, Variance
 from genlab.data import binarise, to_model
 from genlab.divergence import Gaussian, bits_per_dim, kl, standard_normal, sum_dims
@@ -46,7 +47,7 @@ DIGITS = 6
 """Significant digits of the columns of a ledger in metrics.json."""
 
 
-COLOURS = {"learned": "#D55E00", "posterior": "#0072B2", "beta": "#999999"}
+SIGMA_COLOURS: dict[str, str] = {"learned": COLOURS["p"], "posterior": COLOURS["q"], "beta": COLOURS["x_t"]}
 
 
 class Denoiser(Protocol):
@@ -232,12 +233,13 @@ def _digits(values: Tensor) -> list[float]:
 # The likelihood by the flow ODE
 
 
-def ode_work(model: Denoiser, images: int, batch_size: int, index: int | None = None) -> int:
+def ode_work(model: Denoiser, images: int, batch_size: int, probes: int | None, index: int | None = None) -> int:
     """Looks of the network that the ODE takes for `images` pictures, or for those of one batch; a derivative counts as two."""
+    each = 1 + 2 * (model.data.dims if probes is None else probes)
     most, here = min(ODE_STEPS, model.schedule.T - 1), _size(batch_size, images)
     looks, coarse = (len(flow_times(model.schedule, steps)) for steps in (most, max(1, most // 2)))
-    again = here(0) * 3 * coarse if index in (0, None) else 0
-    return (images if index is None else here(index)) * 3 * looks + again
+    again = here(0) * each * coarse if index in (0, None) else 0
+    return (images if index is None else here(index)) * each * looks + again
 
 
 def ode_likelihood(
@@ -279,7 +281,7 @@ def ode_likelihood(
         return ode_bound(model.predict, reverse, model.schedule, x0, generator(seed, 3, index), count, probes, decoder)
 
     batches = -(-N // batch_size)
-    for index in partial.batches("ODE", sums, batches, progress, lambda i: ode_work(model, N, batch_size, i)):
+    for index in partial.batches("ODE", sums, batches, progress, lambda i: ode_work(model, N, batch_size, probes, i)):
         rows, terms = _rows(index, batch_size, N), walk(index, steps)
         sums["decoder"][rows], sums["flow"][rows] = terms.decoder.cpu(), terms.flow.cpu()
         if index == 0:
@@ -458,12 +460,10 @@ def _plot_terms(likelihood: dict[str, Any], each: Any, together: Any) -> None:
         mean, errors = (np.array(ledger[key][name]) for key in ("mean_term_bits_per_dim", "standard_error_bits_per_dim"))
         numbers = likelihood["by_variance"][name]
         total = f"{numbers['bound_bits_per_dim']:.3f} ± {numbers['bound_standard_error_bits_per_dim']:.3f}"
-        style = (
-            {"color": COLOURS[name], "linewidth": 1.8, "zorder": 3} if name == own else {"color": COLOURS[name], "zorder": 2}
-        )
-        each.stairs(mean, edges, baseline=None, label=SIGMA[name], **style)
+        style = {"linewidth": 1.8, "zorder": 3} if name == own else {"zorder": 2}
+        each.stairs(mean, edges, baseline=None, label=SIGMA[name], color=SIGMA_COLOURS[name], **style)
         low, high = (np.append(v, v[-1]) for v in (mean - 2 * errors, mean + 2 * errors))
-        each.fill_between(edges, low, high, step="post", color=COLOURS[name], alpha=0.2, linewidth=0)
+        each.fill_between(edges, low, high, step="post", color=SIGMA_COLOURS[name], alpha=0.2, linewidth=0)
         so_far = np.cumsum(np.append(likelihood["prior_term_L_T_bits_per_dim"], mean * np.diff(edges)))[1:]
         together.plot(
             ledger["last_t"],
@@ -480,8 +480,8 @@ def _plot_terms(likelihood: dict[str, Any], each: Any, together: Any) -> None:
 
 def _plot_errors(ledger: dict[str, Any], axes: Any) -> None:
     for name, label, colour in (
-        ("eps_hat", r"noise, $\hat\epsilon$", "#CC79A7"),
-        ("x0_hat", r"picture, $\hat x_0$", "#009E73"),
+        ("eps_hat", r"noise, $\hat\epsilon$", COLOURS["eps"]),
+        ("x0_hat", r"picture, $\hat x_0$", COLOURS["x0_hat"]),
     ):
         values = ledger[f"{name}_mean_squared_error"]
         axes.stairs(values, _edges(ledger), baseline=None, label=label, color=colour, linewidth=1.8)
@@ -502,7 +502,7 @@ def _edges(ledger: dict[str, Any]) -> list[float]:
 def _plot_latents(likelihood: dict[str, Any], axes: Any) -> None:
     pairs = zip(likelihood["kl_per_latent_nats"], likelihood["posterior_mean_variance_per_latent"], strict=True)
     ranked = sorted(pairs, reverse=True)
-    colours = ["#D55E00" if spread > ACTIVE_VARIANCE else "#999999" for _, spread in ranked]
+    colours = [COLOURS["kl"] if spread > ACTIVE_VARIANCE else "#999999" for _, spread in ranked]
     axes.bar(range(1, len(ranked) + 1), [divergence for divergence, _ in ranked], color=colours)
     active = f"{likelihood['active_latents']} of {likelihood['latents']} latents are active"
     axes.set(xlabel="latent, by its KL", ylabel="KL[q(z_j|x) ‖ p(z_j)], nats")

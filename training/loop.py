@@ -7,6 +7,7 @@ no generator state to save.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -22,15 +23,21 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from genlab.config import DataSpec
 from genlab.data import Dataset, to_model
+from genlab.nn import computes_bf16
 from training.checkpoint import Checkpoint, RunError, load_checkpoint, save_checkpoint
 from training.config import Training, flag, leaves
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor | None], dict[str, Tensor]]
 """(network as it is called, pictures (B C H W) in [−1, 1], labels (B)) → named losses (B), of which "loss" is minimised."""
+
+
+LOOK_EVERY = 10
+"""Steps on a GPU between two looks at the losses, which wait for it."""
+RESIDENT_SHARE = 0.25
+"""Largest share of a GPU's free memory that the pictures may take."""
 
 
 class DivergedError(RuntimeError):
@@ -39,7 +46,7 @@ class DivergedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Record:
-    """One step of training, after the optimiser's step.
+    """How training stands, after a step of the optimiser.
 
     Attributes:
         step: steps done.
@@ -59,7 +66,7 @@ class Record:
 
 
 class Stop:
-    """Turns SIGINT and SIGTERM into a note that the loop reads after each step; one more signal ends the process at once."""
+    """Turns SIGINT and SIGTERM into a note that the loop reads at every look; one more signal ends the process at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -86,6 +93,7 @@ class Trainer:
         step: steps done.
         seconds: time spent in them, over all sessions of the run.
         stopped: the signal that all processes agreed to stop at, or None.
+        look_every: steps between two looks at the losses, where nothing else asks for one.
 
     Raises:
         RunError: `resume` with no complete checkpoint, or with other options than the run had.
@@ -109,7 +117,7 @@ class Trainer:
             )
         torch.manual_seed(config.seed)
         self.model = build(data.spec).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(self.model, multi_avg_fn=_average(config.ema), use_buffers=True)
+        self.shown = copy.deepcopy(self.model).requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
@@ -120,20 +128,31 @@ class Trainer:
         self._saved = 0
         self._sums: dict[str, float] = {}
         self._counted = 0
+        self.look_every = 1 if self.device.type == "cpu" else LOOK_EVERY
+        self._unread: list[Tensor] = []
+        self._pictures, self._labels = data.images, data.labels
+        if _fits(data, self.device):
+            self._pictures = self._pictures.to(self.device)
+            self._labels = None if self._labels is None else self._labels.to(self.device)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
         if config.resume:
             self._resume()
+        if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
+            for part in self.model.children():
+                part.compile()
         self.network, self.optimiser = accelerator.prepare(self.model, self.optimiser)
 
     @property
-    def shown(self) -> nn.Module:
-        """The moving average of the model: the one that is sampled, measured and pushed."""
-        return self.average.module
+    def arithmetic(self) -> str:
+        """fp32 or bf16."""
+        return self.accelerator.mixed_precision.replace("no", "fp32")
 
     def run(self, stop: Stop) -> Iterator[Record]:
-        """Train until `config.steps` or a signal, yielding after each step; checkpoints are written on the way and at the end.
+        """Train until `config.steps` or a signal, yielding at every look; checkpoints are written on the way and at the end.
 
-        A checkpoint is written after the record of its step was dealt with, so that a log never lacks a line before it.
+        A look reads what the steps left on the device: after each step on a CPU; on a GPU, which must be waited for, after
+        every tenth, and where a record, a picture or a checkpoint is due. A checkpoint is written after the record of its step
+        was dealt with, so that a log never lacks a line before it.
 
         Raises:
             DivergedError: a loss, gradient or weight that is not finite; it has not been saved.
@@ -141,14 +160,17 @@ class Trainer:
         """
         config = self.config
         steps, seconds = 0, 0.0
+        every = (self.look_every, config.log_every, config.sample_every, config.save_every)
         while self.step < config.steps and self.stopped is None:
             started = time.monotonic()
-            losses, norm, lr = self._advance(stop)
+            names, lr = self._advance()
+            look = self.step == config.steps or any(self.step % each == 0 for each in every)
+            norm = self._look(names, stop) if look else 0.0
             spent = time.monotonic() - started
             self.seconds += spent
             steps, seconds = steps + 1, seconds + spent
-            self._counted += 1
-            self._sums = {name: self._sums.get(name, 0.0) + value for name, value in losses.items()}
+            if not look:
+                continue
             due = self.step % config.log_every == 0 or self.step == config.steps
             means = {name: value / self._counted for name, value in self._sums.items()}
             yield Record(self.step, means, lr, norm, steps * config.batch_size / seconds, due)
@@ -159,7 +181,8 @@ class Trainer:
                 self.save()
         self.save()
 
-    def _advance(self, stop: Stop) -> tuple[dict[str, float], float, float]:
+    def _advance(self) -> tuple[list[str], float]:
+        """One step of the optimiser, none of whose numbers is looked at: the names of the losses, and the learning rate."""
         config = self.config
         pixels, labels = self._batch()
         torch.manual_seed(_derive(config.seed, self.step, self.accelerator.process_index))
@@ -171,21 +194,43 @@ class Trainer:
             losses = self._loss(self.network, to_model(pixels), labels)
         self.accelerator.backward(losses["loss"].mean())
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip)
-        here = [*(v.detach().mean() for v in losses.values()), torch.as_tensor(norm), torch.tensor(stop.signal or 0)]
-        everywhere = self.accelerator.gather(torch.stack([v.float().to(self.device) for v in here])[None])
-        *values, norm = everywhere[:, :-1].mean(dim=0).tolist()
-        means = dict(zip(losses, values, strict=True))
-        if not np.isfinite([*values, norm]).all():
-            raise DivergedError(
-                f"step {self.step + 1}: the loss or its gradient is not finite ({means | {'gradient': norm}}). "
-                f"Nothing of it was saved; go on from the last checkpoint with --resume, or start anew with a lower --lr"
-            )
-        self.stopped = int(everywhere[:, -1].max()) or None
+        assert norm is not None
+        self._unread.append(torch.stack([*(v.detach().mean() for v in losses.values()), norm]).float())
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        self.average.update_parameters(self.model)
+        self._follow()
         self.step += 1
-        return means, norm, lr
+        return list(losses), lr
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average to the model, by a weight that falls from 9/11 to 1 − ema: the random start is soon forgotten."""
+        share = 1 - min(self.config.ema, (1 + self.step) / (10 + self.step)) if self.step else 1.0
+        shown, model = ([*each.parameters(), *each.buffers()] for each in (self.shown, self.model))
+        torch._foreach_lerp_(shown, model, share)
+
+    def _look(self, names: list[str], stop: Stop) -> float:
+        """Add up the losses of the steps since the last look, and agree on whether to stop: the latest gradient's norm.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
+        rows = torch.stack(self._unread)
+        self._unread.clear()
+        here = torch.cat([rows.flatten(), torch.tensor([float(stop.signal or 0)], device=self.device)])
+        everywhere = self.accelerator.gather(here[None])
+        self.stopped = int(everywhere[:, -1].max()) or None
+        read = everywhere[:, :-1].mean(dim=0).reshape(rows.shape).tolist()
+        for step, (*values, norm) in enumerate(read, start=self.step - len(read) + 1):
+            losses = dict(zip(names, values, strict=True))
+            if not np.isfinite([*values, norm]).all():
+                raise DivergedError(
+                    f"step {step}: the loss or its gradient is not finite ({losses | {'gradient': norm}}). "
+                    f"Nothing of it was saved; go on from the last checkpoint with --resume, or start anew with a lower --lr"
+                )
+            self._counted += 1
+            self._sums = {name: self._sums.get(name, 0.0) + value for name, value in losses.items()}
+        return norm
 
     def _batch(self) -> tuple[Tensor, Tensor | None]:
         """This process's share of the next batch: the pictures in an endless sequence of shuffled epochs."""
@@ -197,14 +242,15 @@ class Trainer:
             epoch, place = divmod(position, len(self.data))
             if epoch != self._epoch:
                 self._epoch = epoch
-                self._order = torch.randperm(
+                order = torch.randperm(
                     len(self.data), generator=torch.Generator().manual_seed(_derive(self.config.seed, epoch, 2**31))
                 )
+                self._order = order.to(self._pictures.device)
             chosen.append(self._order[place : place + end - position])
             position += len(chosen[-1])
         index = torch.cat(chosen)
-        labels = self.data.labels
-        return self.data.images[index].to(self.device), None if labels is None else labels[index].to(self.device)
+        labels = None if self._labels is None else self._labels[index].to(self.device, non_blocking=True)
+        return self._pictures[index].to(self.device, non_blocking=True), labels
 
     def save(self) -> None:
         """Write a checkpoint, unless this step has one; the first process does, the others wait.
@@ -227,7 +273,7 @@ class Trainer:
 
     def _write(self) -> None:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.shown.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
         broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
@@ -240,6 +286,7 @@ class Trainer:
             "options": self.config.fixed(),
             "data_sha256": self.data.sha256,
             "processes": self.accelerator.num_processes,
+            "arithmetic": self.arithmetic,
             "seconds": self.seconds,
             "since_log": {"steps": self._counted, "sums": self._sums},
         }
@@ -251,6 +298,7 @@ class Trainer:
         if found is None:
             raise RunError(f"--resume: no complete checkpoint in {root}; start without --resume")
         before, now = leaves(found.facts["options"]), leaves(self.config.fixed())
+        before["precision"], now["precision"] = found.facts["arithmetic"], self.arithmetic  # what auto was, not the word
         changed = [f"{flag(k)} {before.get(k)} → {now.get(k)}" for k in sorted(before | now) if before.get(k) != now.get(k)]
         if found.facts["data_sha256"] != self.data.sha256:
             changed.append("the pictures of the data set")
@@ -266,7 +314,7 @@ class Trainer:
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         self.model.load_state_dict(parts["model"])
-        self.average.load_state_dict(parts["average"])
+        self.shown.load_state_dict(parts["average"])
         weights = [*self.model.parameters()]
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in parts["optimiser"].items():
@@ -282,6 +330,14 @@ class Trainer:
         self._counted, self._sums = since_log["steps"], since_log["sums"]
 
 
+def _fits(data: Dataset, device: torch.device) -> bool:
+    """Whether all pictures may lie in the memory of a GPU: where they take no more than a share of what is free."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return data.images.nbytes <= RESIDENT_SHARE * free
+
+
 def make_accelerator(precision: str) -> Accelerator:
     """What drives the loop: a CUDA device where there is one and `accelerate launch` was not told --cpu, else the CPU.
 
@@ -294,35 +350,14 @@ def make_accelerator(precision: str) -> Accelerator:
 def choose_precision(wanted: str, cpu: bool) -> str:
     """accelerate's name of the arithmetic: bf16 only where the hardware computes in it, unless it is asked for by name."""
     if wanted == "auto":
-        wanted = (
-            "bf16" if (_cpu_computes_bf16() if cpu else torch.cuda.is_bf16_supported(including_emulation=False)) else "fp32"
-        )
+        wanted = "bf16" if (computes_bf16() if cpu else torch.cuda.is_bf16_supported(including_emulation=False)) else "fp32"
     return "no" if wanted == "fp32" else wanted
-
-
-def _cpu_computes_bf16() -> bool:
-    """By Linux's list of instructions; torch has no public way to ask in all the versions that are supported here."""
-    try:
-        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
 
 
 def anywhere(accelerator: Accelerator, condition: bool) -> bool:
     """Whether the condition holds in any process; all must ask, and wait for each other here."""
     flags = accelerator.gather(torch.tensor([float(condition)], device=accelerator.device))
     return bool(flags.any())
-
-
-def _average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """A moving average whose decay rises from 1/10 to `decay`, so that the random start is soon forgotten."""
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        n = int(count)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
 
 
 def _derive(*numbers: int) -> int:

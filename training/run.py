@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -109,7 +110,7 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
         parameters = sum(p.numel() for p in trainer.model.parameters())
         print(
             f"{config.kind} of {parameters:,} parameters on {spec.name} ({len(train_set):,} pictures from {train_set.source}), "
-            f"{trainer.device.type}, {arithmetic(trainer)}; run folder {folder}",
+            f"{trainer.device.type}, {trainer.arithmetic}; run folder {folder}",
             flush=True,
         )
         if trainer.step:
@@ -127,7 +128,9 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
         try:
             print(f"pushed: {hub.push(folder / 'model', repo_id, private=config.private)}", flush=True)
         except hub.HubError as error:
-            again = f"python training/publish.py {folder}"
+            again = shlex.join(
+                ["python", "training/publish.py", str(folder), "--repo-id", repo_id, *["--private"] * config.private]
+            )
             print(f"error: trained, but not pushed: {error}\nPush it again with: {again}", file=sys.stderr)
             return 3
     return 0
@@ -181,12 +184,6 @@ def check_size(build: Callable[[DataSpec], nn.Module], spec: DataSpec) -> None:
     raise ValueError(f"--size: {refused}; give --size {nearest}") from refused
 
 
-def arithmetic(trainer: Trainer) -> str:
-    """fp32 or bf16."""
-    precision = trainer.accelerator.mixed_precision
-    return "fp32" if precision == "no" else precision
-
-
 @torch.inference_mode()
 def held_out_loss(trainer: Trainer, task: Task, test_set: Dataset) -> dict[str, float]:
     """Mean losses of the averaged weights on the first test pictures, with the same noise every time."""
@@ -223,7 +220,7 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, train_set: 
             "images_seen": trainer.step * config.batch_size,
             "seconds": round(trainer.seconds),
             "device": trainer.device.type,
-            "precision": arithmetic(trainer),
+            "precision": trainer.arithmetic,
             "processes": trainer.accelerator.num_processes,
             "data_sha256": train_set.sha256,
         },

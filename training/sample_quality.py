@@ -114,21 +114,13 @@ class Reference:
         return metrics.nearest(pictures.flatten(1), self.train.images.flatten(1), metrics.CROWD)
 
 
-def make_step(model: DDPM, how: Sampling, noise: Noise, times: list[int]) -> Step:
-    """The reverse step of one walk along `times`."""
-    from genlab import sampler
+def make_step(model: DDPM, how: Sampling, noise: Noise) -> Step:
+    """The reverse step of one walk."""
+    from genlab.sampler import SAMPLERS, ddim
 
-    match how.sampler:
-        case "ancestral":
-            return sampler.ancestral(model.schedule, noise, model.config.variance if how.variance == "own" else how.variance)
-        case "DPM-Solver++":
-            return sampler.dpm_solver(model.schedule)
-        case "DPM-Solver++ SDE":
-            return sampler.dpm_solver(model.schedule, noise)
-        case "UniPC":
-            return sampler.unipc(model.schedule, times=times)
-        case _:
-            return sampler.ddim(model.schedule, noise, how.eta)
+    if how.sampler == "DDIM":
+        return ddim(model.schedule, noise, how.eta)
+    return SAMPLERS[how.sampler](model.schedule, noise, model.config.variance if how.variance == "own" else how.variance)
 
 
 def check(model: DDPM | VAE, reference: Reference, count: int, sampling: Sampling) -> None:
@@ -192,7 +184,7 @@ def draw(
         def predict(x_t: Tensor, t: Tensor, label: Tensor | None = label) -> Any:
             return model.predict(x_t, t, label, sampling.guidance)
 
-        for frame in walk(predict, make_step(model, sampling, noise, times), x, times):
+        for frame in walk(predict, make_step(model, sampling, noise), x, times):
             x = frame.x_s
             on_step(len(x))
         yield to_pixels(x.cpu())

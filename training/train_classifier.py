@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,12 @@ if not __package__:  # run as a script: look for modules beside this folder, not
 
 import tyro
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from genlab.config import MAX_SIZE, expanded
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn, optim
+
+    from genlab.config import DataSpec
     from genlab.data import Dataset
     from genlab.features import FeatureNet
 
@@ -33,8 +36,12 @@ class ClassifierTraining:
     """fashion-mnist, mnist, a folder of pictures with a sub-folder for each class, or user/name on the Hub."""
     data_dir: str | None = None
     """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
+    size: int | None = None
+    """Side of the pictures in pixels; the data set's own where none is given (32 for a folder)."""
+    channels: int | None = None
+    """1 for gray, 3 for RGB; the data set's own where none is given."""
     folder: Path | None = None
-    """Where to write it; genlab/classifiers/DATASET where none is given."""
+    """Where to write it; genlab/classifiers/DATASET where none is given, or beside that one if it sees another shape."""
     epochs: int = 8
     """How often each training picture is seen."""
     batch_size: int = 128
@@ -50,26 +57,29 @@ class ClassifierTraining:
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
+            ("size", self.size, 4, MAX_SIZE),
             ("epochs", self.epochs, 1, 10_000),
             ("batch-size", self.batch_size, 1, 10**6),
             ("shift", self.shift, 0, 16),
             ("seed", self.seed, 0, 2**32 - 1),
         ):
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise ValueError(f"--{name}: expected a whole number from {low} to {high}, got {value}")
         for name, number, most in (("lr", self.lr, 1.0), ("weight-decay", self.weight_decay, 1.0)):
             if not 0 <= number <= most:
                 raise ValueError(f"--{name}: expected a number from 0 to {most:g}, got {number}")
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"--channels: expected 1 or 3, got {self.channels}")
 
     def options(self) -> dict[str, object]:
-        """The options that make the network; of a data set in a folder of this machine, the folder's name alone."""
-        options = {k: v for k, v in asdict(self).items() if k not in {"data_dir", "folder"}}
-        return options | {"dataset": Path(self.dataset).name if Path(self.dataset).expanduser().is_dir() else self.dataset}
+        """The options given that make the network; of a data set in a folder of this machine, the folder's name alone."""
+        options = {k: v for k, v in asdict(self).items() if k not in {"data_dir", "folder"} and v is not None}
+        return options | {"dataset": Path(self.dataset).name if expanded(self.dataset).is_dir() else self.dataset}
 
     def command(self) -> str:
         """The command that trains this network: the options that are not at their defaults."""
         default = ClassifierTraining().options()
-        changed = {k: v for k, v in self.options().items() if v != default[k]}
+        changed = {k: v for k, v in self.options().items() if v != default.get(k)}
         flags = [f(k, v) for k, v in changed.items() for f in (lambda k, _: "--" + k.replace("_", "-"), lambda _, v: str(v))]
         return shlex.join(["python", "training/train_classifier.py", *flags])
 
@@ -130,6 +140,15 @@ def in_own_units(network: FeatureNet, pixels: Tensor) -> None:
         to_scores.weight.mul_(scale)
 
 
+def one_cycle(optimiser: optim.Optimizer, lr: float, steps: int) -> optim.lr_scheduler.LRScheduler:
+    """The learning rate: a rise over the first tenth of the steps, a fall to zero over the rest."""
+    from torch.optim.lr_scheduler import OneCycleLR
+
+    # A tenth of ten steps ends with the step that it begins with, a rise of no length, by which OneCycleLR divides.
+    rise = 0.11 if steps == 10 else 0.1
+    return OneCycleLR(optimiser, lr, total_steps=steps, pct_start=rise, anneal_strategy="linear", cycle_momentum=False)
+
+
 def train(config: ClassifierTraining, data: Dataset) -> FeatureNet:
     """The network after all epochs, with the cross entropy of its class scores as the loss."""
     import torch
@@ -146,9 +165,7 @@ def train(config: ClassifierTraining, data: Dataset) -> FeatureNet:
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     steps = config.epochs * -(-len(data) // config.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.lr, total_steps=steps, pct_start=0.1, anneal_strategy="linear", cycle_momentum=False
-    )
+    schedule = one_cycle(optimiser, config.lr, steps)
     assert data.labels is not None
     bar = tqdm(total=steps, unit="step", mininterval=1.0, dynamic_ncols=True, disable=None)
     for _ in range(config.epochs):
@@ -176,6 +193,35 @@ def accuracy(network: FeatureNet, data: Dataset) -> float:
     return float(eye.classes(eye.features(data.images)).eq(data.labels).double().mean())
 
 
+def check(spec: DataSpec) -> None:
+    """Refuses pictures that no feature network can be made for, before all of them are read.
+
+    Raises:
+        FeatureError: they have no classes or a single one, or their side is odd.
+    """
+    from genlab.features import ClassifierConfig, FeatureError, FeatureNet
+
+    if not spec.classes:
+        raise FeatureError(f"{spec.name}: expected pictures with classes, got none")
+    try:
+        FeatureNet(ClassifierConfig(), spec)
+    except ValueError as error:
+        raise FeatureError(f"{spec.name}: {error}") from error
+
+
+def with_classes(data: Dataset) -> Dataset:
+    """The pictures whose class is known: a data set on the Hub may have rows without one, whose label is −1.
+
+    Raises:
+        DataError: there are none.
+    """
+    from genlab.data import DataError
+
+    if data.labels is None or not bool((known := data.labels >= 0).any()):
+        raise DataError(f"{data.spec.name}: expected pictures with classes, got none")
+    return data if bool(known.all()) else replace(data, images=data.images[known], labels=data.labels[known])
+
+
 def run(config: ClassifierTraining) -> int:
     """Train, measure and write; returns the exit status."""
     import time
@@ -185,10 +231,9 @@ def run(config: ClassifierTraining) -> int:
     from genlab import data, features, hub
 
     try:
-        train_set = data.load(config.dataset, "train", config.data_dir)
-        test_set = data.load(config.dataset, "test", config.data_dir, train_set.spec.size, train_set.spec.channels)
-        if train_set.labels is None or test_set.labels is None:
-            raise data.DataError(f"{train_set.spec.name}: expected pictures with classes, got none")
+        train_set = with_classes(data.load(config.dataset, "train", config.data_dir, config.size, config.channels, check))
+        spec = train_set.spec
+        test_set = with_classes(data.load(config.dataset, "test", config.data_dir, spec.size, spec.channels))
         started = time.monotonic()
         network = train(config, train_set).half().float()  # as it is stored
         seconds = round(time.monotonic() - started)
@@ -207,7 +252,7 @@ def run(config: ClassifierTraining) -> int:
                 "torch": torch.__version__,
             },
         }
-        features.save(config.folder or features.CLASSIFIERS / train_set.spec.name, network, metrics)
+        features.save(config.folder or features.folder_for(train_set.spec), network, metrics)
     except (data.DataError, hub.HubError, features.FeatureError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -32,11 +32,12 @@ def task(config: DDPMTraining) -> Task:
         return DDPM(config.model, data)
 
     def loss(network: nn.Module, x0: Tensor, label: Tensor | None) -> dict[str, Tensor]:
-        t = training_times(config.model.T, len(x0), torch.rand(1)).to(x0.device)
+        t = training_times(config.model.T, len(x0), torch.rand(1)).to(x0.device, non_blocking=True)
         if label is not None and network.training:
             label = label.where(torch.rand(len(x0), device=x0.device) >= config.label_dropout, -1)
         parts = network(x0, t, torch.randn_like(x0), label)
-        return {"loss": parts.total, "simple": parts.simple, "bound": parts.bound}
+        bound = {"bound": parts.bound} if config.model.variance == "learned" else {}
+        return {"loss": parts.total, "simple": parts.simple} | bound
 
     def sample(model: nn.Module) -> Tensor:
         assert isinstance(model, DDPM)
