@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import re
@@ -16,8 +17,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         "--models",
         nargs="+",
         metavar="MODEL",
-        help="folders, or Hub ids user/repo or user/repo@revision, instead of the models that ship with genlab "
-        "(or GENLAB_MODELS, separated by commas or spaces)",
+        help="folders of runs or models, names of models that ship with genlab, or Hub ids user/repo or user/repo@revision; "
+        "all that ship where none is given (or GENLAB_MODELS, separated by commas or spaces)",
     )
     parser.add_argument(
         "--host", help="address to listen on (or GRADIO_SERVER_NAME; default: this machine only, all on a Space)"
@@ -41,6 +42,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     chosen = options()
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    gc.disable()  # next to nothing of what a start makes is garbage; `server.serve` looks for it again
     from genlab.demo.imports import import_gradio
 
     import_gradio()
@@ -61,7 +63,9 @@ def main() -> None:
 
         logging.getLogger(compiled.__name__).setLevel(logging.INFO)
         compiled.start([served.package for served in engine.models.values()])
-    server.serve(page, chosen.host, chosen.port, ready=lambda: True, theme=theme.theme(), css=theme.CSS)
+    server.serve(
+        page, chosen.host, chosen.port, ready=lambda: True, answering=engine.catch_up, theme=theme.theme(), css=theme.CSS
+    )
 
 
 if __name__ == "__main__":

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import httpx
 import pytest
-import tiny
 import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -23,9 +24,12 @@ from PIL import Image
 
 from genlab.data import ungrid
 from genlab.demo import limits, limits_plane
-from genlab.demo.app import served_table
+from genlab.demo.app import create_app, served_table
 from genlab.demo.engine import Engine
 from genlab.demo.language import choose
+from genlab.demo.player import PlayerData
+from genlab.demo.tabs import sample
+from tests import tiny
 
 SHAPE = Path(__file__).with_name("api.json")
 SAMPLE = {"model": "ddpm-mnist", "label": "any", "count": 4, "steps": 5, "sampler": "DDIM", "guidance": 1, "seed": 3}
@@ -209,7 +213,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("diffuse", {"model": "vae-mnist"}, "model: expected one of"),
     ("diffuse", {"picture_from": "seed"}, "Picture comes from: expected one of"),
     ("diffuse", {"start": "anywhere"}, "start of the way back: expected one of"),
-    ("diffuse", {"steps": 9}, "steps: expected"),
+    ("diffuse", {"steps": 1}, "steps: expected"),
 ]
 
 
@@ -286,6 +290,50 @@ def test_a_model_that_could_not_be_loaded_is_named_on_the_page_as_text(site):
     assert "<b>" not in problem
 
 
+def test_a_poster_that_takes_too_long_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "WAIT", 0.01)
+    monkeypatch.setattr(sample.Poster, "_make", lambda *_: None)
+    engine = SimpleNamespace(later=lambda begin: None)
+    assert sample.Poster(engine, None).show() == PlayerData()  # type: ignore[arg-type]
+
+
+def test_no_picture_is_drawn_before_the_server_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    begun = threading.Event()
+    monkeypatch.setattr(sample.Poster, "_make", lambda self: drawn.append("poster") or begun.set())
+    monkeypatch.setattr(tiny.server, "SPARE_SECONDS", 0.01)
+    engine = Engine.load(tiny.save_models(tmp_path))
+    page = create_app(engine)
+    assert drawn == []
+    with tiny.served(page, engine.catch_up):
+        assert begun.wait(60)
+        engine.catch_up()
+    assert drawn == ["poster"]
+
+
+def test_the_page_is_described_once_as_it_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    described = []
+    describe = gr.Blocks.get_config_file
+    monkeypatch.setattr(gr.Blocks, "get_config_file", lambda self: described.append(1) or describe(self))
+    page = create_app(Engine.load(tiny.save_models(tmp_path)))
+    with tiny.served(page) as url:
+        config = httpx.get(f"{url}/config", trust_env=False).json()
+    assert described == [1]
+    assert config["theme_hash"] == page.theme_hash
+    assert len(config["components"]) == len(page.blocks)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_first_visitor_sees_the_poster(tmp_path: Path, begun: bool) -> None:
+    engine = Engine.load(tiny.save_models(tmp_path))
+    poster = sample.Poster(engine, engine.offers["ddpm-mnist"])
+    if begun:
+        engine.catch_up()
+    shown = poster.show()
+    assert (shown.autoplay, shown.n) == (True, min(limits.STEPS.default, tiny.T) + 1)
+    assert poster.show().run == shown.run
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder, tiny.serving(Engine.load(tiny.save_models(Path(folder)))) as url:
         SHAPE.write_text(json.dumps(shape(Client(url, token=False, verbose=False)), indent=1, ensure_ascii=False) + "\n")
@@ -311,3 +359,26 @@ def test_the_table_of_models_takes_any_measurements(metrics: object, bits: str |
     for evaluation in ({"likelihood": metrics}, metrics):
         table = served_table([{**model, "metrics": {"evaluation": evaluation, "command": ["a", 1]}}])
         assert (bits in choose(table)) if bits and evaluation != metrics else "| – |" in table
+
+
+def test_what_looks_at_a_model_once_does_not_wait_for_whole_pictures(site: SimpleNamespace) -> None:
+    """A blocking walk holds the queue of the models: the others answer all the same."""
+    begun, let_go = threading.Event(), threading.Event()
+    real = type(site.engine).sample
+
+    def sample(self: Engine, request: object) -> Iterator[object]:
+        begun.set()
+        assert let_go.wait(60)
+        yield from real(self, request)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(site.engine), "sample", sample)
+        job = site.client.submit(count=1, steps=1, api_name="/sample")
+        try:
+            assert begun.wait(60)
+            for name in ("/cross_entropy", "/divergence", "/pixel_density", "/bound"):
+                assert site.client.submit(api_name=name).result(60)
+            assert not job.done()
+        finally:
+            let_go.set()
+        assert job.result(60)

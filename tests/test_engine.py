@@ -11,14 +11,14 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from PIL import Image
 
-from genlab import hub, sampler
+from genlab import hub, nn, sampler
 from genlab.config import DataSpec
 from genlab.data import to_model, to_pixels, ungrid
 from genlab.demo import engine as engine_module
@@ -26,6 +26,7 @@ from genlab.demo import limits
 from genlab.demo.engine import DDPM_SPHERICAL, VAE_LINEAR, VAE_SPHERICAL, Engine, EngineError, Served, Turnstile, png
 from genlab.demo.language import choose
 from genlab.demo.limits import LimitError, Offer, Pick
+from tests import tiny
 from training.sample_quality import Sampling
 
 ROOT = Path(__file__).parents[1]
@@ -204,6 +205,23 @@ def test_class_and_guidance_reach_the_network(engine, monkeypatch):
     assert len(calls) == 5
     assert all(label.tolist() == [8] * 4 and w == 2.5 and clip for label, w, clip in calls)
     assert not torch.equal(finished(engine, label="Bag"), finished(engine, label="Coat"))
+
+
+def test_pictures_are_drawn_in_bf16_where_the_cpu_computes_in_it_and_a_likelihood_is_fp32(engine, monkeypatch):
+    unet, seen = engine.models[DDPM_ID].model.unet, []
+    handle = unet.enter.register_forward_hook(lambda module, given, output: seen.append(output.dtype))
+    try:
+        in_fp32 = finished(engine)
+        monkeypatch.setattr(nn, "computes_bf16", lambda: True)
+        in_bf16 = finished(engine)
+        assert seen == [torch.float32] * 5 + [torch.bfloat16] * 5
+        assert not torch.equal(in_bf16, in_fp32)
+        assert (in_bf16.float() - in_fp32.float()).abs().mean() < 2  # gray levels
+        seen.clear()
+        engine.bound_step(limits.StepRequest(DDPM_ID, Pick("test", 0), t=3, seed=7, row=0, column=0))
+        assert seen == [torch.float32]
+    finally:
+        handle.remove()
 
 
 def test_a_vae_decodes_one_z_for_each_seed(engine):
@@ -414,6 +432,15 @@ def test_two_models_of_one_name_get_two_names(folders, tmp_path):
     twin.symlink_to(folders[0])
     (tmp_path / "other").mkdir()
     assert list(Engine.load([folders[0], folders[0]]).models) == [DDPM_ID, f"{DDPM_ID}-2"]
+
+
+def test_a_run_and_one_that_ships_are_found_and_called_by_their_names(folders, tmp_path, monkeypatch):
+    copytree(folders[0], tmp_path / "runs" / "mine" / "model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "PRETRAINED", Path(folders[0]).parent)
+    engine = Engine.load(["runs/mine", DDPM_ID])
+    assert not engine.problems
+    assert list(engine.models) == ["mine", DDPM_ID]
 
 
 def test_a_model_that_cannot_be_loaded_is_a_problem_and_the_others_are_served(folders, tmp_path):

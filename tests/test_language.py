@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib
+import inspect
 import json
 import pkgutil
 import re
 import string
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import tiny
 
 import genlab.demo
+from genlab import hub
 from genlab.card import escape
-from genlab.demo import language
+from genlab.demo import hub_text, language
 from genlab.demo.engine import Engine
 from genlab.demo.language import Told, Translation, accepted, both, choose, choose_in_json, each, language_of
+from tests import tiny
 
 HAN = re.compile(r"[\u3400-\u9fff]")
 MARKERS = (language.OPEN, language.MIDDLE, language.CLOSE)
@@ -47,6 +51,20 @@ def readable(text: str) -> bool:
     return HAN.search(text) is not None or {word.lower() for word in words} <= KNOWN
 
 
+def forms() -> list[str]:
+    """What the functions of hub.py that the page uses may say in a HubError."""
+    found = list(hub.REFUSALS.values())
+    for function in ast.parse(inspect.getsource(hub)).body:
+        if getattr(function, "name", "") in ("save", "load", "authorise", "push", "_write_json"):
+            continue
+        calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and ast.unparse(node.func) == "HubError"]
+        for call in calls:
+            form = call.args[0]
+            assert not isinstance(form, ast.JoinedStr), ast.unparse(call)
+            found += [form.value] if isinstance(form, ast.Constant) else []
+    return list(dict.fromkeys(found))
+
+
 def placeholders(text: str) -> set[tuple[str, str | None]]:
     return {(name, form) for _, name, form, _ in string.Formatter().parse(text) if name is not None}
 
@@ -54,6 +72,35 @@ def placeholders(text: str) -> set[tuple[str, str | None]]:
 def formulas(text: str) -> list[str]:
     """The formulas in a Markdown text, without the words in them."""
     return sorted(re.sub(r"\\text\{[^}]*\}|\s+", "", found) for found in re.findall(r"\$\$.+?\$\$|\$[^$]+\$", text, re.DOTALL))
+
+
+def test_all_that_the_hub_may_say_is_there_in_chinese() -> None:
+    assert set(hub_text.CHINESE) == set(forms())
+    for english, chinese in hub_text.CHINESE.items():
+        assert placeholders(chinese) == placeholders(english)
+        assert readable(chinese)
+
+
+def test_why_a_model_cannot_be_loaded_is_said_in_both_languages(tmp_path: Path) -> None:
+    (folder,) = tiny.save_models(tmp_path)[:1]
+    config = json.loads((Path(folder) / "config.json").read_text())
+    (Path(folder) / "config.json").write_text(json.dumps({**config, "kind": "[~gan~|~{x}~]"}))
+    (tmp_path / "empty").mkdir()
+    wrong, empty = Engine.load([folder, str(tmp_path / "empty")]).problems[:2]
+    name = Path(folder).name
+    assert choose(empty) == (
+        "empty could not be loaded: empty: expected config.json and model.safetensors, got no config.json; "
+        "genlab reads no other format"
+    )
+    assert choose(empty, "zh") == (
+        "无法加载 empty：empty：应有 config.json 和 model.safetensors，缺少 config.json；genlab 不读取其他格式"
+    )
+    assert choose(wrong, "zh") == f"无法加载 {name}：{name}：config.json：kind：应为 ddpm, vae 之一，实际为 '{{x}}'"
+
+
+def test_what_nobody_foresaw_is_told_too() -> None:
+    for error in (MemoryError("{full}"), hub.HubError("{odd}")):
+        assert "{" in choose(hub_text.told(error), "zh")
 
 
 @pytest.mark.parametrize("text", texts().values(), ids=texts())

@@ -72,6 +72,14 @@ def test_jpeg_is_what_pillow_decodes(decoded: Callable) -> None:
     np.testing.assert_array_equal(decoded(content), np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
 
 
+def test_of_a_jpeg_with_more_pictures_in_it_the_first_is_taken(decoded: Callable) -> None:
+    """As phones write them: Pillow opens such a file as MPO."""
+    first = Image.fromarray(PIXELS)
+    content = encoded(first, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8), "red")], quality=90)
+    assert Image.open(io.BytesIO(content)).n_frames == 2
+    np.testing.assert_array_equal(decoded(content), decoded(encoded(first, "JPEG", quality=90)))
+
+
 def test_gray_palette_and_one_bit_become_three_equal_or_right_channels(decoded: Callable) -> None:
     gray = Image.fromarray(PIXELS[..., 0])
     np.testing.assert_array_equal(decoded(encoded(gray)), np.repeat(PIXELS[..., :1], 3, axis=2))

@@ -27,17 +27,23 @@ from gradio_client.exceptions import AppError, ValidationError
 from PIL import Image
 
 from genlab.demo import server
+from genlab.demo.figure import DRAWN
 from genlab.demo.guard import Allowance, Guard, Limits, Refused, plain_json
 from genlab.demo.language import choose
+from genlab.demo.limits import DRAWN_VALUES
 from genlab.demo.picture_input import REFUSED, PictureInput
 from tests import tiny
 
 import gradio as gr  # isort: skip
+import gradio.routes  # isort: skip
 
 ROOT = Path(__file__).parents[1]
 ROUTES = Path(__file__).with_name("routes.json")
 CANARY = "hf_canary0123456789abcdefghijklmnopq"
-FREE = Limits(per_second=1e6, burst=10**6, light_per_second=1e6, light_burst=10**6, queued=10**6)
+FREE = Limits(
+    per_second=1e6, burst=10**6, light_per_second=1e6, light_burst=10**6, whole_per_second=1e6, whole_burst=10**6,
+    uncalled_seconds=2.0, open=10**6, queued=10**6,
+)  # fmt: skip
 MARK = {"_type": "gradio.FileData"}
 
 
@@ -415,6 +421,53 @@ def test_picture_values_are_refused_before_they_are_queued(site: SimpleNamespace
     assert call(site.client, "look", None) == ("complete", ["none"])
 
 
+def test_files_in_other_values_are_refused_before_gradio_fetches_them(site: SimpleNamespace, picture: bytes) -> None:
+    own = site.client.post("/gradio_api/upload", files={"files": ("a.png", picture)}).json()[0]
+    asked: list[object] = []
+    block = next(fn for fn in site.demo.fns.values() if fn.api_name == "say").inputs[0]
+    block.async_move_resource_to_block_cache = asked.append
+    try:
+        for path in ("http://192.0.2.1/drip", own, "/etc/passwd", 5):
+            file = {"path": path, "meta": MARK}
+            for value in (file, [file], {"a": [{"b": file}]}):
+                replies = [
+                    site.client.post("/gradio_api/call/say", json={"data": [value]}),
+                    site.client.post("/gradio_api/call/v2/say", json={"text": value}),
+                    site.client.post(
+                        "/gradio_api/queue/join", json={"data": [value], "fn_index": index_of(site, "say"), "session_hash": "s"}
+                    ),
+                ]
+                assert [reply.status_code for reply in replies] == [422] * 3, value
+    finally:
+        del block.async_move_resource_to_block_cache
+    assert asked == []
+    assert not server.holds_file({"paths": ["x"]})
+
+
+def test_lists_and_objects_in_the_place_of_a_single_value_are_refused(site: SimpleNamespace) -> None:
+    for value, kind in (([], "a list"), (["x"], "a list"), ({}, "an object"), ({"paths": ["x"]}, "an object")):
+        bodies = {
+            "call/say": {"data": [value]},
+            "call/v2/say": {"text": value},
+            "queue/join": {"data": [value], "fn_index": index_of(site, "say"), "session_hash": "s"},
+            "call/stream": {"data": [3, value]},
+        }
+        for path, body in bodies.items():
+            reply = site.client.post(f"/gradio_api/{path}", json=body)
+            name = "pause" if path == "call/stream" else "text"
+            message = f"{name}: expected a single value, got {kind}"
+            assert (reply.status_code, reply.json()["detail"][0]["message"]) == (422, message)
+    assert all(call(site.client, "say", value)[0] == "complete" for value in ("x", 5, 0.5, True, None))
+
+
+def test_a_session_keeps_no_value_of_a_call(site: SimpleNamespace) -> None:
+    body = {"data": [CANARY], "session_hash": "keeps-nothing"}
+    joined = site.client.post("/gradio_api/call/say", json=body).json()["event_id"]
+    assert events(site.client, "say", joined)[-1] == ("complete", [CANARY])
+    kept = site.demo.state_holder.session_data["keeps-nothing"]
+    assert CANARY not in repr(kept.config_values)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
@@ -449,6 +502,7 @@ def test_batched_calls_are_refused(site: SimpleNamespace) -> None:
         b"", b"null", b"[]", b"5", b'"x"', b"{", b"\xff\xfe", b'{"a": NaN}', b'{"data": [Infinity]}', b'{"data": [-Infinity]}',
         b'{"data": [1e999]}', b'{"data": [' + b"9" * 30 + b"]}", b'{"data": [' + b"9" * 5000 + b"]}", b'{"data": ["\\ud800"]}',
         b'{"\\udfff": 1}', b"[" * 100_000, b'{"data": ' + b"[" * 900 + b"]" * 900 + b"}", b'{"data": ["x"]} x',
+        b'{"data": [' + b"{}, " * 10_000 + b"0]}",
     ],
 )  # fmt: skip
 def test_json_that_is_not_plain_is_refused(body: bytes) -> None:
@@ -459,6 +513,14 @@ def test_json_that_is_not_plain_is_refused(body: bytes) -> None:
 
 def test_plain_json_is_taken() -> None:
     value = {"data": [1, -0.5, "x", None, True, {"a": [1e300 / 1e290, 2**63 - 1]}], "session_hash": "é"}
+    assert plain_json(json.dumps(value).encode()) == value
+
+
+def test_the_largest_values_of_the_page_are_plain_json() -> None:
+    """A drawing on the largest canvas, and on the figure as many points as it takes; the parts of `/playground` likewise."""
+    canvas = {"token": "t" * 32, "x": "A" * (-(-DRAWN_VALUES // 3) * 4), "chosen": [127, 127]}
+    figure = {"handles": [{"x": 0.5, "y": -0.5}] * 100, "selected": [0, 5], "drawn": [[-0.12345, 0.12345]] * DRAWN}
+    value = {"data": [canvas, figure, "moons", None, 5], "fn_index": 3, "session_hash": "s", "trigger_id": 5}
     assert plain_json(json.dumps(value).encode()) == value
 
 
@@ -703,7 +765,7 @@ LEFT: list[str] = []
 """Sessions whose jobs `nobody_leaves` was told to end: none, at the end of every test."""
 
 
-async def nobody_leaves(session: str) -> None:
+async def nobody_leaves(session: str, event_id: str | None) -> None:
     LEFT.append(session)
 
 
@@ -754,6 +816,22 @@ def test_rate_of_one_visitor() -> None:
     assert statuses(guard, 2) == [200, 429]
     now = 1e6
     assert statuses(guard, 4) == [200, 200, 200, 429]
+
+
+def test_ending_a_job_counts_as_light() -> None:
+    guard = bare_guard(Limits(burst=1, light_burst=4, light_per_second=1e-9))
+    paths = ("cancel", "reset", "reset/", "cancel", "cancel", "reset", "reset/")
+    found = [exchange(guard, "POST", f"/gradio_api/{path}")[0]["status"] for path in paths]
+    assert found == [200] * 4 + [429] * 3
+    assert statuses(guard, 1) == [200]
+
+
+def test_a_body_that_ends_a_job_is_short() -> None:
+    names = {"session_hash": "s" * 64, "event_id": "e" * 32, "fn_index": 10**6}
+    for path in ("cancel", "reset", "reset/"):
+        for more, status in (("", 200), ("x" * 1024, 413)):
+            content = json.dumps({**names, "more": more}).encode()
+            assert exchange(bare_guard(Limits()), "POST", f"/gradio_api/{path}", content=content)[0]["status"] == status
 
 
 def test_light_calls_have_a_bucket_of_their_own() -> None:
@@ -811,6 +889,44 @@ def test_a_visitor_who_leaves_before_the_results_are_asked_for_leaves_no_job(sit
     wait_until(lambda: site.meter.ended == ended + 1, seconds=FREE.unheard_seconds - 1)
 
 
+def test_results_that_nobody_fetches_are_dropped(site: SimpleNamespace) -> None:
+    queue = site.demo._queue
+    for name, path in (("page", "queue/join"), ("named", "call/say")):
+        for _ in range(3):
+            body = {"data": ["x"], "fn_index": index_of(site, "say"), "session_hash": name}
+            assert site.client.post(f"/gradio_api/{path}", json=body).status_code == 200
+        wait_until(lambda name=name: queue.pending_messages_per_session[name].qsize() >= 6)
+    anonymous = site.client.post("/gradio_api/call/say", json={"data": ["x"]}).json()["event_id"]
+    kept = (queue.pending_messages_per_session, queue.pending_event_ids_session)
+    assert all(name in sessions for sessions in kept for name in ("page", "named", anonymous))
+    wait_until(lambda: not any(name in sessions for sessions in kept for name in ("page", "named", anonymous)))
+
+
+def test_a_call_by_name_that_nobody_follows_ends_and_one_that_is_followed_goes_on(site: SimpleNamespace) -> None:
+    ended = site.meter.ended
+    followed, left = (
+        site.client.post("/gradio_api/call/stream", json={"data": [n, 0.01]}).json()["event_id"] for n in (400, 10_000)
+    )
+    assert events(site.client, "stream", followed)[-1] == ("complete", ["step 400"])
+    assert site.meter.ended == ended + 1
+    wait_until(lambda: not server.Calls(site.demo).alive(left))
+
+
+def test_a_session_that_goes_on_keeps_what_it_has(site: SimpleNamespace) -> None:
+    """A job that was followed to its end is looked for when the next one of its session has only just been put in."""
+    calls = server.Calls(site.demo)
+    body = {"data": ["x"], "fn_index": index_of(site, "say"), "session_hash": "goes-on"}
+    first = site.client.post("/gradio_api/queue/join", json=body).json()["event_id"]
+    with site.client.stream("GET", "/gradio_api/queue/data?session_hash=goes-on") as results:
+        assert any("process_completed" in line for line in results.iter_lines())
+    body |= {"data": [300, 0.01], "fn_index": index_of(site, "stream")}
+    second = site.client.post("/gradio_api/queue/join", json=body).json()["event_id"]
+    asyncio.run(calls.leave("goes-on", first))
+    assert calls.alive(second)
+    with site.client.stream("GET", "/gradio_api/queue/data?session_hash=goes-on") as results:
+        assert any("step 300" in line for line in results.iter_lines())
+
+
 def test_a_visitor_who_listens_is_not_taken_for_one_who_left(site: SimpleNamespace) -> None:
     """The heartbeat breaks off, as it does when a laptop changes networks; the stream of results goes on to the end."""
     body = {"data": [60, 0.01], "fn_index": index_of(site, "stream"), "session_hash": "stays"}
@@ -828,7 +944,7 @@ def test_a_visitor_who_listens_is_not_taken_for_one_who_left(site: SimpleNamespa
 def test_a_job_that_nobody_listens_to_ends_after_a_while() -> None:
     left: list[str] = []
 
-    async def leave(session: str) -> None:
+    async def leave(session: str, event_id: str | None) -> None:
         left.append(session)
 
     async def run(listening: bool) -> None:
@@ -880,12 +996,12 @@ def test_only_the_stream_of_a_page_says_that_it_was_left() -> None:
 
 
 def test_what_fails_when_a_job_is_ended_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async def fails(session: str) -> None:
+    async def fails(session: str, event_id: str | None) -> None:
         raise RuntimeError(CANARY)
 
     async def run() -> None:
         guard = Guard(answer, Limits(unheard_seconds=0), [], lambda _: True, lambda *_: False, fails)
-        guard.expect("s", "job")
+        guard.expect("s", "job", 0)
         await asyncio.gather(*guard._tasks)
 
     asyncio.run(run())
@@ -940,6 +1056,56 @@ def test_jobs_of_one_visitor() -> None:
     assert statuses(guard, 1) == [200]
     assert guard.jobs.count("192.0.2.1") == 0
     assert guard.jobs.jobs.keys() <= {"192.0.2.2"}
+
+
+def test_jobs_of_visitors_who_never_came_again_are_forgotten() -> None:
+    guard = bare_guard(Limits())
+    for number in range(3000):
+        guard.jobs.add(f"visitor {number}", "ended")
+    assert len(guard.jobs.jobs) <= 1001
+    guard.jobs.alive = lambda _: True
+    for number in range(3000):
+        guard.jobs.add(f"visitor {number}", "running")
+    assert sum(guard.jobs.count(f"visitor {number}") for number in range(3000)) >= 3000
+
+
+def test_open_requests_of_one_visitor_are_bounded() -> None:
+    async def run() -> list[int]:
+        held, found = asyncio.Event(), []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await held.wait()
+            await answer(scope, receive, send)
+
+        guard = Guard(app, Limits(open=3), [], lambda _: False, lambda *_: False, nobody_leaves)
+
+        async def ask(peer: str) -> None:
+            async def receive() -> dict:
+                return {"type": "http.request", "body": b"", "more_body": False}
+
+            async def send(message: dict) -> None:
+                if message["type"] == "http.response.start":
+                    found.append(message["status"])
+
+            scope = {"type": "http", "method": "GET", "path": "/healthz", "headers": [], "client": (peer, 1)}
+            await guard(scope, receive, send)
+
+        tasks = [asyncio.create_task(ask(peer)) for peer in ["192.0.2.1"] * 5 + ["192.0.2.2"]]
+        await asyncio.sleep(0.05)
+        assert found == [429, 429]
+        held.set()
+        await asyncio.gather(*tasks)
+        assert not guard.open
+        return found
+
+    assert asyncio.run(run()) == [429, 429, 200, 200, 200, 200]
+
+
+def test_the_whole_page_is_not_read_as_often_as_one_likes() -> None:
+    guard = bare_guard(Limits(whole_burst=3, whole_per_second=1e-9))
+    paths = ("/", "/config", "/gradio_api/info", "/gradio_api/openapi.json", "/healthz", "/theme.css")
+    assert [exchange(guard, "GET", path)[0]["status"] for path in paths] == [200, 200, 200, 429, 200, 200]
+    assert exchange(guard, "GET", "/", peer="192.0.2.2")[0]["status"] == 200
 
 
 def test_jobs_of_the_page_are_counted_until_they_end(site: SimpleNamespace) -> None:
@@ -1021,6 +1187,51 @@ def test_a_new_visitor_does_not_have_the_whole_page_described(monkeypatch: pytes
     assert set(described) <= {name._id, greeting._id}
 
 
+def test_no_statistics_are_kept_of_what_visitors_do() -> None:
+    with gr.Blocks() as demo:
+        name, greeting = gr.Textbox("you"), gr.Textbox()
+        name.submit(lambda who: f"hello {who}", name, greeting, api_name="greet")
+    with tiny.served(demo) as url:
+        client = Client(url, token=False, verbose=False)
+        for who in "abc":
+            assert client.predict(who, api_name="/greet") == f"hello {who}"
+    assert demo._queue.cached_event_analytics_summary == {"functions": {}}
+    assert len(demo._queue.event_analytics) == 1
+
+
+def test_the_queue_rests_longer_between_two_looks_than_gradios_own() -> None:
+    demo = page(Meter())
+    assert 0 < demo._queue.sleep_when_free < server.POLL_SECONDS
+    server.build(demo, ready=lambda: True, limits=FREE)
+    assert demo._queue.sleep_when_free == server.POLL_SECONDS
+
+
+def test_a_job_that_is_cancelled_in_the_moment_of_its_start_gives_its_place_back() -> None:
+    from gradio.utils import set_task_name
+
+    places = 1
+
+    async def job() -> None:
+        nonlocal places
+        try:
+            await asyncio.sleep(60)
+        finally:
+            places += 1
+
+    async def start_and_cancel() -> list[str]:
+        nonlocal places
+        places -= 1
+        task = asyncio.create_task(job())
+        set_task_name(task, "session", 0, "event", False)
+        cancelled = await gradio.routes.cancel_tasks({"session_0"})
+        assert task.cancelled()
+        return cancelled
+
+    server.build(page(Meter()), ready=lambda: True, limits=FREE)
+    assert asyncio.run(start_and_cancel()) == ["event"]
+    assert places == 1
+
+
 def test_busy_port_names_the_port_and_the_flag() -> None:
     with server.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
@@ -1071,8 +1282,9 @@ def test_sigterm_while_streaming(tmp_path: Path) -> None:
                 program.send_signal(signal.SIGTERM)
                 rest = list(lines)
             assert rest[-3:-1] == ["event: complete", 'data: ["step 20"]']
+            # A connection of its own: that of the stream may still wait for the server's last word, and is then reset.
             with pytest.raises(httpx.ConnectError):
-                client.get("/healthz")
+                httpx.get(f"{url}/healthz", trust_env=False)
         assert program.wait(30) == 0
         assert list(tmp_path.iterdir()) == []
     finally:

@@ -15,7 +15,6 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
-import tiny
 import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -32,10 +31,12 @@ from genlab.demo.engine import PRETRAINED, BoundStep, Engine, Served
 from genlab.demo.limits import LimitError, Offer, Pick, StepRequest
 from genlab.demo.measured import likelihood_of, samples_of
 from genlab.demo.tabs import bound as tab
+from genlab.demo.tabs import measurements
 from genlab.divergence import Gaussian
 from genlab.oracle import DataSetOracle
 from genlab.schedule import cosine_schedule
 from genlab.vlb import level_log_probs, step_term, step_terms
+from tests import tiny
 from training.likelihood import diffusion_bound
 from training.partial import Partial, Progress
 
@@ -277,38 +278,18 @@ def test_every_ledger_that_is_read_is_drawn(section: dict[str, Any], term: float
     assert ledger is not None
 
 
-SAMPLES = {
-    "images": 2000, "reference_images": 9, "sampler": "DDIM", "steps": 25,
-    "features": {"name": "<i>", "sha256": "ab", "accuracy": 0.9961},
-    "frechet_distance": 0.653, "frechet_interval_95": [0.519, 0.811], "frechet_floor": 0.194, "kernel_distance_x1000": 20.8,
-    "kernel_distance_standard_error_x1000": 6.2, "kernel_distance_floor_x1000": -0.71, "precision": 0.754, "recall": 0.84,
-    "precision_of_real": 0.8455, "recall_of_real": 0.8845, "memorised_share": 0.0075, "memorised_share_of_held_out": 0.049,
-}  # fmt: skip
-
-
-def test_the_quality_of_samples_is_read_and_shown(section: dict[str, Any]) -> None:
-    metrics = {"evaluation": {"likelihood": section, "samples": SAMPLES}}
-    left, right = tab._tables(likelihood_of(metrics, T), samples_of(metrics))
-    for number in (
-        "2,000",
-        "0.65 (0.52–0.81) | 0.19",
-        "20.8 ± 6.2 | −0.7",
-        "0.75 | 0.85",
-        "0.84 | 0.88",
-        "0.8% | 4.9%",
-        "99.6 %",
-    ):
-        assert number in right
-    assert "<i>" not in right
-    own = section["by_variance"]["learned"]
-    assert f"**{own['bound_bits_per_dim']:.3f} ± {own['bound_standard_error_bits_per_dim']:.3f}**" in left
-    assert tab._tables(None, None) == ("", "")
+def test_the_tab_shows_what_was_measured(section: dict[str, Any]) -> None:
+    left, right = measurements.tables(tiny.measured({"likelihood": section}, T), "m")
+    for name in ("learned", "posterior", "beta"):
+        own = section["by_variance"][name]
+        assert f"{own['bound_bits_per_dim']:.3f} ± {own['bound_standard_error_bits_per_dim']:.3f}" in left
+    assert right == ""
 
 
 def test_a_term_below_the_digits_of_the_table_keeps_its_own(section: dict[str, Any]) -> None:
     small = {"decoder_term_L_0_bits_per_dim": 4.22e-4, "decoder_term_L_0_standard_error_bits_per_dim": 1.7e-5}
     sums = {name: column | small for name, column in section["by_variance"].items()}
-    left, _ = tab._tables(likelihood_of({"evaluation": {"likelihood": {**section, "by_variance": sums}}}, T), None)
+    left, _ = measurements.tables(tiny.measured({"likelihood": {**section, "by_variance": sums}}, T), "m")
     assert "0.00042 ± 0.00002" in left
     assert "0.000 " not in left
 
@@ -365,7 +346,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, section: dict[str, Any]) -> I
     """A model that was measured, and one that was not."""
     folder = tmp_path_factory.mktemp("bound")
     pictures, fashion = tiny.dataset("mnist"), tiny.dataset("fashion-mnist")
-    evaluation = {"likelihood": section, "samples": SAMPLES}
+    evaluation = {"likelihood": section, "samples": tiny.SAMPLES}
     hub.save(folder / MODEL, model_of("learned"), {"evaluation": evaluation}, pictures)
     hub.save(folder / "ddpm-plain", model_of("beta", fashion.spec), {}, fashion)
     engine = Engine.load([str(folder / MODEL), str(folder / "ddpm-plain")])
@@ -409,8 +390,8 @@ def test_every_number_of_the_page_can_be_asked_for(
     likelihood, samples = numbers["measured"]["likelihood"], numbers["measured"]["samples"]
     assert likelihood["by_variance"]["beta"].items() <= section["by_variance"]["beta"].items()
     assert likelihood["ledger"]["mean_term_bits_per_dim"] == section["ledger"]["mean_term_bits_per_dim"]
-    assert samples["frechet_distance"] == SAMPLES["frechet_distance"]
-    assert samples["features"] == {"name": "<i>", "accuracy": 0.9961}
+    assert samples["frechet_distance"] == tiny.SAMPLES["frechet_distance"]
+    assert samples["features"] == tiny.SAMPLES["features"]
 
 
 def test_an_upload_and_a_model_that_was_not_measured(site: SimpleNamespace, client: Client, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import math
 import re
@@ -13,10 +14,10 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
 
+import gradio as gr
 import httpx
 import numpy as np
 import pytest
-import tiny
 import torch
 
 from genlab.demo import live
@@ -39,6 +40,7 @@ from genlab.demo.live import Kept, Line, LiveError
 from genlab.demo.tabs import playground as tab
 from genlab.demo.tabs.playground import Run, film, play, samples
 from genlab.plane import MAX_DRAWN
+from tests import tiny
 
 GOOD = {"data": "moons", "points": None, "model": "DDPM", "walk": "flow", "steps": 100, "seed": 1}
 
@@ -136,6 +138,26 @@ def test_the_line_lets_some_in_in_the_order_of_coming_and_turns_the_rest_away(mo
     assert len(line) == 0
 
 
+def test_a_training_that_is_turned_away_takes_nothing_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "LINE", live.Line(running=1, waiting=0))
+    kept: list[object] = []
+    monkeypatch.setattr(live.Kept, "put", lambda self, thing: kept.append(thing) or "name")
+    with gr.Blocks() as demo:
+        tab.build(None, demo)  # type: ignore[arg-type]
+    events = {fn.name: fn.fn for fn in demo.fns.values()}
+    chosen = ("moons", None, "DDPM", "flow", 100, 0)
+    with contextlib.closing(live.LINE.enter()) as place:
+        next(place)
+        training = events["train_it"](*chosen)
+        next(training)
+        with pytest.raises(gr.Error, match="training here already"):
+            list(training)
+    assert kept == []
+    assert events["stopped"]("", *chosen) == events["fresh"](*chosen)[0]
+    names = [name for _, name in events["train_it"](*chosen)]
+    assert (len(kept), names[0], names[-1]) == (1, "", "name")
+
+
 def test_what_is_kept_goes_after_a_while_or_when_there_is_more() -> None:
     now = [0.0]
     kept: Kept[str] = Kept(most=2, seconds=60, clock=lambda: now[0])
@@ -177,12 +199,14 @@ def test_the_film_shows_learning_forward_and_reverse(runs: dict[str, Run], model
     x0 = tab.data_of("blobs", (), tab.MARKS)[: tab.CROWD]
     begin, end = data.frames[there].layers, data.frames[back - 1].layers
     np.testing.assert_allclose(values(begin["noisy"]["x"]), x0[:, 0], atol=1e-3)
-    for cloud in (end["noisy"], data.frames[back].layers["samples"]):  # the noise, or z: near N(0, I) in both directions
+    for cloud in (end["noisy"], data.frames[back].layers["noisy"]):  # the noise, or z: near N(0, I) in both directions
         assert abs(values(cloud["y"]).mean()) < 0.5
         assert 0.5 < values(cloud["y"]).std() < 1.5
     last = data.frames[-1].layers["samples"]
     assert values(last["x"]).shape == (tab.CROWD,)
-    assert values(last["x"]).std() < 0.9 < values(data.frames[back].layers["samples"]["x"]).std()
+    assert values(last["x"]).std() < 0.9 < values(data.frames[back].layers["noisy"]["x"]).std()
+    for frame in data.frames[there:]:  # what is noisy is never called a sample
+        assert not (len(frame.layers.get("noisy", {"x": []})["x"]) and len(frame.layers["samples"]["x"]))
     assert ("field" in data.frames[back].layers) == (model == "score model")
     assert len(data.model_dump_json()) < 400_000
 
@@ -284,6 +308,20 @@ def test_models_answer_while_somebody_trains_and_a_stream_that_is_left_ends_the_
     assert until(lambda: len(live.LINE) == 0, 15)
 
 
+def test_a_waiting_call_that_is_left_leaves_its_place(site: SimpleNamespace) -> None:
+    body = {**GOOD, "steps": 100, "count": 1}
+    with contextlib.ExitStack() as others:
+        for _ in range(2):
+            assert next(others.enter_context(contextlib.closing(live.LINE.enter()))) == 0
+        with contextlib.ExitStack() as calls:
+            lines = calls.enter_context(site.http.stream("GET", begin(site, "playground", body))).iter_lines()
+            calls.callback(lines.close)
+            assert "data: [null]" in lines
+            assert len(live.LINE) == 3
+        assert until(lambda: len(live.LINE) == 2, 15)
+    assert end(site, "playground", body)[0]["step"] == 100
+
+
 CLOUD = "() => document.querySelectorAll('#playground canvas')[0].toDataURL()"
 
 
@@ -346,6 +384,15 @@ def test_a_student_draws_trains_stops_and_shares(site: SimpleNamespace, browser:
     assert field.input_value() == link
     context.close()
     assert left.problems + page.problems == []
+
+
+def test_a_link_shows_its_data_on_the_board(site: SimpleNamespace, browser: Any) -> None:
+    page = tiny.watched(browser.new_page(locale="en-GB"))
+    page.goto(site.url + "/?tab=playground&data=spiral")
+    page.locator("#playground-data [aria-label*='spiral']").first.wait_for(timeout=20_000)
+    assert page.get_by_role("radio", name="spiral").is_checked()
+    page.context.close()
+    assert page.problems == []
 
 
 def test_a_packed_drawing_is_two_bytes_a_point() -> None:

@@ -62,6 +62,10 @@ def test_the_figure_has_the_curve_its_floor_and_what_is_chosen(engine: Engine) -
     assert panel.y.high > 8
 
 
+def test_a_distance_between_measured_ones_is_said_to_be_about_that(engine: Engine) -> None:
+    assert "16 steps with UniPC: distance ≈ 1.40; 25 steps: 1.00" in show(engine, "measured", 16, 16).caption
+
+
 def test_steps_beyond_those_that_were_measured_are_said_at_the_nearest(engine: Engine) -> None:
     assert "25 steps with UniPC: distance 1.00" in show(engine, "measured", 16, 250).caption
     assert "4 steps with UniPC: distance 8.00" in show(engine, "measured", 16, 1).caption
@@ -79,6 +83,7 @@ def test_the_time_is_that_of_the_latest_warm_steps_with_as_many_pictures(engine:
     caption = show(engine, "measured", 2, 250).caption
     assert "25 steps with UniPC: distance 1.00" in caption
     assert f" 2 pictures in 250 steps take about {250 * one:.1f} s here." in caption
+    assert f" 2 pictures in 200 steps take about {400 * one:.1f} s here." in show(engine, "measured", 2, 200, 3).caption
     assert engine.seconds("measured", 16, 10) is None
     assert " s here." not in show(engine, "measured", 16, 10).caption
 

@@ -15,22 +15,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 from pydantic import ValidationError
-from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.distributions import Bernoulli, Categorical, MixtureSameFamily, Normal, kl_divergence
 
 from genlab import hub
 from genlab.config import DataSpec, VAEConfig
 from genlab.data import to_model, to_pixels
 from genlab.demo import limits
 from genlab.demo.canvas import Canvas, CanvasData, canvas_data
-from genlab.demo.engine import BOUND_SEED, SIGMA_WHITE, Engine, PixelDensity, Served
+from genlab.demo.engine import BOUND_SEED, EPS_SCALE, SIGMA_WHITE, Engine, PixelDensity, Served
+from genlab.demo.language import choose
 from genlab.demo.limits import LimitError, Offer, Pick, PixelRequest, VAERequest
+from genlab.demo.tabs import process
+from genlab.demo.tabs import vae as tab
 from genlab.vae import VAE
+from tests import tiny
 
 MODEL = "vae-mnist"
 LATENT = 6
@@ -128,6 +131,17 @@ def test_x_hat_is_drawn_from_the_decoder() -> None:
     assert not torch.allclose(noise.flatten()[:LATENT].float(), first, atol=0.1)
 
 
+def test_the_caption_says_how_sigma_is_drawn_and_x_hat_made(engine: Engine) -> None:
+    request = ask(engine)
+    encoded = engine.encode(request)
+    caption = choose(tab._canvas(encoded, request, "a", None).caption)
+    white = 1.0 if engine.models[MODEL].model.config.likelihood == "bernoulli" else SIGMA_WHITE
+    shown = encoded.std.double() / 255 * white
+    assert (shown - encoded.sigma.clamp(max=white)).abs().max() <= white / 255
+    assert f"white is {white:g}" in caption
+    assert ("N(μ′, σ′²)" in caption) == (white == SIGMA_WHITE)
+
+
 def test_a_latent_is_where_it_is_set_and_the_others_are_drawn(engine: Engine) -> None:
     drawn = engine.encode(ask(engine, seed=2))
     moved = engine.encode(ask(engine, seed=2, z=[None, 1.5, None, -2, None, None]))
@@ -216,6 +230,27 @@ def test_components_are_densities() -> None:
     found = PixelDensity(torch.tensor([0.0, -0.5]), torch.tensor([0.1, 0.3]), torch.empty(0), True)
     x = torch.linspace(-4, 4, 8001)
     assert torch.allclose(torch.trapezoid(found.components(x), x), torch.ones(2), atol=1e-4)
+    own = torch.tensor([[-1.0, 0.0, 0.1], [-0.5, 0.2, 1.0]])
+    expected = Normal(found.mean[:, None], found.std[:, None]).log_prob(own).exp()
+    assert torch.allclose(found.components(own), expected, rtol=1e-4)
+
+
+def test_a_mixture_is_the_mean_of_the_first_components() -> None:
+    found = PixelDensity(torch.tensor([0.0, -0.5, 0.3]), torch.tensor([0.1, 0.3, 0.2]), torch.empty(0), True)
+    x = torch.linspace(-1, 1, 21)
+    for count, density in enumerate(found.mixtures(x), start=1):
+        each = Normal(found.mean[:count], found.std[:count])
+        expected = MixtureSameFamily(Categorical(torch.ones(count)), each).log_prob(x).exp()
+        assert torch.allclose(density, expected, rtol=1e-4)
+
+
+def test_the_first_components_are_drawn_one_by_one() -> None:
+    count = tab.SINGLES + 20
+    found = PixelDensity(torch.linspace(-1, 1, count + 20), torch.linspace(0.1, 0.3, count + 20), torch.empty(0), True)
+    drawn = {name: values.reshape(tab.SINGLES, -1)[:, :-1] for name, values in tab._singles(found, count).items()}
+    each = Normal(found.mean[: tab.SINGLES, None], found.std[: tab.SINGLES, None])
+    assert torch.allclose(drawn["y"], each.log_prob(drawn["x"]).exp() / count, rtol=1e-4)
+    assert torch.allclose(drawn["x"].mean(dim=1), found.mean[: tab.SINGLES], atol=1e-6)
 
 
 def test_the_liveliest_pixel_and_models_without_test_pictures() -> None:
@@ -316,16 +351,16 @@ def test_a_drawing_reaches_the_model_untouched(engine: Engine) -> None:
 
 def test_a_canvas_takes_pictures_of_one_shape_only() -> None:
     with pytest.raises(ValueError, match="of uint8 and one shape"):
-        canvas_data("a", [BLACK, BLACK[:14]], ["x", "y"], ["data", "data"])
+        canvas_data("a", [BLACK, BLACK[:14]], ["x", "y"], ["p", "p"])
     with pytest.raises(ValueError, match="of uint8 and one shape"):
-        canvas_data("a", [BLACK.astype(np.float32)], ["x"], ["data"])
+        canvas_data("a", [BLACK.astype(np.float32)], ["x"], ["p"])
     with pytest.raises(ValueError, match="expected 2 names and colours"):
-        canvas_data("a", [BLACK, BLACK], ["x"], ["data"])
+        canvas_data("a", [BLACK, BLACK], ["x"], ["p"])
     with pytest.raises(ValueError, match="expected 1 names and colours among"):
         canvas_data("a", [BLACK], ["x"], ["red"])
     with pytest.raises(ValueError, match="expected labels among"):
         Canvas(labels={"nothing": ""})
-    data = canvas_data("a", [BLACK, BLACK + 7], ["x", "y"], ["data", "model"])
+    data = canvas_data("a", [BLACK, BLACK + 7], ["x", "y"], ["p", "q"])
     assert base64.b64decode(data.pictures[0]) == bytes([7] * 784)
     for bad in ({"token": "t" * 33}, {"x": "A" * 10**5}, {"chosen": [1]}, {"chosen": ["a", "b"]}, {"more": 1}):
         with pytest.raises(ValidationError):
@@ -398,6 +433,19 @@ def test_from_a_middle_t_any_class_means_none(chains: Engine) -> None:
             x = math.sqrt(1 - float(schedule.beta[t])) * x + math.sqrt(float(schedule.beta[t])) * step
         seen_by_model = ddpm.predict(x, torch.tensor([until or tiny.T]), expected)
         assert (start.x0.float() - to_pixels(seen_by_model.x0_hat[0]).float()).abs().max() <= 1
+
+
+@torch.inference_mode()
+def test_on_the_way_there_the_picture_and_the_noise_shown_make_x_t(chains: Engine) -> None:
+    """As the caption says: ε is all the noise since x_0, not that of the latest step."""
+    picture = to_model(chains.picture("mnist", Pick("test picture", 4)))
+    frame = chain(chains, until=30)[12]
+    assert "x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε" in process.TEXT["forward_formula"]
+    eps = EPS_SCALE * (frame.eps.float() / 127.5 - 1)
+    x_t = math.sqrt(frame.alpha_bar) * picture + math.sqrt(1 - frame.alpha_bar) * eps
+    inside = (eps.abs() < EPS_SCALE) & (x_t.abs() < 1)
+    assert inside.float().mean() > 0.3
+    assert (x_t - (frame.x_t.float() / 127.5 - 1))[inside].abs().max() < 0.03
 
 
 @pytest.mark.parametrize("until", [-1, tiny.T + 1, 0.5, None, "5", True, math.nan])

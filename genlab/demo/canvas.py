@@ -23,10 +23,10 @@ import numpy as np
 from gradio.data_classes import GradioModel
 from pydantic import ConfigDict, Field
 
+from genlab.colours import COLOURS
 from genlab.demo.language import both
 from genlab.demo.limits import DRAWN_VALUES
 from genlab.demo.player import Scripted, static, with_labels
-from genlab.demo.theme import COLOURS
 
 LABELS: dict[str, str] = {
     "canvas": both("Pictures", "图片"),
@@ -52,7 +52,7 @@ class CanvasData(GradioModel):
         x: base64 of the bytes of x.
         chosen: row and column of the chosen pixel.
         width, height, channels: of every picture.
-        panes: their names, x first; colours: for every one what its colour stands for, a name of `theme.COLOURS`.
+        panes: their names, x first; colours: for every one what its colour stands for, a name of `colours.COLOURS`.
         pictures: base64 of the bytes of the others.
         caption: text under the pictures.
     """

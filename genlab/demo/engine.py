@@ -24,9 +24,10 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from genlab import hub
-from genlab.config import DataSpec, Variance
+from genlab.config import DataSpec, Variance, expanded
 from genlab.data import fit, grid, to_model, to_pixels
 from genlab.ddpm import DDPM, Denoised
+from genlab.demo import hub_text
 from genlab.demo.language import Told, both
 from genlab.demo.limits import (
     COMPONENTS,
@@ -44,7 +45,9 @@ from genlab.demo.limits import (
     label_choices,
 )
 from genlab.divergence import Gaussian, kl, standard_normal
+from genlab.hub import PRETRAINED
 from genlab.interpolate import lerp, slerp
+from genlab.nn import drawing_precision
 from genlab.process import eps_from_x0, p_reverse, q_marginal, q_posterior, q_step, reverse_log_var
 from genlab.sampler import SAMPLERS, SPACING, Frame, Noise, Step, ddim, invert, spaced, timesteps, walk
 from genlab.schedule import Schedule
@@ -54,7 +57,6 @@ from genlab.vlb import discretised_log_prob, level_log_probs, prior_term, step_t
 R = TypeVar("R")
 log = logging.getLogger("genlab.demo")
 
-PRETRAINED = Path(__file__).parent.parent / "pretrained"
 DEADLINE = 60.0
 """Seconds of wall clock after which a request is ended."""
 HUB_SECONDS = 60.0
@@ -224,6 +226,7 @@ class Encoded:
         mean, std, sample: (C H W) uint8: μ′, σ′ (`SIGMA_WHITE`) and x̂, drawn from p(x|z).
         sigma: (C H W) σ′ in the [−1, 1] scale.
         log_likelihood: log p(x|z) of this z, nats.
+        gaussian: whether p(x|z) is a Gaussian; else it is Bernoulli.
     """
 
     x: Tensor
@@ -235,6 +238,7 @@ class Encoded:
     sample: Tensor
     sigma: Tensor
     log_likelihood: float
+    gaussian: bool
 
 
 @dataclass(frozen=True)
@@ -277,9 +281,14 @@ class PixelDensity:
     gaussian: bool
 
     def components(self, x: Tensor) -> Tensor:
-        """N(x; μ(z_i), σ²(z_i)) at the values x (G): (N, G)."""
-        each = Gaussian(self.mean.repeat_interleave(len(x)), 2 * self.std.log().repeat_interleave(len(x)))
-        return each.log_prob(x.repeat(len(self.mean))).exp().reshape(-1, len(x))
+        """N(x; μ(z_i), σ²(z_i)) at the values x, (G) or for each z its own (N, G): (N, G)."""
+        x = x.expand(len(self.mean), x.shape[-1])
+        mean, std = (each[:, None].expand_as(x).flatten() for each in (self.mean, self.std))
+        return Gaussian(mean, 2 * std.log()).log_prob(x.flatten()).exp().reshape(x.shape)
+
+    def mixtures(self, x: Tensor) -> Tensor:
+        """P(x) at the values x (G) as the mean over the first 1, 2, … N of the z: (N, G)."""
+        return self.components(x).cumsum(dim=0) / torch.arange(1, len(self.mean) + 1)[:, None]
 
 
 @dataclass(frozen=True)
@@ -383,10 +392,12 @@ class Engine:
         self._activity: dict[str, Tensor] = {}
         self._decoded: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._seconds: dict[tuple[str, int], float | None] = {}
+        self._later: list[Callable[[], None]] = []
 
     @classmethod
     def load(cls, sources: Sequence[str] = ()) -> Engine:
-        """Serve the models in these folders or Hub ids (`user/repo`, `user/repo@revision`); none: those that ship with genlab.
+        """Serve these models, each a folder (a run's or its own), the name of one that ships, or a Hub id (`user/repo`,
+        `user/repo@revision`); none: those that ship with genlab.
 
         A model that cannot be loaded becomes a problem. Where none of `sources` can, those that ship are served.
 
@@ -405,6 +416,15 @@ class Engine:
     def offers(self) -> dict[str, Offer]:
         """What may be asked of each model."""
         return {name: served.offer for name, served in self.models.items()}
+
+    def later(self, begin: Callable[[], None]) -> None:
+        """Leave for `catch_up` what visitors will want, but need not wait for before the page is served."""
+        self._later.append(begin)
+
+    def catch_up(self) -> None:
+        """Begin what was left for later."""
+        for begin in self._later:
+            begin()
 
     def describe(self) -> list[dict[str, Any]]:
         """The facts of every model."""
@@ -593,7 +613,18 @@ class Engine:
             of_latent = Gaussian(q.mean[0], q.log_var[0])
             mean, std, drawn = (to_pixels(v[0]) for v in (p.mean, 2 * sigma / white - 1, sample))
             divergence = kl(of_latent, standard_normal(of_latent.mean))
-            return Encoded(to_pixels(x[0]), of_latent, z[0], divergence, mean, std, drawn, sigma[0], float(log_likelihood))
+            return Encoded(
+                x=to_pixels(x[0]),
+                q=of_latent,
+                z=z[0],
+                kl=divergence,
+                mean=mean,
+                std=std,
+                sample=drawn,
+                sigma=sigma[0],
+                log_likelihood=float(log_likelihood),
+                gaussian=isinstance(p, Gaussian),
+            )
 
         return self._once(compute, time.monotonic() + self.deadline)
 
@@ -674,36 +705,10 @@ class Engine:
             EngineError: the turn did not come in time.
         """
         served = self.models[request.model]
-        model: DDPM = served.model  # type: ignore[assignment]
-        schedule, own = model.schedule, model.config.variance
         x0 = to_model(self.picture(served.data.name, request.picture))[None]
-        t = torch.tensor([request.t])
-        x_t = q_marginal(schedule, x0, t).sample(Noise.from_seeds([request.seed], served.data.shape).draw())
-        seen = self._once(lambda: model.predict(x_t, t), time.monotonic() + self.deadline)
-
-        def reverse(variance: Variance) -> Gaussian:
-            return p_reverse(schedule, x_t, seen.x0_hat, t, None, variance, seen.fraction)
-
-        variances: tuple[Variance, ...] = ("posterior", "beta", "learned") if own == "learned" else ("posterior", "beta")
-        terms = {variance: step_terms(schedule, reverse(variance), x0, x_t, t)[0] for variance in variances}
-        fixed = torch.full_like(x0, 1.0 if own == "beta" else 0.0)
-        return BoundStep(
-            t=request.t,
-            T=schedule.T,
-            alpha_bar=float(schedule.alpha_bar[request.t]),
-            x0=x0[0],
-            x_t=x_t[0],
-            x0_hat=seen.x0_hat[0],
-            q=_first(q_posterior(schedule, x_t, x0, t)) if request.t > 1 else None,
-            p=_first(reverse(own)),
-            variance=own,
-            terms=terms[own],
-            fraction=(fixed if seen.fraction is None else seen.fraction)[0],
-            beta_tilde=float(reverse_log_var(schedule, "posterior", t).exp()),
-            beta=float(schedule.beta[request.t]),
-            by_variance={variance: float(each.double().sum()) for variance, each in terms.items()},
-            prior=float(prior_term(schedule, x0)),
-        )
+        noise = Noise.from_seeds([request.seed], served.data.shape).draw()
+        deadline = time.monotonic() + self.deadline
+        return self._once(lambda: _bound_step(served.model, request.t, x0, noise), deadline)  # type: ignore[arg-type]
 
     def liveliest(self, model_id: str) -> tuple[int, int]:
         """Row and column of the pixel that differs most between the test pictures; the middle where there are none."""
@@ -755,6 +760,38 @@ class Engine:
             yield frame
 
 
+def _bound_step(model: DDPM, at: int, x0: Tensor, eps: Tensor) -> BoundStep:
+    """The bound at step `at` for a picture (1 C H W) and the noise (1 C H W) in its x_t; classes hidden."""
+    schedule, own, t = model.schedule, model.config.variance, torch.tensor([at])
+    x_t = q_marginal(schedule, x0, t).sample(eps)
+    seen = model.predict(x_t, t)
+
+    def reverse(variance: Variance) -> Gaussian:
+        return p_reverse(schedule, x_t, seen.x0_hat, t, None, variance, seen.fraction)
+
+    variances: tuple[Variance, ...] = ("posterior", "beta", "learned") if own == "learned" else ("posterior", "beta")
+    p = {variance: reverse(variance) for variance in variances}
+    terms = {variance: step_terms(schedule, p[variance], x0, x_t, t)[0] for variance in variances}
+    fixed = torch.full_like(x0, 1.0 if own == "beta" else 0.0)
+    return BoundStep(
+        t=at,
+        T=schedule.T,
+        alpha_bar=float(schedule.alpha_bar[at]),
+        x0=x0[0],
+        x_t=x_t[0],
+        x0_hat=seen.x0_hat[0],
+        q=_first(q_posterior(schedule, x_t, x0, t)) if at > 1 else None,
+        p=_first(p[own]),
+        variance=own,
+        terms=terms[own],
+        fraction=(fixed if seen.fraction is None else seen.fraction)[0],
+        beta_tilde=float(reverse_log_var(schedule, "posterior", t).exp()),
+        beta=float(schedule.beta[at]),
+        by_variance={variance: float(each.double().sum()) for variance, each in terms.items()},
+        prior=float(prior_term(schedule, x0)),
+    )
+
+
 def png(
     pictures: Tensor, columns: int | None = None, gap: int = 2, scale: int = 1, facts: Mapping[str, object] | None = None
 ) -> bytes:
@@ -797,8 +834,11 @@ def _labels(model: DDPM, label: int | None, seeds: Sequence[int]) -> Tensor | No
 
 
 def _predictor(model: DDPM, labels: Tensor | None, guidance: float, clip: bool) -> Callable[[Tensor, Tensor], Denoised]:
+    """What a walk asks at each step, in the arithmetic in which pictures are drawn."""
+
     def predict(x_t: Tensor, t: Tensor) -> Denoised:
-        return model.predict(x_t, t, labels, guidance, clip)
+        with drawing_precision():
+            return model.predict(x_t, t, labels, guidance, clip)
 
     return predict
 
@@ -853,19 +893,19 @@ def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
     models: list[Served] = []
     problems: list[str] = []
     for source in sources:
-        folder = Path(source).expanduser()
+        folder = hub.find(source) or expanded(source)
         name, _, revision = (source, "", "") if folder.is_dir() else source.partition("@")
         try:
             package = hub.read(folder) if folder.is_dir() else _from_hub(name, revision or None)
         except Exception as error:  # one model that is broken in whatever way must not keep the others from being served
             log.warning("could not load %s", source, exc_info=not isinstance(error, (hub.HubError, EngineError)))
-            message = error.text if isinstance(error, EngineError) else str(error)
-            shown = folder.name if folder.is_dir() or source.startswith((".", "/", "~")) else source
+            message = error.text if isinstance(error, EngineError) else hub_text.told(error)
+            shown = _name(folder) if folder.is_dir() or source.startswith((".", "/", "~")) else source
             problems.append(TEXT["not loaded"].format(source=shown, error=message.replace(str(folder), shown)))
             continue
         if isinstance(package.model, DDPM):  # a sixth faster on a CPU; a VAE is slower that way
             package.model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        stem = folder.resolve().name if folder.is_dir() else name.rpartition("/")[2]
+        stem = _name(folder) if folder.is_dir() else name.rpartition("/")[2]
         taken = [m.id for m in models]
         short = next(i for i in (stem, *(f"{stem}-{n}" for n in range(2, len(taken) + 3))) if i not in taken)
         models.append(Served(short, package, _origin(folder, name, package)))
@@ -895,5 +935,11 @@ def _from_hub(name: str, revision: str | None) -> hub.Package:
 def _origin(folder: Path, name: str, package: hub.Package) -> str:
     if not folder.is_dir():
         return f"{name} @ {package.revision}" if package.revision else name
+    ships = folder.resolve().parent == PRETRAINED.resolve()
+    return TEXT["ships"] if ships else TEXT["folder"].format(name=_name(folder))
+
+
+def _name(folder: Path) -> str:
+    """What a model in a folder is called: as the folder, in a run as the run."""
     place = folder.resolve()
-    return TEXT["ships"] if place.parent == PRETRAINED.resolve() else TEXT["folder"].format(name=place.name)
+    return place.parent.name if place.name == "model" else place.name

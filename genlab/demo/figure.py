@@ -1,7 +1,7 @@
 """One component for everything that is plotted: curves, clouds, fields, bars and heat maps, to look at and to take hold of.
 
 A `Figure` shows one `FigureData`: panels side by side, each with two axes and a list of layers, drawn in the order of the list.
-The browser draws it anew for the width it has; colours are those of `theme.COLOURS`, so they mean the same everywhere.
+The browser draws it anew for the width it has; colours are those of `colours.COLOURS`, so they mean the same everywhere.
 
     layer    Line · Area · Points · Arrows · Bars · Rule · Heat
     handle   a point that the visitor drags, by mouse, finger or arrow keys, along x, along y or freely
@@ -31,9 +31,9 @@ import numpy as np
 from gradio.data_classes import GradioModel
 from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, model_validator
 
+from genlab.colours import COLOURS
 from genlab.demo import player
 from genlab.demo.language import both
-from genlab.demo.theme import COLOURS
 
 INK = "ink"
 """The colour of text, for what stands for nothing in particular."""
@@ -143,7 +143,7 @@ class Layer(_Part):
     Attributes:
         id: by which a frame names it; unique in the figure, "" for a layer that no frame changes.
         name: in the legend and the read-out, "" for none; x_t and x_{t−1} set an index.
-        colour: a name of `theme.COLOURS`, or "ink".
+        colour: a name of `colours.COLOURS`, or "ink".
     """
 
     id: str = ""
@@ -180,13 +180,14 @@ class Area(Layer):
 
 
 class Points(Layer):
-    """A cloud of discs of `size` pixels; some thousands are no trouble."""
+    """A cloud of discs of `size` pixels, or with `hollow` of rings; some thousands are no trouble."""
 
     kind: Literal["points"] = "points"
     x: Series
     y: Series
     size: FiniteFloat = Field(default=3.5, gt=0, le=40)
     opacity: FiniteFloat = Field(default=0.7, ge=0, le=1)
+    hollow: bool = False
 
 
 class Arrows(Layer):

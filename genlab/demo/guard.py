@@ -6,8 +6,10 @@ stream stays a stream, with the security headers added.
 
 What one visitor can start is counted in two buckets. Moving something on the page sends a light call for every place it passes;
 all that the page sends is counted in the wide bucket, and what is not light in the narrow one too, once its body has said which
-function it calls. Calls by name and uploads are counted in the narrow one at once. And a visitor who has left leaves no job:
-gradio ends a job whose stream of results breaks off, but not one whose stream was never opened; that is noticed here.
+function it calls; ending a job counts as light. Calls by name and uploads are counted in the narrow one at once, readings of
+the whole page in one of their own; and only so many requests of one visitor are open at a time. And a visitor who has left
+leaves no job and no results: gradio ends a job whose stream of results breaks off, but not one whose stream was never opened;
+that is noticed here.
 """
 
 from __future__ import annotations
@@ -57,10 +59,16 @@ JOIN = "/gradio_api/queue/join"
 """How the page starts a job; what it is follows from the body."""
 RESULTS = "/gradio_api/queue/data"
 """The stream of all results of a session."""
+NAMED_RESULTS = re.compile(rf"/gradio_api/call/(?:v2/)?{NAME}/({NAME})")
+"""The stream of the results of a call by name; its event id."""
+WHOLE = re.compile(r"/|/config/?|/gradio_api/(info/?|openapi\.json)")
+"""What describes the page as a whole, made anew for each request."""
 PRESENCE = "/gradio_api/heartbeat/"
 """A stream that the page keeps open for as long as it is shown; the session's name follows."""
 UPLOAD = "/gradio_api/upload"
 CANCEL = "/gradio_api/cancel"
+ENDS = re.compile(rf"{CANCEL}|/gradio_api/reset/?")
+"""Requests that end a job."""
 FILE = "/gradio_api/file="
 
 FRAMES = "frame-ancestors 'self' https://huggingface.co https://*.hf.space"
@@ -69,8 +77,13 @@ INERT = f"default-src 'none'; style-src 'unsafe-inline'; sandbox; {FRAMES}"
 
 FORM_BYTES = 64 * 1024
 """What the form around an uploaded file may take."""
+END_BYTES = 1024
+"""What the body of a request that ends a job may take: the names of its session and its event, and a number."""
 MAX_DEPTH = 12
 """Levels of lists and objects in a JSON body."""
+MAX_VALUES = 10_000
+"""Values in a JSON body: each costs time in which nobody else is served. The most that a call needs are 2000 points and their
+coordinates; a drawing, in base64, is one."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,10 @@ class Limits:
         per_second, burst: calls and uploads of one visitor: `burst` at once, then so many a second.
         light_per_second, light_burst: the same of all that the page sends; `requests.js` keeps one window below it, but
             not several windows of one visitor together.
-        unheard_seconds: after which a job of the page ends if nobody has opened the stream of its results.
+        whole_per_second, whole_burst: the same of readings of the whole page; a class may share one address.
+        unheard_seconds: after which a job of the page, with what it has brought, is dropped if nobody has opened the stream of
+            its results; uncalled_seconds: the same of a call by name, which people may make by hand.
+        open: requests of one visitor that are not yet answered to their end, streams above all; a page keeps two or three.
         queued: jobs of one visitor that wait or run at the same time.
         proxies: trusted proxies in front of the server, each of which adds an address to X-Forwarded-For. With 0 the header
             is not believed.
@@ -96,7 +112,11 @@ class Limits:
     burst: int = 80
     light_per_second: float = 15.0
     light_burst: int = 120
+    whole_per_second: float = 4.0
+    whole_burst: int = 80
     unheard_seconds: float = 5.0
+    uncalled_seconds: float = 30.0
+    open: int = 128
     queued: int = 12
     proxies: int = 0
 
@@ -160,6 +180,7 @@ class Jobs:
     def __init__(self, alive: Callable[[str], bool]) -> None:
         self.alive = alive
         self.jobs: dict[str, set[str]] = {}
+        self.room = 1000
 
     def count(self, visitor: str) -> int:
         """Jobs of a visitor that wait, run, or are being put into the queue."""
@@ -172,6 +193,10 @@ class Jobs:
 
     def add(self, visitor: str, job: str) -> None:
         self.jobs.setdefault(visitor, set()).add(job)
+        if len(self.jobs) > self.room:  # visitors who never came again
+            for each in list(self.jobs):
+                self.count(each)
+            self.room = 1000 + 2 * len(self.jobs)
 
     def discard(self, visitor: str, job: str) -> None:
         self.jobs.get(visitor, set()).discard(job)
@@ -186,6 +211,9 @@ TEXT = {
     "full": both("The queue is full: try again in a few seconds.", "队列已满，请几秒后再试。"),
     "too large": both("expected a body of at most {most} bytes", "请求内容过大，应不超过 {most} 字节"),
     "too slow": both("the body took more than {seconds} s", "请求内容没有在 {seconds} 秒内传完"),
+    "open": both(
+        "At most {most} open requests at a time: close one of your pages.", "每人最多同时 {most} 个连接，请关闭一个页面。"
+    ),
     "ended": both("the body ended early", "请求内容不完整"),
     "failed": both("Something went wrong on the server.", "服务器出错了。"),
 }
@@ -202,7 +230,8 @@ class Guard:
         alive: whether the job of an event id still waits or runs.
         check: looks at the path and the JSON of a request that starts work, and raises `Refused` where it cannot be served;
             whether what it starts is light.
-        leave: ends the jobs of a session.
+        leave: ends the jobs of a session and drops their results; with an event id, only if that job goes on or its results
+            have not been fetched.
     """
 
     def __init__(
@@ -212,11 +241,13 @@ class Guard:
         folders: Sequence[str],
         alive: Callable[[str], bool],
         check: Callable[[str, dict[str, Any]], bool],
-        leave: Callable[[str], Awaitable[None]],
+        leave: Callable[[str, str | None], Awaitable[None]],
     ) -> None:
         self.app, self.limits, self.folders, self.check, self.leave = app, limits, tuple(folders), check, leave
         self.allowance = Allowance(limits.per_second, limits.burst)
         self.light = Allowance(limits.light_per_second, limits.light_burst)
+        self.whole = Allowance(limits.whole_per_second, limits.whole_burst)
+        self.open: Counter[str] = Counter()
         self.jobs = Jobs(alive)
         self.streams: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -225,7 +256,14 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await _Exchange(self, scope, receive, send).run()
+            visitor = self.visitor(scope)
+            self.open[visitor] += 1
+            try:
+                await _Exchange(self, scope, receive, send).run()
+            finally:
+                self.open[visitor] -= 1
+                if not self.open[visitor]:
+                    del self.open[visitor]
         else:
             await send({"type": "websocket.close", "code": 1008})
 
@@ -240,16 +278,16 @@ class Guard:
     async def left(self, session: str) -> None:
         """End the jobs of a session whose results nobody listens to."""
         if not self.streams[session]:
-            await self.leave(session)
+            await self.leave(session, None)
 
-    def expect(self, session: str, event_id: str) -> None:
-        """Look in a while whether somebody listens to the results of a session, if the job is not done by then."""
+    def expect(self, session: str, event_id: str, seconds: float) -> None:
+        """Look in a while whether somebody listens to the results of a job."""
 
         async def look() -> None:
-            await asyncio.sleep(self.limits.unheard_seconds)
+            await asyncio.sleep(seconds)
             try:
-                if self.jobs.alive(event_id):
-                    await self.left(session)
+                if not self.streams[session] and not self.streams[event_id]:
+                    await self.leave(session, event_id)
             except Exception:
                 log.exception("ending a job whose results nobody listens to failed")
 
@@ -282,7 +320,9 @@ class _Exchange:
         self.method, self.path = scope["method"], scope["path"]
         self.starts = self.method == "POST" and STARTS.fullmatch(self.path) is not None
         self.uploads = self.method == "POST" and self.path == UPLOAD
-        self.max_bytes = self.limits.upload_bytes + FORM_BYTES if self.uploads else self.limits.json_bytes
+        self.ends = self.method == "POST" and ENDS.fullmatch(self.path) is not None
+        most = self.limits.upload_bytes + FORM_BYTES if self.uploads else self.limits.json_bytes
+        self.max_bytes = END_BYTES if self.ends else most
         self.deadline = time.monotonic() + self.limits.body_seconds
         self.received, self.body_complete = 0, False
         self.reply_started, self.reply_complete, self.reply_status = False, False, 0
@@ -323,8 +363,14 @@ class _Exchange:
             raise Refused(400, f"expected a number of bytes in Content-Length, got {length[:20]!r}")
         if int(length[:20]) > self.max_bytes:
             raise self._too_large()
+        if self.guard.open[self.guard.visitor(self.scope)] > self.limits.open:
+            raise Refused(429, TEXT["open"].format(most=self.limits.open), 5)
         if self.starts or self.uploads:
             self._take(self.guard.light if self.path == JOIN else self.guard.allowance)
+        elif self.ends:
+            self._take(self.guard.light)
+        elif WHOLE.fullmatch(self.path):
+            self._take(self.guard.whole)
 
     def _take(self, allowance: Allowance) -> None:
         wait = allowance.take(self.guard.visitor(self.scope))
@@ -333,7 +379,11 @@ class _Exchange:
 
     async def _serve(self, receive: Receive) -> None:
         if self.path == RESULTS:
-            await self._listen(receive)
+            query = parse_qs(self.scope.get("query_string", b"").decode("latin-1"))
+            await self._listen(receive, query.get("session_hash", [""])[-1])
+            return
+        if self.method == "GET" and (named := NAMED_RESULTS.fullmatch(self.path)):
+            await self._listen(receive, named[1])
             return
         if self.path.startswith(PRESENCE) and self.method == "GET":
             try:
@@ -357,19 +407,19 @@ class _Exchange:
         if self.reply_status == 200:
             event_id = json.loads(self.reply_body)["event_id"]
             jobs.add(visitor, event_id)
-            if self.session:
-                self.guard.expect(self.session, event_id)
+            seconds = self.limits.unheard_seconds if self.path == JOIN else self.limits.uncalled_seconds
+            self.guard.expect(self.session or event_id, event_id, seconds)
 
-    async def _listen(self, receive: Receive) -> None:
+    async def _listen(self, receive: Receive, name: str) -> None:
+        """Pass a stream on, noted under the session, or the event id, whose results it has."""
         streams = self.guard.streams
-        session = parse_qs(self.scope.get("query_string", b"").decode("latin-1")).get("session_hash", [""])[-1]
-        streams[session] += 1
+        streams[name] += 1
         try:
             await self.guard.app(self.scope, receive, self._send)
         finally:
-            streams[session] -= 1
-            if not streams[session]:
-                del streams[session]
+            streams[name] -= 1
+            if not streams[name]:
+                del streams[name]
 
     async def _checked_call(self) -> Receive:
         """Read the whole body, look at it, and hand it on in one piece."""
@@ -385,10 +435,9 @@ class _Exchange:
         value = plain_json(body)
         if self.starts:
             light = self.guard.check(self.path, value)
-            if self.path == JOIN:
-                self.session = str(value.get("session_hash") or "")
-                if not light:
-                    self._take(self.guard.allowance)
+            self.session = str(value.get("session_hash") or "")
+            if self.path == JOIN and not light:
+                self._take(self.guard.allowance)
         handed_on = False
 
         async def receive() -> Message:
@@ -465,7 +514,7 @@ class _Exchange:
 
 
 def plain_json(body: bytes) -> dict[str, Any]:
-    """A JSON object of finite numbers within 64 bits, valid text and few levels.
+    """A JSON object of finite numbers within 64 bits, valid text, few levels and not too many values.
 
     Raises:
         Refused: with 400, for anything else.
@@ -475,6 +524,8 @@ def plain_json(body: bytes) -> dict[str, Any]:
         raise ValueError(f"expected finite numbers, got {token}")
 
     try:
+        if sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:  # a comma in a text counts too, but nothing has to be parsed
+            raise ValueError(f"expected at most {MAX_VALUES} values")
         value = json.loads(body.decode("utf-8"), parse_constant=not_finite)
         if not isinstance(value, dict):
             raise ValueError("expected an object")

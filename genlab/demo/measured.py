@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
 from genlab.config import Variance
 
@@ -81,10 +81,45 @@ class Likelihood(_Part):
         return next(k for k, last in enumerate(self.ledger.last_t) if t <= last)
 
 
+class ODE(_Part):
+    """The bound by the probability-flow ODE, and what half the solver's steps change in it."""
+
+    images: int = COUNT
+    steps: int = COUNT
+    bound_bits_per_dim: Number
+    bound_standard_error_bits_per_dim: Number
+    half_the_steps_change_bits_per_dim: Number
+
+
+class Weighted(_Part):
+    """The bound on log p by k samples of z; k = 1 is the ELBO. In bits/dim too, where the pictures are 8-bit."""
+
+    k: int = COUNT
+    images: int = COUNT
+    bound_nats: Number
+    bound_standard_error_nats: Number
+    bound_bits_per_dim: Number | None = None
+    bound_standard_error_bits_per_dim: Number | None = None
+
+
+class Evidence(_Part):
+    """The parts of a VAE's ELBO, and its bounds by more samples."""
+
+    images: int = COUNT
+    reconstruction_nats: Number
+    reconstruction_standard_error_nats: Number
+    kl_nats: Number
+    kl_standard_error_nats: Number
+    latents: int = COUNT
+    active_latents: int = Field(ge=0)
+    importance_weighted: list[Weighted] = Field(min_length=1, max_length=20)
+
+
 class Features(_Part):
     """The network on whose features distances are measured."""
 
     name: Name
+    sha256: Name
     accuracy: Number
 
 
@@ -107,6 +142,10 @@ class Samples(_Part):
     recall_of_real: Number
     memorised_share: Number
     memorised_share_of_held_out: Number
+
+
+class Chain(RootModel[dict[Variance, Samples]]):
+    """The distances of samples by the ancestral chain, with each Σ."""
 
 
 class Curve(_Part):
@@ -135,6 +174,22 @@ def likelihood_of(metrics: dict[str, Any], T: int) -> Likelihood | None:
     """The ledger in the content of metrics.json, for a chain of T steps."""
     found = _read(Likelihood, metrics, "likelihood")
     return found if found is not None and found.T == T else None
+
+
+def ode_of(metrics: dict[str, Any]) -> ODE | None:
+    """The bound by the flow ODE in the content of metrics.json."""
+    return _read(ODE, metrics, "ode")
+
+
+def evidence_of(metrics: dict[str, Any]) -> Evidence | None:
+    """The bounds of a VAE in the content of metrics.json."""
+    return _read(Evidence, metrics, "likelihood")
+
+
+def chain_of(metrics: dict[str, Any]) -> dict[Variance, Samples]:
+    """The distances of samples by the ancestral chain with each Σ in the content of metrics.json; empty where none are."""
+    found = _read(Chain, metrics, "chain")
+    return {} if found is None else found.root
 
 
 def samples_of(metrics: dict[str, Any]) -> Samples | None:

@@ -88,7 +88,7 @@ def decode(path: str) -> np.ndarray:
     try:
         with Image.open(path, formats=FORMATS) as picture:
             width, height = picture.size
-            still = getattr(picture, "n_frames", 1) == 1
+            still = picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1  # a JPEG's other pictures are left
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE or not still:
                 raise _refusal()
             with _decoding:

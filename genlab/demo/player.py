@@ -28,8 +28,9 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 from pydantic import Field
 
+from genlab.colours import COLOURS
 from genlab.demo.language import both
-from genlab.demo.theme import COLOURS, colour_of
+from genlab.demo.theme import colour_of
 
 JPEG_QUALITY = 90
 """Of colour pictures, live and in the sheet."""
@@ -74,13 +75,13 @@ class PlayerData(GradioModel):
         n: number of frames of the whole run; 0 for an empty player.
         width, height: pixels of one frame, its panes side by side: width = P·W, height = H.
         panes: names of the panes, left to right.
-        colours: for every pane what its colour stands for, a name of `theme.COLOURS`.
+        colours: for every pane what its colour stands for, a name of `colours.COLOURS`.
         live: the live frame, a picture in base64 without a `data:` prefix; "" when there is a sheet.
         caption: text of the live frame.
         sheet: all frames in one picture, laid out by (1).
         captions: one text for every frame of the sheet.
         segments: named stretches of the timeline, drawn under the scrubber.
-        done: no more frames will come.
+        done: no more frames will come; without a sheet, those that have come are the run.
         fps: frames a second at speed 1×.
         autoplay: play as soon as the sheet has come (never where the visitor asked for reduced motion).
         loop: start again after the last frame.
@@ -129,7 +130,7 @@ def player_frame(
         panes: (P, H, W) gray or (P, H, W, 3) colour, uint8; or a list of P such pictures.
         names: P names; a name may be "" where there is nothing to say.
         caption: the numbers of this frame, as text.
-        colours: for every pane a name of `theme.COLOURS`; by default they follow from the names.
+        colours: for every pane a name of `colours.COLOURS`; by default they follow from the names.
         segments: as in `PlayerData`; fps: frames a second at speed 1×.
     """
     frame = np.asarray(panes)
@@ -159,7 +160,6 @@ def player_sheet(
     fps: float = 10,
     autoplay: bool = False,
     loop: bool = False,
-    path: str | Path | None = None,
 ) -> PlayerData:
     """A whole run as one sprite sheet: the last value to yield to a `Player`, or the only one.
 
@@ -168,7 +168,6 @@ def player_sheet(
         frames: (N, P, H, W) gray or (N, P, H, W, 3) colour, uint8; or a list of N frames.
         names: P names of the panes; captions: N texts, or none at all.
         first: index of the frame to show first, by default the last one (a visitor who has gone to another frame stays there).
-        path: where to write the sheet, without suffix; by default into Gradio's cache.
         colours, segments, fps, autoplay, loop: as in `PlayerData`.
     """
     frames = _stacked(frames)
@@ -181,16 +180,12 @@ def player_sheet(
     _check_frame(first, n)
     sheet = pack_sheet(_join(frames))
     encoded, suffix = _encode(sheet), _suffix(sheet)
-    if path is None:
-        file = save_bytes_to_cache(encoded, f"frames{suffix}", cache_dir=get_upload_folder())
-    else:
-        file = f"{path}{suffix}"
-        Path(file).write_bytes(encoded)
+    file = save_bytes_to_cache(encoded, f"frames{suffix}", cache_dir=get_upload_folder())
     return PlayerData(
         run=run,
         i=first,
         n=n,
-        sheet=FileData(path=str(file), orig_name=f"frames{suffix}", mime_type=_mime(sheet), size=len(encoded)),
+        sheet=FileData(path=file, orig_name=f"frames{suffix}", mime_type=_mime(sheet), size=len(encoded)),
         captions=captions,
         segments=list(segments),
         done=True,
@@ -299,6 +294,7 @@ class Player(Scripted):
         panes: names of the panes that are to come; pane_shape: (H, W) of each, in pixels.
         colours: as in `PlayerData`, of the empty panes.
         segmented: the frames that are to come have segments; keep their room under the scrubber.
+        lines: of the captions that are to come, in a wide player and in a narrow one; keep their room.
         labels: texts that replace those of LABELS; "empty" is the one to set for every player: it says what to press. An event
             may change them later: `gr.update(labels={...})`.
         kwargs: other arguments of `gr.HTML`.
@@ -316,12 +312,13 @@ class Player(Scripted):
         pane_shape: tuple[int, int] = (28, 28),
         colours: Sequence[str] | None = None,
         segmented: bool = False,
+        lines: tuple[int, int] = (1, 2),
         labels: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         # All arguments become attributes: for a missing one that stands in quotes in the script, gr.HTML makes up an event.
         self.panes, self.pane_shape, self.colours = list(panes), list(pane_shape), _colours(panes, colours)
-        self.segmented, self.labels = segmented, with_labels(LABELS, labels)
+        self.segmented, self.lines, self.labels = segmented, list(lines), with_labels(LABELS, labels)
         super().__init__(
             value=value,
             label=label,
@@ -336,6 +333,7 @@ class Player(Scripted):
                 "width": pane_shape[1] * len(panes),
                 "height": pane_shape[0],
                 "segmented": segmented,
+                "lines": self.lines,
             },
             **kwargs,
         )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import errno
+import gc
+import inspect
 import logging
 import os
 import re
@@ -28,6 +30,9 @@ from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# After every event gradio sums up the last 10,000 with pandas, for a monitoring page that is not served here.
+os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
 OWN_FOLDER = os.path.join(
     os.path.realpath(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()), f"genlab-{secrets.token_hex(8)}"
 )
@@ -36,16 +41,18 @@ os.environ["GRADIO_TEMP_DIR"] = OWN_FOLDER
 atexit.register(shutil.rmtree, OWN_FOLDER, ignore_errors=True)
 
 import gradio as gr  # noqa: E402
+import gradio.routes  # noqa: E402
 import h11  # noqa: E402
 import uvicorn  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.responses import JSONResponse  # noqa: E402
-from gradio.utils import get_upload_folder  # noqa: E402
+from gradio.state_holder import SessionState  # noqa: E402
+from gradio.utils import cancel_tasks, get_upload_folder  # noqa: E402
 from gradio_client.utils import construct_args  # noqa: E402
 from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402
 
 from genlab.demo.guard import Guard, Limits, Refused  # noqa: E402
-from genlab.demo.imports import without_application  # noqa: E402
+from genlab.demo.imports import without_application, without_description  # noqa: E402
 from genlab.demo.language import Translation  # noqa: E402
 from genlab.demo.picture_input import REFUSED, PictureInput  # noqa: E402
 
@@ -54,6 +61,10 @@ log = logging.getLogger("genlab.demo")
 PORT = 7860
 QUEUE = 32
 """Jobs that may wait."""
+POLL_SECONDS = 0.005
+"""Time between two looks of gradio for a job that can begin. Its own 0.001 is 1000 looks a second, day and night."""
+SPARE_SECONDS = 1.0
+"""How long after the server answers it begins what can wait: the first visitor comes first."""
 SESSIONS = 200
 """Visitors whose state is kept."""
 CONNECTIONS = 512
@@ -68,6 +79,8 @@ SWITCH_SECONDS = 0.0005
 """How long a thread that computes may keep the interpreter from the page; with Python's own 0.005 every frame comes later."""
 SESSION = re.compile(r"[\w-]{1,64}", re.ASCII)
 """A session's name, chosen by the browser."""
+SINGLE = (gr.Number, gr.Slider, gr.Dropdown, gr.Radio, gr.Textbox, gr.Checkbox)
+"""Components whose value is one number, text or truth value."""
 
 
 def build(
@@ -107,6 +120,9 @@ def build(
         demo.queue(
             max_size=min(waiting, QUEUE), api_open=False, default_concurrency_limit=demo._queue.default_concurrency_limit
         )
+    demo._queue.sleep_when_free = POLL_SECONDS
+    gradio.routes.cancel_tasks = cancel_begun
+    SessionState._update_value_in_config = keep_no_value  # type: ignore[assignment, method-assign]
     demo.state_session_capacity = SESSIONS
     demo.delete_cache = demo.delete_cache or (3600, 3600)
     sweeper = Sweeper(folder, keep=lambda: {path for block in list(demo.blocks.values()) for path in block.keep_in_cache})
@@ -139,30 +155,50 @@ def build(
         check=calls.check,
         leave=calls.leave,
     )
-    gr.mount_gradio_app(
-        app,
-        demo,
-        path="/",
-        show_error=False,
-        mcp_server=False,
-        run_history=False,
-        ssr_mode=False,
-        pwa=False,
-        enable_monitoring=False,
-        max_file_size=limits.upload_bytes,
-        footer_links=["api", "gradio"],
-        theme=theme,
-        css=css,
-        js=js,
-        head=head,
-        favicon_path=favicon,
-    )
+    with without_description():  # or it would describe the page twice, the first time without its theme
+        gr.mount_gradio_app(
+            app,
+            demo,
+            path="/",
+            show_error=False,
+            mcp_server=False,
+            run_history=False,
+            ssr_mode=False,
+            pwa=False,
+            enable_monitoring=False,
+            max_file_size=limits.upload_bytes,
+            footer_links=["api", "gradio"],
+            theme=theme,
+            css=css,
+            js=js,
+            head=head,
+            favicon_path=favicon,
+        )
+    demo.config = demo.get_config_file()
     # For every new visitor gradio describes the whole page once more, for links that restore it (`gr.DeepLinkButton`), which
     # this page has not: a tenth of a second in which nobody else is served.
     demo.state_holder.blocks = SimpleNamespace(default_config=demo.default_config, blocks={})  # type: ignore[assignment]
     demo.has_launched = True
     demo.is_running = True
     return app
+
+
+async def cancel_begun(task_ids: set[str]) -> list[str]:
+    """Cancel jobs by their tasks' names as gradio does, but only once they have begun.
+
+    A task that is cancelled before its first line runs never comes to its last, where it would give its place back: from then
+    on no other job of its kind would be run.
+    """
+    while any(
+        "<gradio-sep>" in task.get_name() and inspect.getcoroutinestate(task.get_coro()) == inspect.CORO_CREATED  # type: ignore[arg-type]
+        for task in asyncio.all_tasks()
+    ):
+        await asyncio.sleep(0)
+    return await cancel_tasks(task_ids)
+
+
+def keep_no_value(session: SessionState, key: int, value: Any) -> None:
+    """Leave out what gradio would keep of every call's values, as long as the session's state, for links that restore it."""
 
 
 class Calls:
@@ -184,12 +220,23 @@ class Calls:
         """Whether a job waits or runs."""
         return event_id in self.demo._queue.event_ids_to_events
 
-    async def leave(self, session: str) -> None:
-        """End the jobs of a session: those that wait now, those that run at their next step."""
-        await self.demo._queue.clean_events(session_hash=session)
+    async def leave(self, session: str, event_id: str | None = None) -> None:
+        """End the jobs of a session, those that wait now and those that run at their next step, and drop their results.
+
+        With `event_id`, only if that job goes on or its results have not been fetched.
+        """
+        queue = self.demo._queue
+        fetched = event_id not in queue.pending_event_ids_session.get(session, ())
+        if event_id is not None and fetched and not self.alive(event_id):
+            return
+        await queue.clean_events(session_hash=session)
+        if not any(event.alive and event.session_hash == session for event in list(queue.event_ids_to_events.values())):
+            queue.pending_messages_per_session.pop(session, None)
+            queue.pending_event_ids_session.pop(session, None)
 
     def check(self, path: str, body: dict[str, Any]) -> bool:
-        """Refuse a call that names no endpoint, has too few or too many values, or a picture that was not uploaded here.
+        """Refuse a call that names no endpoint, has too few or too many values, a list or an object in the place of a single
+        value, or a picture that was not uploaded here.
 
         Returns:
             Whether it calls a light function: one of which only the newest call matters, that answers once, that takes no
@@ -215,8 +262,11 @@ class Calls:
         if len(data) != len(inputs):
             raise Refused(422, f"expected {len(inputs)} values, got {len(data)}")
         for component, value in zip(inputs, data, strict=True):
-            if isinstance(component, PictureInput) and component.refuses(value):
+            if component.refuses(value) if isinstance(component, PictureInput) else holds_file(value):
                 raise Refused(422, REFUSED)
+            if isinstance(component, SINGLE) and isinstance(value, (list, dict)):
+                kind = "a list" if isinstance(value, list) else "an object"
+                raise Refused(422, f"{component.label}: expected a single value, got {kind}")
         pictures = any(isinstance(component, PictureInput) for component in inputs)
         newest = event.trigger_mode == "always_last" and event.api_visibility == "private"
         return newest and not event.types_generator and not pictures
@@ -236,6 +286,13 @@ class Calls:
         if not isinstance(data, list):
             raise Refused(422, "data: expected a list")
         return data
+
+
+def holds_file(value: Any) -> bool:
+    """Whether there is a file somewhere in a value; gradio would fetch its address, whatever the component."""
+    if isinstance(value, dict):
+        return "path" in value or any(map(holds_file, value.values()))
+    return isinstance(value, list) and any(map(holds_file, value))
 
 
 class Sweeper:
@@ -331,12 +388,14 @@ class Server(uvicorn.Server):
     Args:
         app: from `build`.
         host, port: where to listen; 0 takes any free port.
+        answering: called once, `SPARE_SECONDS` after it answers; it must not take long.
 
     Raises:
         SystemExit: the port cannot be had; the message says what to do.
     """
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+    def __init__(self, app: FastAPI, host: str, port: int, answering: Callable[[], None] | None = None) -> None:
+        self.answering = answering
         self.listener = listen(host, port)
         self.port: int = self.listener.getsockname()[1]
         shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
@@ -361,13 +420,21 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         print(f"genlab: open {self.url}", flush=True)
+        if self.answering is not None:
+            asyncio.get_running_loop().call_later(SPARE_SECONDS, self.answering)
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         super().run(sockets or [self.listener])
 
 
 def serve(
-    demo: gr.Blocks, host: str | None = None, port: int | None = None, *, ready: Callable[[], bool | str], **page: Any
+    demo: gr.Blocks,
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    ready: Callable[[], bool | str],
+    answering: Callable[[], None] | None = None,
+    **page: Any,
 ) -> None:
     """Serve a page until SIGTERM or Ctrl-C; replies that are under way have `GRACE_SECONDS` to end.
 
@@ -375,12 +442,15 @@ def serve(
         demo, ready, page: as for `build`.
         host: the address to listen on; else GRADIO_SERVER_NAME; else all interfaces on a Space, this machine only elsewhere.
         port: else GRADIO_SERVER_PORT, else 7860.
+        answering: as for `Server`.
 
     Raises:
         SystemExit: the port cannot be had, or the server was told to stop.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    server = Server(build(demo, ready=ready, **page), *address(host, port))
+    server = Server(build(demo, ready=ready, **page), *address(host, port), answering)
+    gc.freeze()  # what stands now stays: nobody has to wait while it is looked through for garbage
+    gc.enable()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt):
         server.run()

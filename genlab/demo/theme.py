@@ -1,12 +1,19 @@
 """How the page looks: one set of colours, one theme, one style sheet for everything that the demo shows.
 
-A colour stands for one thing wherever it appears (the palette of Okabe and Ito, which colour-blind eyes can tell apart):
+A colour stands for a letter of the notes wherever it appears, so that a formula could be printed in these colours:
 
-    data   the data and p             #0072B2 blue            x0_hat   x̂_0, the clean picture seen    #009E73 green
-    model  the model's q or p_θ       #D55E00 vermilion       eps_hat  ε̂, the noise seen              #CC79A7 purple
-    x_t    the noisy picture          gray                    bound    bounds and gaps                #E69F00 amber
+    p       blue       p and p_θ, and what is drawn from them: x_0, samples of a model
+    q       vermilion  the approximation, the encoder, the forward process; also ∇log q, the exact score
+    x_t     gray       the noisy picture, and a latent z on its way
+    x0_hat  green      x̂_0, the clean picture seen in x_t
+    eps     purple     ε and ε̂, the noise; also −ε̂/σ, the learned score
+    kl      amber      divergences, bounds and losses
+    gap     brown      a divergence beside another one: the gap of a bound, L_T (in the dark pale yellow)
 
-In style sheets the same colours are the custom properties --genlab-data, --genlab-model, --genlab-x_t, …
+Where a p that is given and a model's stand in one figure they differ in the mark: the given one is a filled area or dashed, the
+model's a line. Points that a model learns from are rings in the colour of text, its samples discs.
+The hues are those of Okabe and Ito, which colour-blind eyes can tell apart, as light or as dark as each page needs.
+In style sheets they are the custom properties --genlab-p, --genlab-q, …; text that stands on one is --genlab-on-p, …
 Nothing is fetched from another host: fonts are those of the visitor's system.
 """
 
@@ -14,28 +21,30 @@ from __future__ import annotations
 
 import gradio as gr
 
+from genlab.colours import COLOURS
 from genlab.demo.language import both
 
-COLOURS: dict[str, str] = {
-    "data": "#0072B2",
-    "model": "#D55E00",
-    "x_t": "#6B7280",
-    "x0_hat": "#009E73",
-    "eps_hat": "#CC79A7",
-    "bound": "#E69F00",
+COLOURS_DARK: dict[str, str] = {
+    "p": "#2A9BE0",
+    "q": "#E0550A",
+    "x_t": "#B6BDC9",
+    "x0_hat": "#00A375",
+    "eps": "#D0689C",
+    "kl": "#F0B000",
+    "gap": "#FBE3A6",
 }
-"""What a colour stands for → the colour."""
+"""What a colour stands for → the colour on a dark page; `COLOURS` are those on a light one."""
 
-COLOURS_DARK: dict[str, str] = {**COLOURS, "x_t": "#9CA3AF"}
-"""The same on a dark page, where the gray must be lighter to be seen."""
+LIGHT_TEXT, DARK_TEXT = "#FFFFFF", "#111827"
+"""Text that stands on a colour is one of these."""
 
 NAME_COLOURS: dict[str, str] = {
-    "x_0": "data",
+    "x_0": "p",
     "x_t": "x_t",
     "x̂_0": "x0_hat",
-    "ε̂": "eps_hat",
-    "VAE": "model",
-    "DDPM": "model",
+    "ε̂": "eps",
+    "VAE": "p",
+    "DDPM": "p",
 }
 """The name of a pane or a curve → what its colour stands for."""
 
@@ -45,8 +54,26 @@ def colour_of(name: str) -> str:
     return NAME_COLOURS.get(name) or NAME_COLOURS.get(name.split(",")[0]) or "x_t"
 
 
+def luminance(colour: str) -> float:
+    """Relative luminance of #RRGGBB by WCAG 2, from 0 (black) to 1 (white)."""
+    coded = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in coded)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast of two colours by WCAG 2, from 1 to 21."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def text_on(colour: str) -> str:
+    """The text that can be read on a colour: LIGHT_TEXT or DARK_TEXT."""
+    return max(LIGHT_TEXT, DARK_TEXT, key=lambda text: contrast(text, colour))
+
+
 def _variables(colours: dict[str, str]) -> str:
-    return " ".join(f"--genlab-{name}: {value};" for name, value in colours.items())
+    return " ".join(f"--genlab-{name}: {value}; --genlab-on-{name}: {text_on(value)};" for name, value in colours.items())
 
 
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "PingFang SC", "Noto Sans CJK SC", "sans-serif")
@@ -66,7 +93,7 @@ BLUE = gr.themes.Color(
     c900="#0C3F61",
     c950="#082840",
 )
-"""Shades around the blue of COLOURS."""
+"""Shades around the blue of p."""
 
 
 def theme() -> gr.themes.Base:
@@ -124,6 +151,7 @@ footer .record + .divider {{ display: none; }}
 .genlab-language a[aria-current] {{ font-weight: 600; }}
 .dark input[type="range"] {{ --neutral-200: #334155; }}
 .gradio-container .prose :is(td, th) {{ word-break: normal; overflow-wrap: normal; }}
+.gradio-container .prose p {{ text-wrap: pretty; }}
 .gradio-container .katex-display {{ overflow: auto hidden; padding-block: 4px; }}
 .genlab-models :is(td, th):nth-child(-n + 4) {{ white-space: nowrap; }}
 .genlab-models td:nth-child(n + 5) {{ min-width: 14em; }}

@@ -6,7 +6,6 @@ const SVG = 'http://www.w3.org/2000/svg';
 const SLACK = 4; // pixels across its way that a handle of two axes does not follow at first
 const REACH = 20; // pixels around a handle where a finger takes hold of it
 const APART = 22; // least pixels between a handle that goes along with another one and that one, as they are drawn
-const WHITE_ON = { data: true, x_t: true }; // colours that white text is readable on
 
 const row = $('.panels');
 const name = `figure-${Math.random().toString(36).slice(2)}`; // of clip paths and patterns
@@ -290,8 +289,8 @@ const DRAW = {
           : { x: side[0], y: ends[0], width: side[1] - side[0], height: long };
         nodes.push(svg('rect', { ...box, rx: Math.min(3, long / 2), fill: paint(stack.colour) }));
         if (stack.inside && widthOf(stack.inside) + 12 < box.width && box.height > 16) {
-          const fill = WHITE_ON[stack.colour] ? 'white' : '#111827';
-          const place = { x: box.x + box.width / 2, y: box.y + box.height / 2 + 4.5, 'text-anchor': 'middle', style: `fill:${stack.colour === 'ink' ? 'var(--block-background-fill)' : fill}` };
+          const fill = stack.colour === 'ink' ? 'var(--block-background-fill)' : `var(--genlab-on-${stack.colour})`;
+          const place = { x: box.x + box.width / 2, y: box.y + box.height / 2 + 4.5, 'text-anchor': 'middle', style: `fill:${fill}` };
           nodes.push(write(svg('text', place), stack.inside));
         }
       }
@@ -342,18 +341,19 @@ function drawCanvas(plot, layers) {
   context.beginPath();
   context.rect(plot.left, plot.top, plot.right - plot.left, plot.bottom - plot.top);
   context.clip();
-  const dots = (x, y, size, colour, opacity) => {
-    context.fillStyle = colour;
+  const dots = (x, y, size, colour, opacity, hollow = false) => {
+    context.fillStyle = context.strokeStyle = colour;
     context.globalAlpha = opacity;
     for (let i = 0; i < x.length; i++) {
       context.beginPath();
       context.arc(plot.sx.to(x[i]), plot.sy.to(y[i]), size / 2, 0, 2 * Math.PI);
-      context.fill();
+      if (hollow) context.stroke();
+      else context.fill();
     }
     context.globalAlpha = 1;
   };
   for (const layer of marks) {
-    if (layer.kind === 'points') dots(series(layer.x), series(layer.y), layer.size, computed(layer.colour), layer.opacity);
+    if (layer.kind === 'points') dots(series(layer.x), series(layer.y), layer.size, computed(layer.colour), layer.opacity, layer.hollow);
     else {
       const values = series(layer.values);
       const rows = values.length / layer.columns;
@@ -477,8 +477,8 @@ function legend() {
     ...[...items.values()].map((layer) => {
       const colour = paint(layer.colour);
       const mark = {
-        line: () => svg('path', { d: 'M1 7H21', stroke: colour, 'stroke-width': 3, 'stroke-dasharray': layer.dash ? '6 3' : 'none' }),
-        points: () => svg('circle', { cx: 11, cy: 7, r: 4, fill: colour }),
+        line: () => svg('path', { d: 'M1 7H21', stroke: colour, 'stroke-width': layer.width, 'stroke-dasharray': layer.dash ? '6 3' : 'none' }),
+        points: () => svg('circle', { cx: 11, cy: 7, r: 4, stroke: colour, 'stroke-width': 1.5, fill: layer.hollow ? 'none' : colour }),
         arrows: () => svg('path', { d: 'M1 6H14V2L21 7L14 12V8H1Z', fill: colour }),
         area: () => svg('rect', { x: 1, y: 1, width: 20, height: 12, rx: 2, fill: colour, 'fill-opacity': 0.45, stroke: colour, 'stroke-width': 1.5 }),
         bars: () => svg('rect', { x: 5, y: 1, width: 12, height: 12, rx: 2, fill: colour }),
@@ -728,12 +728,13 @@ function listen(plot) {
   surface.addEventListener('click', (event) => {
     if (plot.panel.select && !plot.panel.draw && within(at(event))) choose(plot, plot.sx.back(at(event).x));
   });
-  surface.addEventListener('focus', () => cross(plot, 0, 0));
+  surface.addEventListener('focus', () => surface.matches(':focus-visible') && cross(plot, 0, 0));
   surface.addEventListener('blur', () => plot.cross && plot.cross.node.remove());
   surface.addEventListener('keydown', (event) => {
     const step = steps(event, plot, 'xy');
     if (plot.panel.draw && step) cross(plot, step[0], -step[1]);
     else if (plot.panel.draw && event.key === ' ') {
+      if (!plot.cross) cross(plot, 0, 0); // the focus came with the mouse
       addPoint(plot, plot.sx.back(plot.cross.x), plot.sy.back(plot.cross.y));
       ask('input');
       tell('release');
@@ -748,7 +749,7 @@ function listen(plot) {
 
 // The cross that the keyboard draws with.
 function cross(plot, dx, dy) {
-  if (!plot.panel.draw || !plot.surface.matches(':focus-visible')) return;
+  if (!plot.panel.draw) return;
   const from = plot.cross || { x: (plot.left + plot.right) / 2, y: (plot.top + plot.bottom) / 2 };
   const x = Math.max(plot.left, Math.min(plot.right, from.x + dx));
   const y = Math.max(plot.top, Math.min(plot.bottom, from.y + dy));

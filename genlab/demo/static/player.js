@@ -114,6 +114,7 @@ async function load() {
   if (value.run !== run) reset(value);
   try {
     if (value.sheet) await loadSheet(value, ++sheets);
+    else if (value.done) ended();
     else if (value.live) await loadLive(value);
   } catch (error) {
     if (value.run !== run) return;
@@ -125,6 +126,22 @@ async function load() {
       controlsNow();
     }
   }
+}
+
+// The run has ended early: the frames that have come are all of it.
+function ended() {
+  if (!held) return reset(null);
+  const place = (i) => frames.slice(0, i).filter(Boolean).length;
+  const list = (meta.segments || []).map(({ start, label }) => ({ start: place(start), label }));
+  meta = { ...meta, segments: list.filter(({ start }) => start < held) };
+  const shown = place(at);
+  frames = frames.filter(Boolean);
+  n = held;
+  done = true;
+  follow = playing = false;
+  segments();
+  $('.said').textContent = say('ready', { n });
+  show(shown);
 }
 
 async function loadLive(value) {
@@ -169,6 +186,8 @@ async function loadSheet(value, number) {
 
 stage.addEventListener('click', toggle);
 new ResizeObserver(layout).observe(row);
+$('.text').style.setProperty('--lines', props.empty.lines[0]);
+$('.text').style.setProperty('--narrow-lines', props.empty.lines[1]);
 build();
 segments();
 texts();

@@ -38,14 +38,19 @@ LIGHT_EVENT: dict[str, Any] = {
     "api_visibility": "private",
 }
 """Options of events that only change what the page shows, or show what other threads compute."""
-NEWEST_EVENT: dict[str, Any] = {
-    **LIGHT_EVENT,
+ONE_LOOK_EVENT: dict[str, Any] = {
+    **MODEL_EVENT,
     "concurrency_id": "light",
     "concurrency_limit": 2,
+}
+"""Options of endpoints that look at a model once, or not at all: two run at a time, and none waits for whole pictures."""
+NEWEST_EVENT: dict[str, Any] = {
+    **ONE_LOOK_EVENT,
+    "api_visibility": "private",
     "trigger_mode": "always_last",
 }
-"""Options of events that compute what the page shows while something is moved: two run at a time, and of what one page asks
-only the newest matters."""
+"""Options of events that compute what the page shows while something is moved: they stand in the same queue, and of what one
+page asks only the newest matters."""
 LATEX: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "$", "right": "$", "display": False},
@@ -72,6 +77,8 @@ NAMES: dict[str, str] = {
 """Value of a choice → its name on the page; a value without an entry is its own name."""
 DICE = "() => Math.floor(Math.random() * 4294967296)"
 """A fresh seed, drawn in the browser."""
+OVER = "(shown) => shown?.n && !shown.done ? {...shown, live: '', done: true} : {__type__: 'update'}"
+"""What a player shows of a run that has ended early, said in the browser: no more frames will come."""
 PACE = 0.04
 """Least seconds between two live frames."""
 SHEET_PIXELS = 6_000_000
@@ -173,7 +180,10 @@ def heading(lead: str, run: str, stop: str, elem_id: str) -> tuple[gr.Button, gr
 
 
 def connect(run: gr.Button, stop: gr.Button, show: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """Let `run` start the generator `show` and `stop` end it; each can be pressed only while that makes sense."""
+    """Let `run` start the generator `show` and `stop` end it; each can be pressed only while that makes sense.
+
+    The first of the outputs is the player. Of a run that is stopped, or fails, it keeps the frames that have come.
+    """
 
     def switch(running: bool) -> Callable[[], tuple[Any, Any]]:
         return lambda: (gr.update(interactive=not running), gr.update(interactive=running))
@@ -184,6 +194,8 @@ def connect(run: gr.Button, stop: gr.Button, show: Callable[..., Any], inputs: S
     for over in (event.success, event.failure):
         over(switch(False), None, [run, stop], **LIGHT_EVENT)
     stop.click(switch(False), None, [run, stop], cancels=[event], **LIGHT_EVENT)
+    for early in (event.failure, stop.click):
+        early(None, outputs[0], outputs[0], js=OVER, api_visibility="private")
 
 
 def of_class(engine: Engine, data: DataSpec, name: Any, current: Any) -> Any:

@@ -10,7 +10,6 @@ import gradio as gr
 import numpy as np
 import torch
 
-from genlab.card import escape
 from genlab.config import Variance
 from genlab.data import to_pixels
 from genlab.demo.canvas import Canvas, CanvasData, canvas_data
@@ -41,13 +40,13 @@ from genlab.demo.limits import (
 )
 from genlab.demo.measured import Likelihood, Samples, likelihood_of, samples_of
 from genlab.demo.player import new_run
-from genlab.demo.tabs import LATEX, MODEL_EVENT, NEWEST_EVENT, pane, told
+from genlab.demo.tabs import LATEX, NEWEST_EVENT, ONE_LOOK_EVENT, measurements, pane, told
+from genlab.demo.tabs.measurements import SIGMA, own_first, plain, small, with_error
 from genlab.demo.tabs.one_picture import OnePicture
 from genlab.divergence import bits_per_dim, nats_to_bits
 
 TITLE = both("Bound", "下界")
-SIGMA: dict[Variance, str] = {"learned": both("Σ learned", "学得的 Σ"), "posterior": "Σ = β̃", "beta": "Σ = β"}
-COLOURS: dict[Variance, str] = {"learned": "model", "posterior": "data", "beta": "x_t"}
+COLOURS: dict[Variance, str] = {"learned": "p", "posterior": "q", "beta": "x_t"}
 TEXT = {
     "lead": both(
         "The bound says how many bits a picture costs, step by step: $L_T$, every $L_{t-1}$, $L_0$. Click a step $t$ in the "
@@ -113,23 +112,6 @@ TEXT = {
         "{name}: β̃ = {beta_tilde}, Σ of this pixel = {sigma}, β = {beta}",
         "{name}：β̃ = {beta_tilde}，这个像素的 Σ = {sigma}，β = {beta}",
     ),
-    "table_title": both(
-        "Measured: the bound on −log p(x), mean of {images} test pictures, ± standard error",
-        "测量结果：−log p(x) 的上界，{images} 张测试图片的平均，± 标准误差",
-    ),
-    "sum": both("**sum**", "**总和**"),
-    "samples_title": both(
-        "{images} samples ({sampler}, {steps} steps) on the features of genlab's {features} classifier (accuracy {accuracy}): "
-        "a unit of its own, not FID",
-        "{images} 个样本（{sampler}，{steps} 步），用 genlab 的 {features} 分类器的特征（准确率 {accuracy}）："
-        "自成单位，不是 FID",
-    ),
-    "samples_head": both("| | model | real pictures |", "| | 模型 | 真实图片 |"),
-    "frechet": both("Fréchet distance (95 %)", "弗雷歇距离（95 %）"),
-    "kernel": both("kernel distance × 1000", "核距离 × 1000"),
-    "precision": both("precision", "精确率"),
-    "recall": both("recall", "召回率"),
-    "memorised": both("memorised share", "记忆比例"),
     "formula_title": both("The formula (notes 1.5)", "公式（讲义 1.5）"),
     "formula": r"""
 $$-\log p_\theta(x_0) \;\le\; L_{VLB} = L_T + \sum_{t=2}^T L_{t-1} + L_0$$
@@ -148,6 +130,16 @@ $$\mathrm{KL} = \tfrac12\sum_i\Big[\log\frac{\Sigma_i}{\tilde\beta_t}
 
 """
     + both(
+        r"$q(x_{t-1}|x_t,x_0)$ is a product of two Gaussians in $x_{t-1}$, one from $q(x_t|x_{t-1})$, one from "
+        r"$q(x_{t-1}|x_0)$: precisions add, $\tfrac{\alpha_t}{\beta_t}+\tfrac1{1-\bar\alpha_{t-1}}=\tfrac1{\tilde\beta_t}$, "
+        r"and the mean is weighted by them. The notes' chain of equalities writes ratios of standard deviations for ratios of "
+        r"densities on the way; its result is the same.",
+        r"$q(x_{t-1}|x_t,x_0)$ 是关于 $x_{t-1}$ 的两个高斯之积，分别来自 $q(x_t|x_{t-1})$ 和 $q(x_{t-1}|x_0)$："
+        r"精度相加，$\tfrac{\alpha_t}{\beta_t}+\tfrac1{1-\bar\alpha_{t-1}}=\tfrac1{\tilde\beta_t}$，均值按精度加权。"
+        r"讲义的一串等式在途中把密度之比写成了标准差之比，结果是对的。",
+    )
+    + "\n\n"
+    + both(
         r"The notes say that $L_T$ and $L_{t-1}$ are no KL divergences: inside the outer expectation they are, so each has "
         r"a closed form and is $\ge 0$. The best $L_{t-1}$ is not 0 in general, since $p_\theta$ does not see $x_0$. And "
         r"$L_0 \ge 0$ only because gray levels are discrete: it takes the Gaussian's mass within half a level of $x_0$. "
@@ -159,7 +151,7 @@ $$\mathrm{KL} = \tfrac12\sum_i\Big[\log\frac{\Sigma_i}{\tilde\beta_t}
     ),
 }  # fmt: skip
 NAMES = ("x₀", "xₜ", "x̂₀", TEXT["pane"])
-PANE_COLOURS = ("data", "x_t", "x0_hat", "bound")
+PANE_COLOURS = ("p", "x_t", "x0_hat", "kl")
 CURVE = 400
 """Steps t at most that can be chosen by a click."""
 BINS = 40
@@ -181,16 +173,15 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     one = OnePicture(engine, "bound", offers, partial(ddpm_offer, engine.offers))
     first = one.first
 
-    def measured(model: str) -> tuple[Likelihood | None, Samples | None]:
-        metrics = engine.models[model].package.metrics
-        return likelihood_of(metrics, engine.offers[model].T), samples_of(metrics)
+    def measured(model: str) -> Likelihood | None:
+        return likelihood_of(engine.models[model].package.metrics, engine.offers[model].T)
 
     def stages(model: Any, pick: Pick, t: Any, seed: Any, token: str, chosen: Any) -> tuple[FigureData, CanvasData, FigureData]:
         """The ledger, the pictures, the pixel; no pixel chosen: the one that costs most."""
         place = (0, 0) if chosen is None else chosen
         row, column = place if isinstance(place, (tuple, list)) and len(place) == 2 else (None, None)
         request = parse_step(engine.offers, model, pick, t, seed, row, column)
-        step, ledger = engine.bound_step(request), measured(request.model)[0]
+        step, ledger = engine.bound_step(request), measured(request.model)
         at = step.dearest if chosen is None else (request.row, request.column)
         return _ledger(ledger, step), _canvas(ledger, step, token, at), _pixel(step, *at)
 
@@ -213,11 +204,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         one.choose_model()
     canvas = Canvas(shown[1], label="pictures", labels={"canvas": TEXT["canvas"]}, elem_id="bound-canvas")
     pixel = Figure(shown[2], label="pixel", labels={"player": TEXT["pixel"]}, elem_id="bound-pixel")
-    tables = []
-    with gr.Row(equal_height=False):
-        for text in _tables(*measured(first.id)):
-            with gr.Column(min_width=340):
-                tables.append(gr.Markdown(text, latex_delimiters=LATEX, elem_classes="genlab-measured"))
+    tables = measurements.show(engine, first.id)
     one.choose_picture(TEXT["seed"])
     with gr.Accordion(TEXT["formula_title"], open=False):
         gr.Markdown(TEXT["formula"], latex_delimiters=LATEX)
@@ -251,7 +238,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
             offer = one.offer_of(model)
             return (
                 *begin(model, seed),
-                *_tables(*measured(model)),
+                *measurements.tables(engine, model),
                 gr.update(value=engine.first_noisy(model), maximum=offer.T, label=TEXT["t"].format(T=offer.T)),
                 *one.fit(model),
             )
@@ -285,20 +272,16 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         with told():
             pick = one.parse(model, picture_from, number, upload)
             request = parse_step(engine.offers, model, pick, t, seed, row, column)
-            return _numbers(engine.bound_step(request), request.row, request.column, *measured(request.model))
+            samples = samples_of(engine.models[request.model].package.metrics)
+            return _numbers(engine.bound_step(request), request.row, request.column, measured(request.model), samples)
 
     source = gr.Textbox(PICTURES[0], label="Picture from", visible=False)
     row = gr.Number(first.data.size // 2, precision=0, label="Row", visible=False)
     column = gr.Number(first.data.size // 2, precision=0, label="Column", visible=False)
     numbers = gr.JSON(label="numbers", visible=False)
     gr.Button(visible=False).click(
-        bound, [model, source, number, t, seed, row, column, upload], numbers, api_name="bound", **MODEL_EVENT
+        bound, [model, source, number, t, seed, row, column, upload], numbers, api_name="bound", **ONE_LOOK_EVENT
     )
-
-
-def _names(ledger: Likelihood) -> list[Variance]:
-    """The Σ that were measured, the model's own first."""
-    return sorted(ledger.by_variance, key=lambda name: name != ledger.variance)
 
 
 def _ledger(ledger: Likelihood | None, step: BoundStep) -> FigureData:
@@ -311,7 +294,7 @@ def _ledger(ledger: Likelihood | None, step: BoundStep) -> FigureData:
     else:
         strata = [ledger.stratum(int(t)) for t in times]
         each = ledger.ledger.mean_term_bits_per_dim
-        terms = {name: np.array(each[name])[strata] for name in _names(ledger)}
+        terms = {name: np.array(each[name])[strata] for name in own_first(ledger)}
         there = np.array([v for values in terms.values() for v in values if v > LEAST] or [1.0])
         low, high = (10.0 ** f(math.log10(v)) for f, v in ((math.floor, there.min() / 9), (math.ceil, 2 * there.max())))
     layers: list[AnyLayer] = [
@@ -341,16 +324,16 @@ def _ledger(ledger: Likelihood | None, step: BoundStep) -> FigureData:
         )
     ]
     if ledger is not None:
-        names = _names(ledger)
+        names = own_first(ledger)
         sums = [ledger.by_variance[name] for name in names]
         total = max(max(s.bound_bits_per_dim for s in sums), 1e-3)
         parts = (
-            ("decoder", "model", [s.decoder_term_L_0_bits_per_dim for s in sums]),
-            ("transitions", "bound", [s.transition_terms_sum_bits_per_dim for s in sums]),
-            ("prior", "eps_hat", [ledger.prior_term_L_T_bits_per_dim] * len(sums)),
+            ("decoder", "p", [s.decoder_term_L_0_bits_per_dim for s in sums]),
+            ("transitions", "kl", [s.transition_terms_sum_bits_per_dim for s in sums]),
+            ("prior", "gap", [ledger.prior_term_L_T_bits_per_dim] * len(sums)),
         )
         stacks = [Stack(name=TEXT[part], colour=colour, values=values) for part, colour, values in parts]
-        texts = [_value(s.bound_bits_per_dim, s.bound_standard_error_bits_per_dim) for s in sums]
+        texts = [with_error(s.bound_bits_per_dim, s.bound_standard_error_bits_per_dim) for s in sums]
         bars = Bars(labels=[SIGMA[name] for name in names], stacks=stacks, texts=texts, horizontal=True)
         panels.append(
             Panel(
@@ -371,7 +354,7 @@ def _sentence(ledger: Likelihood) -> str:
     own = ledger.by_variance[ledger.variance]
     return TEXT["measured"].format(
         sigma=SIGMA[ledger.variance],
-        total=_value(own.bound_bits_per_dim, own.bound_standard_error_bits_per_dim),
+        total=with_error(own.bound_bits_per_dim, own.bound_standard_error_bits_per_dim),
         images=f"{ledger.images:,}",
     )
 
@@ -384,16 +367,16 @@ def _canvas(ledger: Likelihood | None, step: BoundStep, token: str, chosen: tupl
     if ledger is not None:
         k, strata = ledger.stratum(step.t), ledger.ledger
         mean, error = strata.mean_term_bits_per_dim[step.variance][k], strata.standard_error_bits_per_dim[step.variance][k]
-        average = TEXT["on_average"].format(mean=_small(mean), error=_small(error, 2))
+        average = TEXT["on_average"].format(mean=small(mean), error=small(error, 2))
     caption = TEXT["caption"].format(
         t=step.t,
         T=step.T,
-        alpha_bar=_small(step.alpha_bar),
+        alpha_bar=small(step.alpha_bar),
         index=_index(step.t - 1),
-        bits=_small(_bits_per_dim(step, float(step.terms.double().sum()))),
+        bits=small(_bits_per_dim(step, float(step.terms.double().sum()))),
         measured=average,
-        by_variance=", ".join(f"{SIGMA[name]}: {_small(_bits_per_dim(step, v))}" for name, v in step.by_variance.items()),
-        white=_small(white),
+        by_variance=", ".join(f"{SIGMA[name]}: {small(_bits_per_dim(step, v))}" for name, v in step.by_variance.items()),
+        white=small(white),
     )
     panes = [pane(picture) for picture in (*(to_pixels(x) for x in (step.x0, step.x_t, step.x0_hat)), heat)]
     return canvas_data(token, panes, NAMES, PANE_COLOURS, chosen, caption)
@@ -404,34 +387,34 @@ def _pixel(step: BoundStep, row: int, column: int) -> FigureData:
     place = (0, row, column)
     mean, std = float(step.p.mean[place]), float(step.p.std[place])
     x0, x_t, x0_hat = (float(x[place]) for x in (step.x0, step.x_t, step.x0_hat))
-    bits = _small(float(nats_to_bits(step.terms[place])))
+    bits = small(float(nats_to_bits(step.terms[place])))
     told = {
-        "bits": bits, "p_mean": _plain(mean), "p_std": _small(std),
-        "x_0": _plain(x0), "x_t": _plain(x_t), "x0_hat": _plain(x0_hat),
+        "bits": bits, "p_mean": plain(mean), "p_std": small(std),
+        "x_0": plain(x0), "x_t": plain(x_t), "x0_hat": plain(x0_hat),
     }  # fmt: skip
     if step.q is None:
         level = int(to_pixels(step.x0)[place])
         caption, panel = TEXT["l_0"].format(level=level, **told), _levels(step, row, column, level)
     else:
         q_mean, q_std = float(step.q.mean[place]), float(step.q.std[place])
-        caption = TEXT["kl"].format(q_mean=_plain(q_mean), q_std=_small(q_std), **told)
+        caption = TEXT["kl"].format(q_mean=plain(q_mean), q_std=small(q_std), **told)
         low, high = (f(q_mean + s * REACH * q_std, mean + s * REACH * std) for f, s in ((min, -1), (max, 1)))
         x = torch.linspace(low, high, 241)
         q, p = step.densities(row, column, x)
         top = 1.1 * float(torch.cat([q, p]).max())
         layers: list[AnyLayer] = [
-            Area(name=TEXT["q"], colour="data", x=x, y=q),
-            Line(name=TEXT["p"], colour="model", width=3, x=x, y=p),
+            Area(name=TEXT["q"], colour="q", x=x, y=q),
+            Line(name=TEXT["p"], colour="p", width=3, x=x, y=p),
         ]
-        for name, colour, at in (("x_0", "data", x0), ("x_t", "x_t", x_t), ("x̂_0", "x0_hat", x0_hat)):
+        for name, colour, at in (("x_0", "p", x0), ("x_t", "x_t", x_t), ("x̂_0", "x0_hat", x0_hat)):
             if low < at < high:
                 layers.append(Points(name=name, colour=colour, size=11, opacity=1, x=[at], y=[0.04 * top]))
         panel = Panel(x=Axis(low=low, high=high, name=TEXT["value"]), y=Axis(low=0, high=top), layers=layers)
     caption += "\n" + TEXT["sigma"].format(
         name=SIGMA[step.variance],
-        beta_tilde=_small(step.beta_tilde),
-        sigma=_small(float(step.p.variance[place])),
-        beta=_small(step.beta),
+        beta_tilde=small(step.beta_tilde),
+        sigma=small(float(step.p.variance[place])),
+        beta=small(step.beta),
     )
     panel.title, panel.description = TEXT["gaussians_title"].format(row=row, column=column), caption
     panel.aspect, panel.share, panel.least = 1.75, 1.4, 300
@@ -449,11 +432,11 @@ def _levels(step: BoundStep, row: int, column: int, level: int) -> Panel:
     layers: list[AnyLayer] = [
         Area(
             name=TEXT["p_levels"],
-            colour="model",
+            colour="p",
             x=np.repeat(edges, 2),
             y=np.concatenate([[0], np.repeat(some, 2), [0]]),
         ),
-        Rule(colour="data", at=level, text=TEXT["x_0_is"].format(level=level)),
+        Rule(colour="p", at=level, text=TEXT["x_0_is"].format(level=level)),
     ]
     y = Axis(low=0, high=1.25 * max(float(some.max()), 1e-3))
     return Panel(x=Axis(low=low - 1, high=high + 1, name=TEXT["level"]), y=y, layers=layers)
@@ -468,15 +451,15 @@ def _between(step: BoundStep, chosen: float, description: str) -> Panel:
     layers: list[AnyLayer] = [
         Area(
             name=TEXT["share"],
-            colour="x_t",
+            colour="p",
             edge=False,
             opacity=0.3,
             x=np.repeat(edges, 2),
             y=np.concatenate([[0], np.repeat(share, 2), [0]]),
         ),
-        Rule(colour="data", at=0, text="β̃"),
+        Rule(colour="q", at=0, text="β̃"),
         Rule(colour="x_t", at=1, text="β"),
-        Points(name=TEXT["chosen"], colour="model", size=13, opacity=1, x=[chosen], y=[0.06 * float(share.max())]),
+        Points(name=TEXT["chosen"], colour="p", size=13, opacity=1, x=[chosen], y=[0.06 * float(share.max())]),
     ]
     return Panel(
         x=Axis(low=low, high=high, name=TEXT["way"]),
@@ -488,50 +471,6 @@ def _between(step: BoundStep, chosen: float, description: str) -> Panel:
         least=280,
         readout=False,
     )
-
-
-def _tables(ledger: Likelihood | None, samples: Samples | None) -> tuple[str, str]:
-    """Markdown of what was measured, as far as it was: the ledger with each Σ, and the samples."""
-    likelihood = quality = ""
-    if ledger is not None:
-        names = _names(ledger)
-        sums = [ledger.by_variance[name] for name in names]
-        prior = [_small(ledger.prior_term_L_T_bits_per_dim)] * len(sums)
-        transitions, decoder, total = (
-            [_value(getattr(s, f"{key}_bits_per_dim"), getattr(s, f"{key}_standard_error_bits_per_dim")) for s in sums]
-            for key in ("transition_terms_sum", "decoder_term_L_0", "bound")
-        )
-        head = [TEXT["bits"], *(SIGMA[name] for name in names)]
-        rows = [["$L_T$", *prior], [r"$\sum L_{t-1}$", *transitions], ["$L_0$", *decoder]]
-        rows.append([TEXT["sum"], *(f"**{value}**" for value in total)])
-        likelihood = f"{TEXT['table_title'].format(images=f'{ledger.images:,}')}\n\n{_rows(_line(head), len(head), rows)}"
-    if samples is not None:
-        title = TEXT["samples_title"].format(
-            images=f"{samples.images:,}",
-            sampler=escape(samples.sampler),
-            steps=samples.steps,
-            features=escape(samples.features.name),
-            accuracy=f"{100 * samples.features.accuracy:.1f} %",
-        )
-        low, high = samples.frechet_interval_95
-        kernel = _value(samples.kernel_distance_x1000, samples.kernel_distance_standard_error_x1000, 1)
-        rows = [
-            [TEXT["frechet"], f"{samples.frechet_distance:.2f} ({low:.2f}–{high:.2f})", f"{samples.frechet_floor:.2f}"],
-            [TEXT["kernel"], kernel, _plain(samples.kernel_distance_floor_x1000, 1)],
-            [TEXT["precision"], f"{samples.precision:.2f}", f"{samples.precision_of_real:.2f}"],
-            [TEXT["recall"], f"{samples.recall:.2f}", f"{samples.recall_of_real:.2f}"],
-            [TEXT["memorised"], f"{samples.memorised_share:.1%}", f"{samples.memorised_share_of_held_out:.1%}"],
-        ]
-        quality = f"{title}\n\n{_rows(TEXT['samples_head'], 3, rows)}"
-    return likelihood, quality
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _rows(head: str, columns: int, rows: list[list[str]]) -> str:
-    return "\n".join([head, "|" + "---|" * columns, *map(_line, rows)])
 
 
 def _numbers(step: BoundStep, row: int, column: int, ledger: Likelihood | None, samples: Samples | None) -> dict[str, Any]:
@@ -575,21 +514,6 @@ def _bits_per_dim(step: BoundStep, nats: float) -> float:
     return float(bits_per_dim(torch.tensor(nats, dtype=torch.float64), step.x0.numel()))
 
 
-def _value(value: float, error: float, digits: int = 3) -> str:
-    if abs(value) < 0.001 and error > 1e-9:  # then as many as the error has
-        digits = max(digits, math.ceil(-math.log10(error)))
-    return f"{value:.{digits}f} ± {error:.{digits}f}".replace("-", "−")
-
-
-def _plain(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
 def _index(number: int) -> str:
     """A number as an index in plain text."""
     return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
-
-
-def _small(value: float, digits: int = 3) -> str:
-    """A number of any size, to so many digits."""
-    return f"{value:#.{digits}g}".replace("-", "−")

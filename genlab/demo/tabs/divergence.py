@@ -23,7 +23,7 @@ from genlab.demo.limits import (
     parse_choice,
     parse_fit,
 )
-from genlab.demo.tabs import LATEX, NEWEST_EVENT, outcomes, told
+from genlab.demo.tabs import LATEX, NEWEST_EVENT, ONE_LOOK_EVENT, outcomes, told
 from genlab.divergence import (
     Direction,
     Gaussian,
@@ -57,8 +57,8 @@ TEXT = {
     "start": both("start of q", "q 的起点"),
     "forward_integrand": both("p log(p/q): its area is KL[p‖q]", "p log(p/q)：面积为 KL[p‖q]"),
     "reverse_integrand": both("q log(q/p): its area is KL[q‖p]", "q log(q/p)：面积为 KL[q‖p]"),
-    "forward_bars": both("in nats, for the forward q", "前向的 q，单位 nat"),
-    "reverse_bars": both("in nats, for the reverse q", "反向的 q，单位 nat"),
+    "forward_bars": both("in nats, for the forward q", "前向的 q，单位奈特"),
+    "reverse_bars": both("in nats, for the reverse q", "反向的 q，单位奈特"),
     "left": both("left mode: mean and height", "左峰：均值与高度"),
     "left_width": both("left mode: width", "左峰：宽度"),
     "right": both("right mode: mean and height", "右峰：均值与高度"),
@@ -73,13 +73,13 @@ TEXT = {
     ),
     "description": both(
         "p is {w} N({lm}, {ls}²) + {v} N({rm}, {rs}²), H(p) = {h} nats. q starts from N({sm}, {ss}²).",
-        "p 为 {w} N({lm}, {ls}²) + {v} N({rm}, {rs}²)，H(p) = {h} nat。q 从 N({sm}, {ss}²) 出发。",
+        "p 为 {w} N({lm}, {ls}²) + {v} N({rm}, {rs}²)，H(p) = {h} 奈特。q 从 N({sm}, {ss}²) 出发。",
     ),
-    "fit": both("q ends as N({m}, {s}²), with {name} = {value} nats.", "q 最后是 N({m}, {s}²)，{name} = {value} nat。"),
+    "fit": both("q ends as N({m}, {s}²), with {name} = {value} nats.", "q 最后是 N({m}, {s}²)，{name} = {value} 奈特。"),
     "formula_title": both("The formula (notes 1.2, 1.3)", "公式（讲义 1.2、1.3）"),
     "formula": both(
         r"With $H(p) = -\mathbb E_p[\log p(x)]$ and the cross entropy $H(p,q) = -\mathbb E_p[\log q(x)]$, in nats:",
-        r"设 $H(p) = -\mathbb E_p[\log p(x)]$，交叉熵 $H(p,q) = -\mathbb E_p[\log q(x)]$，单位为 nat：",
+        r"设 $H(p) = -\mathbb E_p[\log p(x)]$，交叉熵 $H(p,q) = -\mathbb E_p[\log q(x)]$，单位为奈特：",
     )
     + r"""
 
@@ -195,9 +195,9 @@ def draw(solution: Solution, animated: bool = False) -> FigureData:
             x=where,
             y=Axis(low=-0.09 * top, high=top, ticks=False),
             layers=[
-                Area(name=TEXT["p"], colour="data", x=x, y=density),
-                Line(name=TEXT["start"], colour="ink", x=x, y=start, dash=True, width=1.5),
-                Line(id=f"{name}-q", name=TEXT["q"], colour="model", x=x, y=walk.table.density[last, SHOWN], width=3),
+                Area(name=TEXT["p"], colour="p", x=x, y=density),
+                Line(name=TEXT["start"], colour="q", x=x, y=start, dash=True, width=1.5),
+                Line(id=f"{name}-q", name=TEXT["q"], colour="q", x=x, y=walk.table.density[last, SHOWN], width=3),
             ],
             title=TEXT[name],
             description=TEXT["fit"].format(**_numbers(walk, last, name)),
@@ -210,7 +210,7 @@ def draw(solution: Solution, animated: bool = False) -> FigureData:
         Panel(
             x=where,
             y=Axis(low=-max(0.12, 0.6 * peak), high=max(0.2, SPREAD * peak)),
-            layers=[Area(id=f"{name}-integrand", colour="bound", x=x, y=walk.integrand[last, SHOWN], opacity=0.4)],
+            layers=[Area(id=f"{name}-integrand", colour="kl", x=x, y=walk.integrand[last, SHOWN], opacity=0.4)],
             title=TEXT[f"{name}_integrand"],
             description=TEXT["fit"].format(**_numbers(walk, last, name)),
             aspect=3.2,
@@ -280,9 +280,9 @@ def _bars(walk: Walk, i: int, entropy: float) -> dict[str, Any]:
     gap, back = float(walk.forward_kl[i]), float(walk.reverse_kl[i])
     return {
         "stacks": [
-            Stack(colour="data", values=[entropy, entropy, 0, 0], inside="H(p)"),
-            Stack(colour="bound", values=[0, gap, gap, 0], inside="KL[p‖q]"),
-            Stack(colour="bound", values=[0, 0, 0, back], inside="KL[q‖p]"),
+            Stack(colour="p", values=[entropy, entropy, 0, 0], inside="H(p)"),
+            Stack(colour="kl", values=[0, gap, gap, 0], inside="KL[p‖q]"),
+            Stack(colour="kl", values=[0, 0, 0, back], inside="KL[q‖p]"),
         ],
         "texts": [_short(value) for value in (entropy, float(walk.cross_entropy[i]), gap, back)],
     }
@@ -319,7 +319,7 @@ def _handles(request: FitRequest, top: float) -> list[Handle]:
     for side, weight in (("left", request.weight), ("right", 1 - request.weight)):
         mean, std = getattr(request, f"{side}_mean"), getattr(request, f"{side}_std")
         height = _height(std)
-        look: dict[str, Any] = {"panels": [0, 1], "colour": "data"}
+        look: dict[str, Any] = {"panels": [0, 1], "colour": "p"}
         top_bounds: dict[str, Any] = {"y_low": FIT_WEIGHT.low * height, "y_high": min(FIT_WEIGHT.high * height, top)}
         handles += [
             Handle(id=side, x=mean, y=weight * height, axis="xy", name=TEXT[side], **_bounds(FIT_MEAN), **top_bounds, **look),
@@ -329,8 +329,8 @@ def _handles(request: FitRequest, top: float) -> list[Handle]:
     mean, std = request.start_mean, request.start_std
     return [
         *handles,
-        Handle(id="start", x=mean, y=0, name=TEXT["start_mean"], panels=[0, 1], **_bounds(FIT_START_MEAN)),
-        _width_handle("start_width", "start", mean, std, 0, FIT_START_STD, panels=[0, 1]),
+        Handle(id="start", x=mean, y=0, name=TEXT["start_mean"], panels=[0, 1], colour="q", **_bounds(FIT_START_MEAN)),
+        _width_handle("start_width", "start", mean, std, 0, FIT_START_STD, panels=[0, 1], colour="q"),
     ]
 
 
@@ -457,9 +457,6 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         named,
         result,
         api_name="divergence",
-        concurrency_id="light",
-        concurrency_limit=2,
-        preprocess=False,
-        show_progress="hidden",
+        **ONE_LOOK_EVENT,
     )
     outcomes.build()

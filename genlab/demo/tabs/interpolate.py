@@ -108,7 +108,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             player = Player(
-                label="path", panes=NAMES, pane_shape=(size, size), colours=["model"] * 3, labels={"empty": TEXT["empty"]}
+                label="path", panes=NAMES, pane_shape=(size, size), colours=["p"] * 3, labels={"empty": TEXT["empty"]}
             )
             strip = gr.Image(
                 _blank_strip(engine, first),
@@ -200,14 +200,14 @@ def build(engine: Engine, page: gr.Blocks) -> None:
 def _film(engine: Engine, frame: PathFrame, data: str) -> Film:
     """The run while it is computed: the middle of each path, one frame for each step."""
     size = data_offers(engine.offers, data)[0].data.size
-    return Film(frame.count, list(frame.rows), (size, size), colours=["model"] * len(frame.rows))
+    return Film(frame.count, list(frame.rows), (size, size), colours=["p"] * len(frame.rows))
 
 
 def _path(frame: PathFrame) -> Film:
     """The finished paths: one frame for each point."""
     rows = list(frame.rows.values())
     count = len(rows[0])
-    film = Film(count, list(frame.rows), tuple(rows[0].shape[-2:]), colours=["model"] * len(rows), fps=6)  # type: ignore[arg-type]
+    film = Film(count, list(frame.rows), tuple(rows[0].shape[-2:]), colours=["p"] * len(rows), fps=6)  # type: ignore[arg-type]
     for i in range(count):
         caption = TEXT["point"].format(index=i + 1, count=count, percent=round(100 * i / (count - 1)))
         film.add(i, [pane(row[i]) for row in rows], caption)

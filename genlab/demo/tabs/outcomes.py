@@ -13,7 +13,7 @@ import torch
 from genlab.demo.figure import Axis, Bars, Figure, FigureData, Handle, Line, Panel, Stack, positions
 from genlab.demo.language import both
 from genlab.demo.limits import OutcomesRequest, parse_choice, parse_outcomes
-from genlab.demo.tabs import LATEX, LIGHT_EVENT, NEWEST_EVENT, told
+from genlab.demo.tabs import LATEX, LIGHT_EVENT, NEWEST_EVENT, ONE_LOOK_EVENT, told
 from genlab.divergence import Categorical, code_length, cross_entropy, entropy, kl, kl_terms, nats_to_bits
 
 TEXT = {
@@ -34,7 +34,7 @@ TEXT = {
     "lengths": both("bits that each outcome costs", "每个结果花费的比特数"),
     "code q": both("code for q, −log₂ q(x)", "为 q 设计的编码，−log₂ q(x)"),
     "code p": both("code for p, −log₂ p(x)", "为 p 设计的编码，−log₂ p(x)"),
-    "totals": both("on average, in bits (in nats)", "平均值，单位为比特（nat）"),
+    "totals": both("on average, in bits (in nats)", "平均值，单位为比特（奈特）"),
     "forward": both("p log₂(p/q): adds up to KL[p‖q]", "p log₂(p/q)：总和为 KL[p‖q]"),
     "reverse": both("q log₂(q/p): adds up to KL[q‖p]", "q log₂(q/p)：总和为 KL[q‖p]"),
     "caption": both(
@@ -62,7 +62,7 @@ $$H(p) = -\sum_i p_i\log p_i,\qquad H(p,q) = -\sum_i p_i\log q_i,\qquad
         r"**Single terms** may be negative, where $q_i > p_i$; their sum is not. **Zeros**: a term is $0$ where "
         r"$p_i = 0$, and infinite where $q_i = 0 < p_i$: "
         r"forward KL never forgives a model that rules out what happens, reverse KL does.",
-        r"用 $\log_2$ 时单位为比特，用自然对数时单位为 nat：1 nat $= 1/\ln 2 \approx 1.443$ 比特。"
+        r"用 $\log_2$ 时单位为比特，用自然对数时单位为奈特：1 奈特 $= 1/\ln 2 \approx 1.443$ 比特。"
         r"**编码**：概率记为 $q_i$ 的结果花费 $-\log_2 q_i$ 比特（$q_i$ 为 $\tfrac12$ 的幂时是整数；消息很长时，"
         r"算术编码可以任意接近）。结果来自 $p$ 时平均花费 $H(p,q)$，$q = p$ 时最小。"
         r"**训练**：图片来自 $p$，模型是 $q$；$H(p)$ 与 $q$ 无关，所以让交叉熵最小就是让 $\mathrm{KL}[p\,\|\,q]$ 最小。"
@@ -141,18 +141,18 @@ def draw(result: Result) -> FigureData:
     caption = " ".join([TEXT["caption"].format(**words).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"), *rest])
     return FigureData(
         panels=[
-            _panel(p, TEXT["p"], "data", Axis(low=0, high=1.1)),
-            _panel(q, TEXT["q"], "model", Axis(low=0, high=1.1)),
+            _panel(p, TEXT["p"], "p", Axis(low=0, high=1.1)),
+            _panel(q, TEXT["q"], "q", Axis(low=0, high=1.1)),
             _panel(
                 result.code_q,
                 TEXT["lengths"],
-                "model",
+                "q",
                 Axis(low=0, high=high),
                 name=TEXT["code q"],
                 more=[
                     Line(
                         name=TEXT["code p"],
-                        colour="data",
+                        colour="p",
                         x=[value for i in range(K) for value in (i - 0.42, i + 0.42, math.nan)],
                         y=ends,
                         width=4,
@@ -160,12 +160,12 @@ def draw(result: Result) -> FigureData:
                 ],
             ),
             _totals(result),
-            _panel(result.forward_terms, TEXT["forward"], "bound", _around(result.forward_terms)),
-            _panel(result.reverse_terms, TEXT["reverse"], "bound", _around(result.reverse_terms)),
+            _panel(result.forward_terms, TEXT["forward"], "kl", _around(result.forward_terms)),
+            _panel(result.reverse_terms, TEXT["reverse"], "kl", _around(result.reverse_terms)),
         ],
         handles=[
-            *(_handle(0, "p", "data", i, value) for i, value in enumerate(p)),
-            *(_handle(1, "q", "model", i, value) for i, value in enumerate(q)),
+            *(_handle(0, "p", "p", i, value) for i, value in enumerate(p)),
+            *(_handle(1, "q", "q", i, value) for i, value in enumerate(q)),
             *(Handle(id=WAS[i], x=p[i], y=q[i], panels=[]) for i in range(K)),
         ],
         caption=caption,
@@ -198,9 +198,9 @@ def _totals(result: Result) -> Panel:
     far = TALL * high
     texts = [f"{_short(bits)} ({_short(nats)})" for bits, nats in zip(result.bits, result.nats, strict=True)]
     stacks = [
-        Stack(colour="data", values=[h, h, 0, 0], inside="H(p)"),
-        Stack(colour="bound", values=[0, min(gap, far - h), min(gap, far), 0], inside="KL[p‖q]"),
-        Stack(colour="bound", values=[0, 0, 0, min(back, far)], inside="KL[q‖p]"),
+        Stack(colour="p", values=[h, h, 0, 0], inside="H(p)"),
+        Stack(colour="kl", values=[0, min(gap, far - h), min(gap, far), 0], inside="KL[p‖q]"),
+        Stack(colour="kl", values=[0, 0, 0, min(back, far)], inside="KL[q‖p]"),
     ]
     return Panel(
         x=Axis(low=0, high=high),
@@ -312,8 +312,5 @@ def build() -> None:
         named,
         result,
         api_name="cross_entropy",
-        concurrency_id="light",
-        concurrency_limit=2,
-        preprocess=False,
-        show_progress="hidden",
+        **ONE_LOOK_EVENT,
     )

@@ -78,7 +78,7 @@ TEXT = {
     "score": both("ŝ(x_t, t), to scale (1−ᾱ_t)", "ŝ(x_t, t)，按 (1−ᾱ_t) 缩放"),
     "stage": both("what the model makes", "模型生成的点"),
     "loss ddpm": both("loss L_{simple}", "损失 L_{simple}"),
-    "loss vae": both("loss −ELBO, nats", "损失 −ELBO，nat"),
+    "loss vae": both("loss −ELBO, nats", "损失 −ELBO，奈特"),
     "loss axis": both("step", "步"),
     "ready": both("Press “Train”: the samples move while the model learns.", "点击“训练”：模型学习时样本会移动。"),
     "step zero": both("beginning", "开始"),
@@ -153,6 +153,8 @@ KEPT_PICTURES = 40
 ABSOLUTE = "query => location.origin + location.pathname + '?' + query"
 Picture = tuple[str, Tensor, dict[str, dict[str, Any]]]
 """What a frame says, its points (N, 2), and what else of the figure it changes."""
+Ways = tuple[list[Picture], list[Picture], list[Picture]]
+"""Forward, back, and what is made in the end."""
 
 
 @dataclass
@@ -228,7 +230,7 @@ def board(data: str, marks: Marks) -> FigureData:
     """The data, to be drawn upon."""
     x = data_of(data, (), MARKS) if data != DRAWING else torch.empty(0, 2)
     axis = Axis(low=-1, high=1)
-    cloud = Points(colour="data", x=x[:, 0], y=x[:, 1], size=4, opacity=0.7)
+    cloud = Points(colour="ink", x=x[:, 0], y=x[:, 1], size=4, opacity=0.9, hollow=True)
     panel = Panel(
         x=axis, y=axis, layers=[cloud], title=TEXT["board"], description=_name(data), aspect=1, equal=True, draw=True,
         readout=False,
@@ -252,13 +254,13 @@ def stage(
     grid = lattice(ARROWS, REACH).flatten(0, 1)
     nowhere = torch.full((len(grid),), torch.nan)
     layers: list[Any] = [
-        Points(name=TEXT["points"], colour="data", x=x0[:, 0], y=x0[:, 1], size=3, opacity=0.35),
+        Points(name=TEXT["points"], colour="ink", x=x0[:, 0], y=x0[:, 1], size=4, opacity=0.6, hollow=True),
         Points(id="noisy", name=TEXT["latent" if vae else "noisy"], colour="x_t", x=[], y=[], size=5, opacity=0.9),
-        Points(id="samples", name=TEXT["samples"], colour="model", x=cloud[:, 0], y=cloud[:, 1], size=5, opacity=0.8),
+        Points(id="samples", name=TEXT["samples"], colour="p", x=cloud[:, 0], y=cloud[:, 1], size=5, opacity=0.9),
     ]
     if request.model == "score model":
         arrows = Arrows(
-            id="field", name=TEXT["score"], colour="ink", x=grid[:, 0], y=grid[:, 1], u=nowhere, v=nowhere, width=1.2
+            id="field", name=TEXT["score"], colour="eps", x=grid[:, 0], y=grid[:, 1], u=nowhere, v=nowhere, width=1.2
         )
         layers.append(arrows)
     steps, losses = _losses(run, len(run.losses))
@@ -272,7 +274,7 @@ def stage(
         Panel(
             x=Axis(low=0, high=request.steps, name=TEXT["loss axis"]),
             y=Axis(low=low - room, high=high + room),
-            layers=[Line(id="loss", colour="bound", x=steps, y=losses)],
+            layers=[Line(id="loss", colour="kl", x=steps, y=losses)],
             title=TEXT["loss vae" if vae else "loss ddpm"],
             description=caption,
             aspect=0.8,
@@ -327,15 +329,16 @@ def film(run: Run, seed: int) -> FigureData:
         for count, picture in shown
     ]
     x0 = data_of(request.data, request.marks, MARKS)[:CROWD]
-    there, back = _vae_ways(model, x0, seed) if isinstance(model, PointVAE) else _chain_ways(request, model, x0, seed)
+    ways = _vae_ways(model, x0, seed) if isinstance(model, PointVAE) else _chain_ways(request, model, x0, seed)
+    there, back, made = ways
     starts = [0, len(frames), len(frames) + len(there)]
-    frames += [Frame(caption=text, layers={"samples": _xy(x0[:0]), "noisy": _xy(x), **more}) for text, x, more in there]
-    frames += [Frame(caption=text, layers={"samples": _xy(x), **more}) for text, x, more in back]
-    return stage(run, progress(run), back[-1][1], frames, starts)
+    frames += [Frame(caption=text, layers={"samples": _xy(x0[:0]), "noisy": _xy(x), **more}) for text, x, more in there + back]
+    frames += [Frame(caption=text, layers={"samples": _xy(x), **more}) for text, x, more in made]
+    return stage(run, progress(run), made[-1][1], frames, starts)
 
 
-def _chain_ways(request: PlayRequest, model: PointDDPM, x0: Tensor, seed: int) -> tuple[list[Picture], list[Picture]]:
-    """x_t on the way to noise, and on the way back."""
+def _chain_ways(request: PlayRequest, model: PointDDPM, x0: Tensor, seed: int) -> Ways:
+    """x_t on the way to noise and on the way back, and the samples."""
     there: list[Picture] = [
         (TEXT["forward t"].format(t=cloud.t), cloud.x_t, {}) for cloud in forward(SCHEDULE, x0, FORWARD_TIMES, seed)
     ]
@@ -345,8 +348,7 @@ def _chain_ways(request: PlayRequest, model: PointDDPM, x0: Tensor, seed: int) -
     kept = list(way_back(request, model, CROWD, seed, WALK_STEPS))
     for frame in kept[:: len(kept) // WALK_STEPS]:
         back.append((TEXT[key].format(t=frame.t, walk=walk), frame.x_t, _arrows(request, model, frame.t)))
-    back.append((TEXT[key].format(t=0, walk=walk), kept[-1].x_s, {}))
-    return there, back
+    return there, back, [(TEXT[key].format(t=0, walk=walk), kept[-1].x_s, {})]
 
 
 def _arrows(request: PlayRequest, model: PointDDPM, t: int) -> dict[str, dict[str, Any]]:
@@ -356,15 +358,15 @@ def _arrows(request: PlayRequest, model: PointDDPM, t: int) -> dict[str, dict[st
     return {"field": {"u": way[:, 0], "v": way[:, 1]}}
 
 
-def _vae_ways(model: PointVAE, x0: Tensor, seed: int) -> tuple[list[Picture], list[Picture]]:
-    """x to z, and z to x; what lies between them is drawn for the eye."""
+def _vae_ways(model: PointVAE, x0: Tensor, seed: int) -> Ways:
+    """x to z, z to its mean in x, and the samples; what lies between them is drawn for the eye."""
     noise = torch.randn(len(x0), model.latent, generator=torch.Generator().manual_seed(seed))
     encoded = model.encode(x0).sample(noise)
     z, mean, x = model.sample(CROWD, seed)
     sigma = f"{float(model.decode(z[:1]).std[0, 0]):.3f}"
     there = _move(TEXT["encoding"], x0, encoded) + _move(TEXT["latents"], encoded, encoded, 3)
     back = _move(TEXT["prior"], z, z, 3) + _move(TEXT["decoding"], z, mean)
-    return there, back + _move(TEXT["drawn x"].format(sigma=sigma), mean, x, 4)
+    return there, back, _move(TEXT["drawn x"].format(sigma=sigma), mean, x, 4)
 
 
 def _move(text: str, a: Tensor, b: Tensor, count: int = MOVES) -> list[Picture]:
@@ -445,19 +447,24 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     def train_it(*chosen: Any) -> Iterator[Any]:
         with told():
             request = request_of(*chosen)
-            run = Run(request)
-            yield stage(run, TEXT["step zero"]), runs.put(run)
+            run, kept = Run(request), ""
+            yield stage(run, TEXT["step zero"]), kept
             shown = time.monotonic()
             for record in play(request, run):
                 if isinstance(record, int):
-                    yield stage(run, TEXT["waiting"].format(before=record)), gr.skip()
-                elif time.monotonic() - shown > SHOWN_SECONDS or run.step == request.steps:
-                    yield on_worker(lambda: live(run)), gr.skip()
+                    yield stage(run, TEXT["waiting"].format(before=record)), kept
+                    continue
+                kept = kept or runs.put(run)
+                if time.monotonic() - shown > SHOWN_SECONDS or run.step == request.steps:
+                    yield on_worker(lambda: live(run)), kept
                     shown = time.monotonic()
-            yield on_worker(lambda: film(run, request.seed)), gr.skip()
+            yield on_worker(lambda: film(run, request.seed)), kept
 
-    def stopped(name: Any) -> Any:
+    def stopped(name: Any, *chosen: Any) -> FigureData:
+        """Of the model that was being trained, as far as it came; nothing is kept of one that only waited for its turn."""
         with told():
+            if name == "":
+                return fresh(*chosen)[0]
             run = runs.get(name)
             return on_worker(lambda: film(run, run.request.seed))
 
@@ -499,19 +506,21 @@ def build(engine: Engine, page: gr.Blocks) -> None:
             return [gr.skip()] * 6
         own = asked.model == "score model"
         look = gr.update(value=asked.walk, interactive=own, info=None if own else TEXT["walk_other"])
-        return asked.data, asked.model, look, asked.steps, asked.seed, asked.marks
+        return asked.data, asked.model, look, asked.steps, asked.seed, (asked.data, asked.marks)
 
-    def linked(data: Any, marks: Any) -> FigureData:
+    def linked(points: Any) -> FigureData:
+        data, marks = points
         return board(data, tuple(tuple(mark) for mark in marks))
 
     def playground(
         data: Any, points: Any, model: Any, walk: Any, steps: Any, seed: Any, count: Any
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[dict[str, Any] | None]:
         """Train a small model on points in the plane, and draw from it. `data` names a data set, or is "drawing": then
         `points` are 1 to 2000 pairs [x, y] of numbers from −1 to 1, else it is null. `walk` is the way back of a score model.
         `steps` are those of the optimiser (100 to 3000 in hundreds; it stops after 20 s), `seed` is that of everything random.
-        Streams {"step", "steps", "seconds", "loss", "samples"}; the last one has `count` samples (1 to 2000) as [x, y], and the
-        loss of the last steps: L_simple, or −ELBO in nats for a VAE. Close the stream or cancel the job to stop the training.
+        Streams {"step", "steps", "seconds", "loss", "samples"}, and null while it waits for others' trainings; the last one has
+        `count` samples (1 to 2000) as [x, y], and the loss of the last steps: L_simple, or −ELBO in nats for a VAE. Close the
+        stream or cancel the job to stop the training.
         """
         with told():
             request = parse_play(data, points, model, walk, steps, seed)
@@ -519,7 +528,9 @@ def build(engine: Engine, page: gr.Blocks) -> None:
             run = Run(request)
             shown = 0.0
             for record in play(request, run):
-                if isinstance(record, Run) and time.monotonic() - shown > SHOWN_SECONDS:
+                if isinstance(record, int):
+                    yield None
+                elif time.monotonic() - shown > SHOWN_SECONDS:
                     yield answer(run, [])
                     shown = time.monotonic()
             drawn_from = run.model
@@ -530,23 +541,24 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         return lambda: tuple(gr.update(interactive=on) for on in (not running, running, not running))
 
     buttons = [train, stop, again]
-    light: dict[str, Any] = {**LIGHT_EVENT, "concurrency_id": "light", "concurrency_limit": 2}
+    # Films are computed by the thread of the trainings: what only answers a drag does not wait in line behind them.
+    films: dict[str, Any] = {**LIGHT_EVENT, "concurrency_id": "film", "concurrency_limit": 2}
     event = train.click(switch(True), None, buttons, **LIGHT_EVENT).then(train_it, controls, [figure, name], **LIGHT_EVENT)
     event.success(switch(False), None, buttons, **LIGHT_EVENT)
     event.failure(lambda: (gr.update(interactive=True), gr.update(interactive=False)), None, [train, stop], **LIGHT_EVENT)
-    stop.click(switch(False), None, buttons, cancels=[event], **LIGHT_EVENT).then(stopped, name, figure, **light)
+    stop.click(switch(False), None, buttons, cancels=[event], **LIGHT_EVENT).then(stopped, [name, *controls], figure, **films)
     reset.click(
         lambda: tuple(gr.update(interactive=on) for on in (True, False, False)), None, buttons, cancels=[event], **LIGHT_EVENT
     ).then(fresh, controls, [figure, name], **LIGHT_EVENT)
-    again.click(run_again, [name, walk], figure, **light)
+    again.click(run_again, [name, walk], figure, **films)
     data.input(choose_data, [data, drawing], drawing, **LIGHT_EVENT)
     drawing.release(has_drawn, drawing, [data, drawing], **LIGHT_EVENT)
     model.change(choose_model, model, walk, **LIGHT_EVENT)
     dice.click(None, None, seed, js=DICE, api_visibility="private")
     share.click(link_of, controls, link, **LIGHT_EVENT).success(None, link, link, js=ABSOLUTE, api_visibility="private")
-    marks = gr.State(())  # not the drawing itself, so that a page without a link leaves it alone
-    page.load(opened, None, [data, model, walk, steps, seed, marks], **LIGHT_EVENT)
-    gr.on([marks.change], linked, [data, marks], drawing, **LIGHT_EVENT)
+    points = gr.State(())  # not the drawing itself, so that a page without a link leaves it alone
+    page.load(opened, None, [data, model, walk, steps, seed, points], **LIGHT_EVENT)
+    gr.on([points.change], linked, points, drawing, **LIGHT_EVENT)
 
     named = [
         data,

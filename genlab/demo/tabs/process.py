@@ -71,7 +71,8 @@ TEXT = {
     "start": both("The way back starts from", "反向过程的起点"),
     "label": both("Class for the way back", "反向生成的类别"),
     "label_info": both(
-        "what the way back is to make; “any”: the class that the seed falls on", "希望反向过程生成什么；“任意”：由种子决定类别"
+        "what the way back is to make; “any”: the class that the seed falls on, or none from a t < T",
+        "希望反向过程生成什么；“任意”：由种子决定类别，从 t < T 出发时则不用类别",
     ),
     "seed": both("Seed of the noise", "噪声的种子"),
     "dice": both("New seed", "换一个种子"),
@@ -81,7 +82,7 @@ TEXT = {
     "forward": both("forward q", "前向 q"),
     "reverse": both("reverse p_θ", "反向 p_θ"),
     "caption": "{direction} · t = {t} · ᾱ = {alpha_bar} · SNR = {snr}\n{formula}",
-    "forward_formula": both("x_t = √α_t x_{t−1} + √β_t ε;  x_0 and ε are known", "x_t = √α_t x_{t−1} + √β_t ε；x_0 和 ε 已知"),
+    "forward_formula": both("x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε;  x_0 and ε are known", "x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε；x_0 和 ε 已知"),
     "start_formula": both("x_0, the picture itself", "x_0，图片本身"),
     "ancestral_formula": both(
         "x_s ~ N(μ̃(x_t, x̂_0), Σ_θ);  x̂_0 and ε̂ are what the network sees in x_t",
@@ -152,6 +153,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         panes=NAMES,
         pane_shape=(first.data.size, first.data.size),
         segmented=True,
+        lines=(2, 4),
         labels={"empty": TEXT["empty"]},
     )
     longest = min(CHAIN_STEPS.high, first.T)

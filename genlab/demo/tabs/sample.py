@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 import gradio as gr
@@ -119,7 +120,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         with gr.Column(scale=3, min_width=320):
             side = columns_of(int(COUNT.default)) * (first.data.size + 2) + 2
             player = Player(
-                label="frames", panes=[first.id], pane_shape=(side, side), colours=["model"], labels={"empty": TEXT["empty"]}
+                label="frames", panes=[first.id], pane_shape=(side, side), colours=["p"], labels={"empty": TEXT["empty"]}
             )
             download = gr.DownloadButton(TEXT["download"], interactive=False, size="sm")
         with gr.Column(scale=2, min_width=300):
@@ -232,23 +233,23 @@ def build(engine: Engine, page: gr.Blocks) -> None:
             gr.update(visible=bool(offer.T)),
         )
 
-    def cost(chosen: Any, number: Any, length: Any) -> FigureData:
+    def cost(chosen: Any, number: Any, length: Any, weight: Any) -> FigureData:
         with told():
-            return steps_curve.show(engine, chosen, int(COUNT.parse(number)), int(STEPS.parse(length)))
+            return steps_curve.show(engine, chosen, int(COUNT.parse(number)), int(STEPS.parse(length)), GUIDANCE.parse(weight))
 
-    model.change(fit_controls, model, [label, steps, curve], **LIGHT_EVENT).then(
-        cost, [model, count, steps], curve, **LIGHT_EVENT
-    )
-    for component in (steps, count):
-        component.input(cost, [model, count, steps], curve, **NEWEST_EVENT)
+    asked = [model, count, steps, guidance]
+
+    model.change(fit_controls, model, [label, steps, curve], **LIGHT_EVENT).then(cost, asked, curve, **LIGHT_EVENT)
+    for component in (steps, count, guidance):
+        component.input(cost, asked, curve, **NEWEST_EVENT)
     poster = Poster(engine, first)
-    page.load(poster.show, None, player, **LIGHT_EVENT).then(cost, [model, count, steps], curve, **LIGHT_EVENT)
+    page.load(poster.show, None, player, **LIGHT_EVENT).then(cost, asked, curve, **LIGHT_EVENT)
 
 
 def _film(engine: Engine, request: SampleRequest) -> Film:
     side = columns_of(request.count) * (engine.offers[request.model].data.size + 2) + 2
     length = request.steps + 1 if engine.offers[request.model].T else 1
-    return Film(length, [request.model], (side, side), colours=["model"])
+    return Film(length, [request.model], (side, side), colours=["p"])
 
 
 def _sheet(frame: SampleFrame) -> np.ndarray:
@@ -271,13 +272,21 @@ def _png_file(frame: SampleFrame, request: SampleRequest) -> str:
 
 
 class Poster:
-    """What moves before anyone has pressed a button: one small run, made once, in the background, when the server starts."""
+    """What moves before anyone has pressed a button: one small run, made once, in the background, when the page is served."""
 
     def __init__(self, engine: Engine, offer: Offer) -> None:
+        self._engine, self._offer = engine, offer
         self._film: Future[Film | None] = Future()
-        threading.Thread(target=self._make, args=(engine, offer)).start()
+        self._begun = threading.Lock()
+        engine.later(self.begin)
 
-    def _make(self, engine: Engine, offer: Offer) -> None:
+    def begin(self) -> None:
+        """Make it, if nobody has begun."""
+        if self._begun.acquire(blocking=False):
+            threading.Thread(target=self._make).start()
+
+    def _make(self) -> None:
+        engine, offer = self._engine, self._offer
         try:
             steps = min(STEPS.default, offer.T or 1)
             request = parse_sample(engine.offers, offer.id, ANY, COUNT.default, steps, SAMPLER, GUIDANCE.default, SEED.default)
@@ -292,6 +301,10 @@ class Poster:
             self._film.set_result(None)
 
     def show(self) -> PlayerData:
-        """The film, playing; an empty player where there is none."""
-        film = self._film.result(timeout=WAIT)
+        """The film, playing; an empty player where there is none, or none yet."""
+        self.begin()
+        try:
+            film = self._film.result(timeout=WAIT)
+        except FutureTimeout:  # before Python 3.11 not the built-in TimeoutError
+            film = None
         return PlayerData() if film is None else film.sheet(autoplay=True, loop=True, first=0)

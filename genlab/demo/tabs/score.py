@@ -148,7 +148,7 @@ ARROWS, ARROW = 15, 0.22
 """Arrows along a side, and how long they are: this times the square root of ‖(1 − ᾱ_t) s‖, so that small ones can be seen."""
 HEAT = 32
 """Cells of the density along a side."""
-DARK = 0.5
+DARK = 0.35
 """Opacity of the highest density."""
 CROWD, CROWD_STEPS, CROWD_EVERY = 14, 80, 2
 """Particles along a side of the grid that they start from, their steps, and steps from one frame to the next."""
@@ -189,15 +189,18 @@ class Nets:
         return self._learned.get(data, (0, self._fresh))
 
     def learn(self, data: DataName) -> Iterator[int | Progress]:
-        """Learn this data set, as `live.learn`; nothing where somebody has had it learned already."""
-        if data in self._learned:
+        """Learn this data set, as `live.learn`; nothing where somebody has had it learned to the end already.
+
+        What a busy machine cut short is kept until somebody gets further.
+        """
+        if self.get(data)[0] == LEARN_STEPS:
             return
-        net = fresh_net()
+        net, record = fresh_net(), None
         for record in learn(net, _drawn(data, LEARNED_FROM), LEARN_STEPS, NET_SEED):
-            if data in self._learned:
+            if self.get(data)[0] == LEARN_STEPS:
                 return
             yield record
-        if isinstance(record, Progress) and isinstance(record.model, PointDDPM):
+        if isinstance(record, Progress) and isinstance(record.model, PointDDPM) and record.step > self.get(data)[0]:
             self._learned[data] = (record.step, record.model)
 
 
@@ -248,8 +251,8 @@ def _figure(
             x=axis,
             y=axis,
             layers=[
-                Heat(id=f"{name}-heat", name=TEXT["density"], colour="x_t", columns=HEAT, values=heat, high=1 / DARK),
-                Points(name=TEXT["points"], colour="data", x=x0[:, 0], y=x0[:, 1], size=3, opacity=0.6),
+                Heat(id=f"{name}-heat", name=TEXT["density"], colour="q", columns=HEAT, values=heat, high=1 / DARK),
+                Points(name=TEXT["points"], colour="ink", x=x0[:, 0], y=x0[:, 1], size=4, opacity=0.6, hollow=True),
                 *layers[name],
             ],
             title=titles[name],
@@ -267,8 +270,8 @@ def _figure(
             x=Axis(low=0, high=T, name="t"),
             y=Axis(low=0, high=1.08),
             layers=[
-                Line(name=TEXT["signal"], colour="data", x=times, y=SCHEDULE.alpha_bar.sqrt()),
-                Line(name=TEXT["noise"], colour="x_t", x=times, y=(1 - SCHEDULE.alpha_bar).sqrt()),
+                Line(name=TEXT["signal"], colour="p", x=times, y=SCHEDULE.alpha_bar.sqrt()),
+                Line(name=TEXT["noise"], colour="eps", x=times, y=(1 - SCHEDULE.alpha_bar).sqrt()),
                 Rule(id="now", axis="x", at=t),
             ],
             title=TEXT["level"],
@@ -294,7 +297,7 @@ def _arrows(name: str, predict: Predict, t: int) -> Arrows:
     x = lattice(ARROWS, REACH).flatten(0, 1)
     way = float(1 - SCHEDULE.alpha_bar[t]) * field(predict, SCHEDULE, t, ARROWS, REACH).flatten(0, 1)
     way = ARROW * way / way.norm(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
-    look = {"exact": ("s", "data"), "learned": ("s_hat", "model")}[name]
+    look = {"exact": ("s", "q"), "learned": ("s_hat", "eps")}[name]
     return Arrows(name=TEXT[look[0]], colour=look[1], x=x[:, 0], y=x[:, 1], u=way[:, 0], v=way[:, 1], width=1.4)
 
 
@@ -320,7 +323,7 @@ def langevin_film(data: DataName, t: int, steps: int, net: PointDDPM, seed: int)
     }
     layers: dict[str, list[Any]] = {}
     for name, predict in (("exact", oracle.predict), ("learned", net.predict)):
-        look: dict[str, Any] = {"name": TEXT["particles"], "colour": "ink", "size": 5, "opacity": 0.9}
+        look: dict[str, Any] = {"name": TEXT["particles"], "colour": "x_t", "size": 5, "opacity": 0.9}
         cloud = Points(id=f"{name}-cloud", x=start[:, 0], y=start[:, 1], **look)
         layers[name] = [cloud, _arrows(name, predict, t)]
     frames = [
@@ -340,7 +343,7 @@ def reverse_film(data: DataName, t: int, steps: int, net: PointDDPM, seed: int) 
     paths: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name, predict in (("exact", oracle.predict), ("learned", net.predict)):
         layers[name] = []
-        for way, colour, width in (("sde", "eps_hat", 1.2), ("ode", "ink", 2.5)):
+        for way, colour, width in (("sde", "x_t", 1.2), ("ode", "ink", 2.5)):
             noise = CloudNoise.from_seed(seed, STARTS)
             start = noise.draw()
             step = reverse_sde(SCHEDULE, noise) if way == "sde" else ddim(SCHEDULE)
@@ -463,8 +466,9 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         """
         with told():
             request = parse_score(data, t, side)
-            for _ in nets.learn(request.data):
-                yield None
+            if nets.get(request.data)[0] == 0:
+                for _ in nets.learn(request.data):
+                    yield None
             yield numbers(request, *nets.get(request.data))
 
     def switch(running: bool) -> Any:

@@ -24,9 +24,9 @@ TEXT = {
     "samples": both("samples, {sampler}", "样本，{sampler}"),
     "real": both("real pictures", "真实图片"),
     "caption": both(
-        "{steps} steps with {sampler}: distance {distance}; {most} steps: {best}; real pictures in their place: {floor} "
+        "{steps} steps with {sampler}: distance {about}{distance}; {most} steps: {best}; real pictures in their place: {floor} "
         "({images} each).",
-        "用 {sampler} 走 {steps} 步：距离 {distance}；{most} 步：{best}；换成真实图片：{floor}（各 {images} 张）。",
+        "用 {sampler} 走 {steps} 步：距离 {about}{distance}；{most} 步：{best}；换成真实图片：{floor}（各 {images} 张）。",
     ),
     "seconds": both(
         " {count} pictures in {steps} steps take about {seconds} s here.",
@@ -40,13 +40,14 @@ def at(curve: Curve, steps: int) -> float:
     return math.exp(float(np.interp(math.log(steps), np.log(curve.steps), np.log(curve.frechet_distance))))
 
 
-def show(engine: Engine, model: Any, count: int, steps: int) -> FigureData:
+def show(engine: Engine, model: Any, count: int, steps: int, guidance: float = 1) -> FigureData:
     """The curve of a model, with what is chosen marked; an empty figure where none was measured.
 
     Args:
         model: id of a model, or anything else.
         count: pictures whose time is said, where it is known.
-        steps: their steps; the distance is that of the nearest number that was measured.
+        steps: their steps; the distance is `at` as many, of those within what was measured.
+        guidance: its strength; where it is not 1 and there are classes, a step looks twice.
     """
     served = engine.models.get(model) if isinstance(model, str) else None
     curve = None if served is None else curve_of(served.package.metrics)
@@ -58,13 +59,15 @@ def show(engine: Engine, model: Any, count: int, steps: int) -> FigureData:
     caption = TEXT["caption"].format(
         steps=within,
         sampler=sampler,
+        about="" if within in curve.steps else "≈ ",
         distance=f"{distance:.2f}",
         most=curve.steps[-1],
         best=f"{curve.frechet_distance[-1]:.2f}",
         floor=f"{curve.frechet_floor:.2f}",
         images=f"{curve.images:,}",
     )
-    seconds = engine.seconds(served.id, count, steps)
+    looks = 2 if served.data.classes and guidance != 1 else 1
+    seconds = engine.seconds(served.id, count, looks * steps)
     if seconds is not None:
         caption += TEXT["seconds"].format(count=count, steps=steps, seconds=f"{seconds:.1f}")
     reach = [*curve.frechet_distance, curve.frechet_floor]
@@ -74,9 +77,9 @@ def show(engine: Engine, model: Any, count: int, steps: int) -> FigureData:
             low=min(reach) / 1.5, high=max(reach) * 1.3, name=TEXT["distance"].format(features=curve.features.name), scale="log"
         ),
         layers=[
-            Rule(colour="data", axis="y", at=curve.frechet_floor, text=TEXT["real"]),
-            Line(name=TEXT["samples"].format(sampler=sampler), colour="model", x=curve.steps, y=curve.frechet_distance),
-            Points(colour="model", size=7, opacity=1, x=curve.steps, y=curve.frechet_distance),
+            Rule(colour="p", axis="y", at=curve.frechet_floor, text=TEXT["real"]),
+            Line(name=TEXT["samples"].format(sampler=sampler), colour="p", x=curve.steps, y=curve.frechet_distance),
+            Points(colour="p", size=7, opacity=1, x=curve.steps, y=curve.frechet_distance),
             Points(colour="ink", size=13, opacity=1, x=[within], y=[distance]),
         ],
         description=caption,

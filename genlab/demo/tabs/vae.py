@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,7 @@ from genlab.demo.limits import (
     vae_offers,
 )
 from genlab.demo.player import new_run
-from genlab.demo.tabs import LATEX, MODEL_EVENT, NEWEST_EVENT, Pace, pane, to_file, told
+from genlab.demo.tabs import LATEX, MODEL_EVENT, NEWEST_EVENT, ONE_LOOK_EVENT, Pace, measurements, pane, to_file, told
 from genlab.demo.tabs.one_picture import OnePicture
 from genlab.divergence import bits_per_dim
 
@@ -50,6 +51,12 @@ TEXT = {
     "caption": both(
         "log p(x|z) = {nats} nats = {bits} bits/dim at this z\nσ′ = {sigma} (white is {white}); x̂ is drawn from N(μ′, σ′²)",
         "在这个 z 处，log p(x|z) = {nats} 奈特 = {bits} 比特/维\nσ′ = {sigma}（白色为 {white}）；x̂ 从 N(μ′, σ′²) 中抽取",
+    ),
+    "bernoulli_caption": both(
+        "log p(x|z) = {nats} nats = {bits} bits/dim at this z\nσ′ = √(1−μ′²) = {sigma} (white is 1); x̂ is drawn pixel by "
+        "pixel, light with probability (1+μ′)/2",
+        "在这个 z 处，log p(x|z) = {nats} 奈特 = {bits} 比特/维\nσ′ = √(1−μ′²) = {sigma}（白色为 1）；x̂ 逐像素抽取，"
+        "为亮的概率是 (1+μ′)/2",
     ),
     "latents": both("Latents", "隐变量"),
     "latents_title": both("q(z|x) and z: drag it", "q(z|x) 与 z：可拖动"),
@@ -125,7 +132,7 @@ $$\text{ELBO} = L_1 \le L_k = \mathbb E\Big[\log\frac1k\sum_{i=1}^k\frac{p(x,z_i
     ),
 }  # fmt: skip
 NAMES = ("x", "μ′(z)", "σ′(z)", "x̂")
-COLOURS = ("data", "model", "model", "model")
+COLOURS = ("p", "p", "p", "p")
 SLIDERS = 8
 """Latents that can be dragged, at most."""
 SINGLES = 60
@@ -184,6 +191,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
             one.choose_picture(TEXT["seed"])
         with gr.Column(scale=3, min_width=300):
             pixel = Figure(shown[2], label="density", animated=True, labels={"player": TEXT["density"]}, elem_id="vae-density")
+    tables = measurements.show(engine, first.id)
     with gr.Accordion(TEXT["formula_title"], open=False):
         gr.Markdown(TEXT["formula"], latex_delimiters=LATEX)
 
@@ -217,7 +225,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
 
     def show_model(model: Any, seed: Any) -> Any:
         with told():
-            return *begin(model, seed), *one.fit(model)
+            return *begin(model, seed), *measurements.tables(engine, model), *one.fit(model)
 
     def show_density(model: Any, canvas: Any, figure: Any, seed: Any) -> Any:
         with told():
@@ -248,7 +256,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     canvas.select(show_density, [model, canvas, latents, seed], [pixel, canvas], **NEWEST_EVENT)
     latents.input(show_z, [model, canvas, latents, seed], [canvas, latents], **NEWEST_EVENT)
     seed.change(show_drawing, [model, canvas, seed], [canvas, latents], **NEWEST_EVENT)
-    model.change(show_model, [model, seed], [canvas, latents, pixel, number, one.kind], **NEWEST_EVENT).then(
+    model.change(show_model, [model, seed], [canvas, latents, pixel, *tables, number, one.kind], **NEWEST_EVENT).then(
         show_bound, held, terms, **bound_event
     )
 
@@ -292,13 +300,15 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     column = gr.Number(first.data.size // 2, precision=0, label="Column", visible=False)
     count = gr.Number(COMPONENTS.default, precision=0, label="Count", visible=False)
     mixture = gr.JSON(label="density", visible=False)
-    gr.Button(visible=False).click(pixel_density, [model, row, column, count], mixture, api_name="pixel_density", **MODEL_EVENT)
+    gr.Button(visible=False).click(
+        pixel_density, [model, row, column, count], mixture, api_name="pixel_density", **ONE_LOOK_EVENT
+    )
 
 
 def _canvas(encoded: Encoded, request: VAERequest, token: str, chosen: Any) -> CanvasData:
     count, sigma = encoded.x.numel(), encoded.sigma
     low, high = (f"{float(value):.2f}" for value in (sigma.min(), sigma.max()))
-    caption = TEXT["caption"].format(
+    caption = TEXT["caption" if encoded.gaussian else "bernoulli_caption"].format(
         nats=_number(encoded.log_likelihood),
         bits=_bits(encoded.log_likelihood, count),
         sigma=low if low == high else f"{low} … {high}",
@@ -320,14 +330,14 @@ def _latents(encoded: Encoded, order: list[int]) -> FigureData:
         Bars(labels=names, stacks=[Stack(values=[0.0] * len(order))], horizontal=True),
         Line(
             name=TEXT["prior"],
-            colour="x_t",
+            colour="p",
             width=1.5,
             x=np.concatenate([np.append(wide, gap) for _ in rows]),
             y=np.concatenate([np.append(row + foot - 0.35 * np.exp(-(wide**2) / 2), gap) for row in rows]),
         ),
         Line(
             name=TEXT["posterior"],
-            colour="model",
+            colour="q",
             width=2.5,
             x=np.concatenate([np.append(mean[i] + std[i] * u, gap) for i in order]),
             y=np.concatenate([np.append(row + foot - 0.75 * np.exp(-(u**2) / 2), gap) for row in rows]),
@@ -357,7 +367,7 @@ def _latents(encoded: Encoded, order: list[int]) -> FigureData:
                 layers=[
                     Bars(
                         labels=names,
-                        stacks=[Stack(colour="eps_hat", values=[max(0.0, float(kl[i])) for i in order])],
+                        stacks=[Stack(colour="kl", values=[max(0.0, float(kl[i])) for i in order])],
                         texts=[f"{kl[i]:.1f}" for i in order],
                         horizontal=True,
                     )
@@ -385,10 +395,10 @@ def _terms(engine: Engine, model: str, bound: Bound) -> FigureData:
     gap, cost = max(0.0, bound.gap), [-bound.reconstruction, -bound.log_px]
     labels = ["−ELBO", "−log p(x)"]
     stacks = [
-        Stack(name=TEXT["reconstruction"], colour="model", values=[cost[0], 0.0], inside=_number(cost[0])),
-        Stack(name=TEXT["kl"], colour="eps_hat", values=[bound.kl, 0.0], inside=_number(bound.kl)),
-        Stack(name=TEXT["log_px"], values=[0.0, cost[1]], inside=_number(cost[1])),
-        Stack(name=TEXT["gap"], colour="bound", values=[0.0, gap], inside=_number(gap)),
+        Stack(name=TEXT["reconstruction"], colour="p", values=[cost[0], 0.0], inside=_number(cost[0])),
+        Stack(name=TEXT["kl"], colour="kl", values=[bound.kl, 0.0], inside=_number(bound.kl)),
+        Stack(name=TEXT["log_px"], colour="p", values=[0.0, cost[1]], inside=_number(cost[1])),
+        Stack(name=TEXT["gap"], colour="gap", values=[0.0, gap], inside=_number(gap)),
     ]
     total = max(-bound.elbo, 1e-3)
     span = max(bound.kl, gap, 1e-3)
@@ -426,7 +436,7 @@ def _terms(engine: Engine, model: str, bound: Bound) -> FigureData:
             Panel(
                 x=Axis(low=1, high=max(2, bound.count), scale="log", name="k"),
                 y=Axis(low=0, high=1.15 * max(gap, *gained, 1e-2), name=TEXT["above"]),
-                layers=[Line(colour="bound", x=k, y=gained)],
+                layers=[Line(colour="gap", x=k, y=gained)],
                 title=TEXT["curve_title"],
                 **look,
             ),
@@ -440,7 +450,7 @@ def _density(found: PixelDensity, row: int, column: int) -> FigureData:
     """One pixel's density as the sum of more and more Gaussians, over the histogram of the test pictures."""
     values, edges = np.histogram(found.data.numpy(), bins=BINS, range=(-1, 1), density=len(found.data) > 0)
     bars = Area(
-        name=TEXT["histogram"], colour="data", edge=False, opacity=0.45,
+        name=TEXT["histogram"], colour="p", edge=False, opacity=0.45,
         x=np.repeat(edges, 2), y=np.concatenate([[0], np.repeat(values, 2), [0]]),
     )  # fmt: skip
     title = TEXT["pixel_title"].format(row=row, column=column)
@@ -452,8 +462,7 @@ def _density(found: PixelDensity, row: int, column: int) -> FigureData:
         return FigureData(panels=[panel], caption=TEXT["bernoulli"].format(light=light, count=count))
 
     x = torch.linspace(-1.8, 1.8, 181)
-    each = found.components(x)
-    sums = each.cumsum(dim=0) / torch.arange(1, count + 1)[:, None]
+    sums = found.mixtures(x)
     counts = sorted({n for n in [*range(1, 21), *(round(20 * (500 / 20) ** (i / 20)) for i in range(21)), count] if n <= count})
     frames = [
         Frame(
@@ -466,8 +475,8 @@ def _density(found: PixelDensity, row: int, column: int) -> FigureData:
     start = frames[-1].layers
     layers: list[AnyLayer] = [
         bars,
-        Line(id="singles", name=TEXT["singles"], colour="x_t", width=1, **start["singles"]),
-        Line(id="sum", name=TEXT["sum"], colour="model", width=3.5, x=x, **start["sum"]),
+        Line(id="singles", name=TEXT["singles"], colour="p", width=1, **start["singles"]),
+        Line(id="sum", name=TEXT["sum"], colour="p", width=3.5, x=x, **start["sum"]),
     ]
     panel = Panel(
         x=Axis(low=-1.8, high=1.8, name=TEXT["pixel"]), y=Axis(low=0, high=top), layers=layers, title=title, aspect=1.6,
@@ -479,10 +488,10 @@ def _density(found: PixelDensity, row: int, column: int) -> FigureData:
 def _singles(found: PixelDensity, count: int) -> dict[str, Any]:
     """The first Gaussians of `count`, each 1/count high, as one line with gaps."""
     shown = min(count, SINGLES)
+    few = replace(found, mean=found.mean[:shown], std=found.std[:shown])
     u = torch.cat([torch.linspace(-3, 3, 17), torch.tensor([math.nan])])
-    bell = torch.exp(-(u**2) / 2) / math.sqrt(2 * math.pi)
-    x = found.mean[:shown, None] + found.std[:shown, None] * u
-    return {"x": x.flatten(), "y": (bell / found.std[:shown, None] / count).flatten()}
+    x = few.mean[:, None] + few.std[:, None] * u
+    return {"x": x.flatten(), "y": (few.components(x) / count).flatten()}
 
 
 def _numbers(engine: Engine, request: VAERequest, encoded: Encoded, bound: Bound) -> dict[str, Any]:

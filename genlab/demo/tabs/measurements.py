@@ -1,0 +1,206 @@
+"""What training/evaluate.py measured of a model, as tables: the likelihood's ledger, and the quality of samples."""
+
+from __future__ import annotations
+
+import math
+
+import gradio as gr
+
+from genlab.card import escape
+from genlab.config import Variance
+from genlab.demo.engine import Engine
+from genlab.demo.language import both
+from genlab.demo.measured import (
+    ODE,
+    Evidence,
+    Likelihood,
+    Samples,
+    chain_of,
+    evidence_of,
+    likelihood_of,
+    ode_of,
+    samples_of,
+)
+from genlab.demo.tabs import LATEX
+
+SIGMA: dict[Variance, str] = {"learned": both("Σ learned", "学得的 Σ"), "posterior": "Σ = β̃", "beta": "Σ = β"}
+TEXT = {
+    "ledger": both(
+        "Measured: the bound on −log p(x), mean of {images} test pictures, ± standard error",
+        "测量结果：−log p(x) 的上界，{images} 张测试图片的平均，± 标准误差",
+    ),
+    "bits": both("bits/dim", "比特/维"),
+    "sum": both("**sum**", "**总和**"),
+    "ode": both(
+        "By the probability-flow ODE, a bound of its own (notes 2): **{bits} bits/dim**, {images} pictures; its solver takes "
+        "{steps} steps, with half as many the figure changes by {change}.",
+        "用概率流 ODE（讲义 2）得到的另一个上界：**{bits} 比特/维**，{images} 张图片；求解器走 {steps} 步，"
+        "步数减半时数值变化 {change}。",
+    ),
+    "chain": both(
+        "{images} samples by the ancestral chain in {steps} steps, with each Σ",
+        "用祖先采样走 {steps} 步得到的 {images} 个样本，各种 Σ",
+    ),
+    "chain_head": both(
+        "| | Fréchet distance (95 %) | precision | recall | memorised share |",
+        "| | Fréchet 距离（95 %） | 精确率 | 召回率 | 记忆比例 |",
+    ),
+    "evidence": both(
+        "Measured: bounds on −log p(x), means of test pictures, ± standard error",
+        "测量结果：−log p(x) 的上界，测试图片的平均，± 标准误差",
+    ),
+    "evidence_head": both("| | pictures | nats | bits/dim |", "| | 图片数 | 奈特 | 比特/维 |"),
+    "elbo": both("−ELBO", "负 ELBO"),
+    "weighted": both("{k} samples of z", "{k} 个 z 样本"),
+    "evidence_parts": both(
+        "−ELBO = reconstruction {reconstruction} + KL {kl} nats; {active} of {latents} latents are active.",
+        "−ELBO = 重构项 {reconstruction} + KL {kl} 奈特；{latents} 个隐变量中有 {active} 个是活跃的。",
+    ),
+    "samples": both(
+        "{images} samples ({how}) on the features of genlab's {features} classifier ({sha256}…, accuracy {accuracy}): "
+        "a unit of its own, not FID",
+        "{images} 个样本（{how}），用 genlab 的 {features} 分类器的特征（{sha256}…，准确率 {accuracy}）：自成单位，不是 FID",
+    ),
+    "decoder mean": both("means of the decoder at z ~ p(z)", "解码器在 z ~ p(z) 处的均值"),
+    "steps": both("{sampler}, {steps} steps", "{sampler}，{steps} 步"),
+    "samples_head": both("| | model | real pictures |", "| | 模型 | 真实图片 |"),
+    "real": both("real pictures", "真实图片"),
+    "frechet": both("Fréchet distance (95 %)", "Fréchet 距离（95 %）"),
+    "kernel": both("kernel distance × 1000", "核距离 × 1000"),
+    "precision": both("precision", "精确率"),
+    "recall": both("recall", "召回率"),
+    "memorised": both("memorised share", "记忆比例"),
+}
+
+
+def show(engine: Engine, model: str) -> list[gr.Markdown]:
+    """The tables of a model, side by side where there is room."""
+    shown = []
+    with gr.Row(equal_height=False):
+        for text in tables(engine, model):
+            with gr.Column(min_width=340):
+                shown.append(gr.Markdown(text, latex_delimiters=LATEX, elem_classes="genlab-measured"))
+    return shown
+
+
+def tables(engine: Engine, model: str) -> tuple[str, str]:
+    """Markdown of what was measured of a model, as far as it was: the likelihood, and the samples."""
+    metrics, T = engine.models[model].package.metrics, engine.offers[model].T
+    likelihood = []
+    if (ledger := likelihood_of(metrics, T)) is not None:
+        likelihood.append(_ledger(ledger))
+        if (ode := ode_of(metrics)) is not None:
+            likelihood.append(_ode(ode))
+        if chain := chain_of(metrics):
+            likelihood.append(_chain(chain))
+    elif (evidence := evidence_of(metrics)) is not None:
+        likelihood.append(_evidence(evidence))
+    samples = samples_of(metrics)
+    return "\n\n".join(likelihood), "" if samples is None else _samples(samples)
+
+
+def own_first(ledger: Likelihood) -> list[Variance]:
+    """The Σ that were measured, the model's own first."""
+    return sorted(ledger.by_variance, key=lambda name: name != ledger.variance)
+
+
+def _ledger(ledger: Likelihood) -> str:
+    names = own_first(ledger)
+    sums = [ledger.by_variance[name] for name in names]
+    prior = [small(ledger.prior_term_L_T_bits_per_dim)] * len(sums)
+    transitions, decoder, total = (
+        [with_error(getattr(s, f"{key}_bits_per_dim"), getattr(s, f"{key}_standard_error_bits_per_dim")) for s in sums]
+        for key in ("transition_terms_sum", "decoder_term_L_0", "bound")
+    )
+    head = [TEXT["bits"], *(SIGMA[name] for name in names)]
+    rows = [["$L_T$", *prior], [r"$\sum L_{t-1}$", *transitions], ["$L_0$", *decoder]]
+    rows.append([TEXT["sum"], *(f"**{value}**" for value in total)])
+    return f"{TEXT['ledger'].format(images=f'{ledger.images:,}')}\n\n{_rows(_line(head), len(head), rows)}"
+
+
+def _ode(ode: ODE) -> str:
+    return TEXT["ode"].format(
+        bits=with_error(ode.bound_bits_per_dim, ode.bound_standard_error_bits_per_dim),
+        images=f"{ode.images:,}",
+        steps=ode.steps,
+        change=plain(ode.half_the_steps_change_bits_per_dim),
+    )
+
+
+def _chain(chain: dict[Variance, Samples]) -> str:
+    some = next(iter(chain.values()))
+    rows = [
+        [SIGMA[name], _distance(each), f"{each.precision:.2f}", f"{each.recall:.2f}", f"{each.memorised_share:.1%}"]
+        for name, each in chain.items()
+    ]
+    real = [f"{value:.2f}" for value in (some.frechet_floor, some.precision_of_real, some.recall_of_real)]
+    rows.append([TEXT["real"], *real, f"{some.memorised_share_of_held_out:.1%}"])
+    title = TEXT["chain"].format(images=f"{some.images:,}", steps=some.steps)
+    return f"{title}\n\n{_rows(TEXT['chain_head'], 5, rows)}"
+
+
+def _evidence(evidence: Evidence) -> str:
+    rows = []
+    for each in evidence.importance_weighted:
+        bits = "–"
+        if each.bound_bits_per_dim is not None and each.bound_standard_error_bits_per_dim is not None:
+            bits = f"**{with_error(each.bound_bits_per_dim, each.bound_standard_error_bits_per_dim)}**"
+        name = TEXT["elbo"] if each.k == 1 else TEXT["weighted"].format(k=f"{each.k:,}")
+        rows.append([name, f"{each.images:,}", with_error(-each.bound_nats, each.bound_standard_error_nats, 1), bits])
+    parts = TEXT["evidence_parts"].format(
+        reconstruction=with_error(-evidence.reconstruction_nats, evidence.reconstruction_standard_error_nats, 1),
+        kl=with_error(evidence.kl_nats, evidence.kl_standard_error_nats, 2),
+        active=evidence.active_latents,
+        latents=evidence.latents,
+    )
+    return f"{TEXT['evidence']}\n\n{_rows(TEXT['evidence_head'], 4, rows)}\n\n{parts}"
+
+
+def _samples(samples: Samples) -> str:
+    sampler = TEXT["decoder mean"] if samples.sampler == "decoder mean" else escape(samples.sampler)
+    title = TEXT["samples"].format(
+        images=f"{samples.images:,}",
+        how=TEXT["steps"].format(sampler=sampler, steps=samples.steps) if samples.steps > 1 else sampler,
+        features=escape(samples.features.name),
+        sha256=escape(samples.features.sha256[:12]),
+        accuracy=f"{100 * samples.features.accuracy:.1f} %",
+    )
+    kernel = with_error(samples.kernel_distance_x1000, samples.kernel_distance_standard_error_x1000, 1)
+    rows = [
+        [TEXT["frechet"], _distance(samples), f"{samples.frechet_floor:.2f}"],
+        [TEXT["kernel"], kernel, plain(samples.kernel_distance_floor_x1000, 1)],
+        [TEXT["precision"], f"{samples.precision:.2f}", f"{samples.precision_of_real:.2f}"],
+        [TEXT["recall"], f"{samples.recall:.2f}", f"{samples.recall_of_real:.2f}"],
+        [TEXT["memorised"], f"{samples.memorised_share:.1%}", f"{samples.memorised_share_of_held_out:.1%}"],
+    ]
+    return f"{title}\n\n{_rows(TEXT['samples_head'], 3, rows)}"
+
+
+def _distance(samples: Samples) -> str:
+    low, high = samples.frechet_interval_95
+    return f"{samples.frechet_distance:.2f} ({low:.2f}–{high:.2f})"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _rows(head: str, columns: int, rows: list[list[str]]) -> str:
+    return "\n".join([head, "|" + "---|" * columns, *map(_line, rows)])
+
+
+def with_error(value: float, error: float, digits: int = 3) -> str:
+    """A number and its standard error; a small one with as many digits as its error has."""
+    if abs(value) < 0.001 and error > 1e-9:
+        digits = max(digits, math.ceil(-math.log10(error)))
+    return f"{value:,.{digits}f} ± {error:,.{digits}f}".replace("-", "−")
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """A number of about 1."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def small(value: float, digits: int = 3) -> str:
+    """A number of any size, to so many digits."""
+    return f"{value:#.{digits}g}".replace("-", "−")
