@@ -32,8 +32,11 @@ import tyro
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120.0
 """Seconds that a client waits for one answer."""
-START_GOAL, FIRST_FRAME_GOAL, LAST_FRAME_GOAL, MEMORY_GOAL = 8.0, 0.25, 1.0, 1024.0
-"""Seconds from the start to the first answer, from the request to its first and last frame; memory in MiB."""
+START_GOAL, FIRST_FRAME_GOAL, LAST_FRAME_GOAL, MEMORY_GOAL, LIGHT_GOAL = 8.0, 0.25, 1.0, 1024.0, 100.0
+"""Seconds from the start to the first answer, from the request to its first and last frame; memory in MiB; milliseconds from a
+light request to its first answer."""
+LIGHT = ("cross_entropy", "score", "pixel_density", "bound", "divergence")
+"""Endpoints whose work is light, as is that of the controls beside them: they look at a model once, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,39 @@ def stream(visitor: Visitor, seed: int) -> tuple[float, float, int]:
     return moments[0], moments[-1], len(moments) - 1  # the end says the last frame again
 
 
+def answer(visitor: Visitor, name: str, rounds: int) -> float:
+    """Milliseconds from a request to the first answer of an endpoint, asked for the same once before: the median."""
+
+    def ask() -> float:
+        start = time.perf_counter()
+        answers = visitor.ask(name)
+        next(answers)
+        spent = time.perf_counter() - start
+        list(answers)
+        return 1000 * spent
+
+    ask()
+    return statistics.median(ask() for _ in range(rounds))
+
+
+@contextmanager
+def drawing(url: str) -> Iterator[None]:
+    """Meanwhile another visitor draws pictures, one sheet after the other."""
+    done, visitor = threading.Event(), Visitor(url, 999)
+
+    def draw() -> None:
+        while not done.is_set():
+            list(visitor.ask("sample"))
+
+    with ThreadPoolExecutor(1) as pool:
+        drawn = pool.submit(draw)
+        try:
+            yield
+        finally:
+            done.set()
+        drawn.result()
+
+
 def by_client(url: str, rounds: int) -> float:
     """Seconds that gradio's own client takes for the pictures, and no frame between: the median."""
     from gradio_client import Client
@@ -254,11 +290,14 @@ def run(options: Options) -> None:
         visitor = Visitor(server.url, 0)
         streams = [stream(visitor, seed) for seed in range(rounds)]
         client = by_client(server.url, rounds)
+        light = [answer(Visitor(server.url, 900 + i), name, rounds) for i, name in enumerate(LIGHT)]
+        with drawing(server.url):
+            beside = [answer(Visitor(server.url, 900 + i), name, rounds) for i, name in enumerate(LIGHT)]
         loads = [load(server.url, clients, requests) for clients in ((1, 2) if options.quick else options.clients)]
         used = max(fresh, memory(server.pid))
 
     def row(what: str, value: float, goal: float | None, unit: str) -> list[str]:
-        digits = 0 if unit == "MiB" else 2
+        digits = 2 if unit == "s" else 0
         measured = f"{value:.{digits}f} {unit}"
         if goal is None:
             return [what, "", measured, "", ""]
@@ -273,6 +312,10 @@ def run(options: Options) -> None:
         row(f"request → last frame ({frames:.0f} frames)", last, LAST_FRAME_GOAL, "s"),
     ]
     rows.append(row("16 pictures by gradio's own client", client, None, "s"))
+    for title, found in (("nobody else asks", light), ("another visitor draws", beside)):
+        rows += [
+            row(f"/{name} → first answer, {title}", each, LIGHT_GOAL, "ms") for name, each in zip(LIGHT, found, strict=True)
+        ]
     for each in loads:
         name = f"{each.clients} visitor{'' if each.clients == 1 else 's'} at once"
         rows.append([f"{name}: requests a second", "", f"{each.rate:.2f}", "", ""])

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +35,15 @@ CONVOLUTIONS = ((64, 14), (96, 14), (128, 14), (256, 14), (128, 28))
 """Channels, in and out, and sides of the convolutions that say what the machine can do."""
 WIDEST = 256
 """No peer is made with as many channels as this at its finest level."""
+KINDS = {
+    "convolutions": ("conv",),
+    "linear layers": ("linear", "addmm"),
+    "attention": ("scaled_dot_product",),
+    "normalisation and SiLU": ("norm", "silu"),
+    "compiled code: normalisation, SiLU, sums, concatenations, linear layers, attention": ("forward, compiled",),
+    "the rest": ("",),
+}
+"""What a forward pass spends its time on, and by which part of their names torch's profiler tells the operators that do it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class Options:
     """Pictures a second of one forward pass, beside networks of the same cost from diffusers and lucidrains."""
 
     model: str = "ddpm-fashion-mnist"
-    """A model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
+    """A run or model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
     batches: tuple[int, ...] = (1, 16, 64)
     """Pictures that go through the network together."""
     rounds: int = 30
@@ -51,6 +60,8 @@ class Options:
     """CPU threads; what torch chooses where none is given."""
     compile: bool = False
     """Also every network compiled by inductor, as `app.py --compile` does with ours: some minutes more for each."""
+    profile: bool = False
+    """Where the time of our forward pass goes, instead of the comparison."""
     quick: bool = False
     """A look in seconds: batches of 1 and 4, 3 rounds."""
 
@@ -82,9 +93,7 @@ def shipped_model(name: str) -> DDPM:
     from genlab import hub
     from genlab.ddpm import DDPM
 
-    shipped = Path(__file__).resolve().parents[1] / "genlab" / "pretrained" / name
-    folder = next((f for f in (Path(name), shipped) if (f / "config.json").is_file()), None)
-    model = hub.read(folder or name).model
+    model = hub.read(hub.find(name) or name).model
     if not isinstance(model, DDPM):
         raise SystemExit(f"--model: expected a DDPM, got a {model.kind}")
     return model
@@ -202,6 +211,15 @@ def nearest(
     return name, make().eval(), cost
 
 
+def same_cost(model: DDPM, make: Callable[..., Iterator[Family]]) -> tuple[str, nn.Module]:
+    """A peer's network, as documented, whose forward pass costs most nearly what ours does: how it was made, itself."""
+    data = model.data
+    levels = len(model.config.unet.multipliers) + (model.config.unet.patch > 1)
+    families = make(data.channels, data.channels, data.size, levels)
+    made, network, _ = nearest(families, data.channels, data.size, our_flops(model))
+    return made, network
+
+
 def peers(model: DDPM) -> dict[str, tuple[nn.Module, float, int, int]]:
     """The peers that are installed, by how they were made: network, operations, channels and side of what it sees."""
     from importlib.util import find_spec
@@ -226,6 +244,19 @@ def peers(model: DDPM) -> dict[str, tuple[nn.Module, float, int, int]]:
     return found
 
 
+def compile_here(model: DDPM) -> DDPM:
+    """The same model, once its network is compiled as `app.py --compile` does it, in this process: minutes."""
+    import tempfile
+
+    from genlab import compiled
+
+    with tempfile.TemporaryDirectory() as work:
+        package = Path(work) / "network.pt2"
+        compiled.compile_network(model, package)
+        compiled.use(model, package)
+    return model
+
+
 def compiled_forward(network: nn.Module, name: str, channels: int, side: int) -> Callable[[Tensor, Tensor], Any] | None:
     """A network's forward pass as `genlab.compiled` compiles it; None, with a word about it, where that fails."""
     import tempfile
@@ -234,18 +265,18 @@ def compiled_forward(network: nn.Module, name: str, channels: int, side: int) ->
 
     from genlab import compiled
     from genlab.ddpm import DDPM
+    from genlab.nn import drawing_precision
 
     print(f"compiling {name}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as work:
         package = Path(work) / "network.pt2"
         try:
             if isinstance(network, DDPM):
-                compiled.compile_network(network, package)
-                compiled.use(network, package)
-                return network.predict
-            compiled.compile_module(
-                network.requires_grad_(False), (torch.randn(2, channels, side, side), torch.ones(2).long()), package
-            )
+                return compile_here(network).predict
+            with drawing_precision():
+                compiled.compile_module(
+                    network.requires_grad_(False), (torch.randn(2, channels, side, side), torch.ones(2).long()), package
+                )
             return torch._inductor.aoti_load_package(str(package))
         except Exception as error:  # a peer's network that cannot be exported
             print(f"{name}: not compiled ({type(error).__name__})", file=sys.stderr)
@@ -258,17 +289,17 @@ def networks(model: DDPM, compile: bool = False) -> dict[str, Network]:
 
     import torch
 
-    from benchmarks.timing import native_bf16
+    from genlab.nn import computes_bf16
 
     data = model.data
     everyone: dict[str, tuple[nn.Module, float, int, int]] = {
         "genlab": (model, our_flops(model), data.channels, data.size)
     } | peers(model)
     ways = [("fp32", "default"), ("fp32", "channels_last")]
-    if native_bf16():
+    if computes_bf16():
         ways.append(("bf16", "channels_last"))
     if compile:
-        ways.append(("fp32", "compiled"))
+        ways.append(("bf16" if computes_bf16() else "fp32", "compiled"))
     found = {}
     for name, (network, count, channels, side) in everyone.items():
         for precision, layout in ways:
@@ -308,6 +339,51 @@ def convolution_peak(precision: str, layout: str, rounds: int) -> tuple[float, s
     return counts[best] / seconds[best], best
 
 
+def shares(name: str, see: Callable[[Tensor, Tensor], Any], x: Tensor, t: Tensor, rounds: int) -> dict[str, float]:
+    """Share of a forward pass's time by kind of work; what no operator does is counted under the pass's own name."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile, record_function
+
+    with torch.inference_mode():
+        see(x, t)
+        with profile(activities=[ProfilerActivity.CPU]) as watched:
+            for _ in range(rounds):
+                with record_function(f"forward, {name}"):
+                    see(x, t)
+    return by_kind({event.key: event.self_cpu_time_total for event in watched.key_averages()})
+
+
+def by_kind(times: Mapping[str, float]) -> dict[str, float]:
+    """Share of the whole time by kind of work, from the time that each operator took itself, by the operator's name."""
+    spent = dict.fromkeys(KINDS, 0.0)
+    for name, time in times.items():
+        spent[next(kind for kind, parts in KINDS.items() if any(part in name for part in parts))] += time
+    return {kind: time / sum(spent.values()) for kind, time in spent.items()}
+
+
+def print_profile(model: DDPM, batches: Sequence[int], rounds: int, compile: bool) -> None:
+    """Where the time of our forward pass goes: plain in channels_last, and compiled."""
+    import copy
+
+    import torch
+
+    from benchmarks.timing import machine, table
+    from genlab.nn import drawing_precision
+
+    ways = {"channels_last": copy.deepcopy(model)}
+    ways["channels_last"].unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compile:
+        ways["compiled"] = compile_here(model)
+    found = {}
+    for batch in batches:
+        x, t = torch.randn(batch, *model.data.shape), torch.full((batch,), model.schedule.T // 2)
+        for name, way in ways.items():
+            with drawing_precision():
+                found[f"{name}, batch {batch}"] = shares(name, way.predict, x, t, rounds)
+    print(f"Share of the time of a forward pass, {rounds} passes. {machine()}.\n")
+    print(table(["kind of work", *found], [[kind, *(f"{each[kind]:.0%}" for each in found.values())] for kind in KINDS]))
+
+
 def run(options: Options) -> None:
     """Measure and print."""
     import torch
@@ -320,6 +396,8 @@ def run(options: Options) -> None:
     rounds = 3 if options.quick else options.rounds
     model = shipped_model(options.model)
     torch.manual_seed(0)
+    if options.profile:
+        return print_profile(model, batches, rounds, options.compile)
     ways = networks(model, options.compile)
     print("timing", file=sys.stderr, flush=True)
     peak = {way: convolution_peak(*way, rounds) for way in {n.best: None for n in ways.values()}}

@@ -9,6 +9,7 @@ These two have random weights.
 
 from __future__ import annotations
 
+import copy
 import io
 import statistics
 import sys
@@ -40,11 +41,13 @@ class Options:
     """Seconds to 16 pictures by the whole pipeline, ours and those of diffusers and lucidrains."""
 
     model: str = "ddpm-fashion-mnist"
-    """A model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
+    """A run or model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
     count: int = 16
     """Pictures."""
     steps: int = 10
     """Our steps, with the default sampler; 10 or fewer are the goal of benchmark 1."""
+    fewest: int = 6
+    """Our steps with UniPC, the fewest that are within 5% of the whole chain in benchmark 1."""
     dpm: int = 20
     """Steps of diffusers' DPMSolverMultistepScheduler, which its documentation gives as 20 to 25."""
     ddim: int = 50
@@ -55,6 +58,8 @@ class Options:
     """Sheets that the median is taken of."""
     threads: int | None = None
     """CPU threads; what torch chooses where none is given."""
+    compile: bool = False
+    """Also compile the networks, minutes each: ours as `app.py --compile` does, diffusers' own by torch.compile."""
     quick: bool = False
     """A look in seconds: 2 pictures, 2 rounds."""
 
@@ -80,26 +85,17 @@ def our_network(model: DDPM) -> Any:
     return Wrapped()
 
 
-def ours(model: DDPM, count: int, steps: int) -> list[Image.Image]:
-    """Pictures by the default sampler, with classes in turn."""
+def ours(model: DDPM, count: int, how: Sampling) -> list[Image.Image]:
+    """Pictures with classes in turn, in the arithmetic that the page takes."""
     from PIL import Image
 
+    from genlab.nn import drawing_precision
     from training.sample_quality import draw
 
-    (drawn,) = draw(model, count, 0, Sampling(steps=steps), count)
+    with drawing_precision():
+        (drawn,) = draw(model, count, 0, how, count)
     pixels = drawn.permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(picture.squeeze(-1) if model.data.channels == 1 else picture) for picture in pixels]
-
-
-def same_cost(model: DDPM, make: Callable[..., Any]) -> tuple[str, Any]:
-    """The peer's network, as documented, whose cost is nearest to ours: how it was made, itself."""
-    from benchmarks.network import nearest, our_flops
-
-    data = model.data
-    levels = len(model.config.unet.multipliers) + (model.config.unet.patch > 1)
-    families = make(data.channels, data.channels, data.size, levels)
-    made, network, _ = nearest(families, data.channels, data.size, our_flops(model))
-    return made, network
 
 
 def diffusers_ways(model: DDPM, options: Options) -> dict[str, tuple[int, Callable[[int], object]]]:
@@ -108,7 +104,7 @@ def diffusers_ways(model: DDPM, options: Options) -> dict[str, tuple[int, Callab
     from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, DPMSolverMultistepScheduler
     from diffusers.utils import logging
 
-    from benchmarks.network import diffusers_unets
+    from benchmarks.network import diffusers_unets, same_cost
 
     logging.set_verbosity_error()
     prediction = {"v": "v_prediction", "eps": "epsilon"}[model.config.prediction]
@@ -123,14 +119,13 @@ def diffusers_ways(model: DDPM, options: Options) -> dict[str, tuple[int, Callab
 
     unet = our_network(model)
     dpm = DPMSolverMultistepScheduler(**known, thresholding=True, sample_max_value=1.0)
-    return {
+    itself = f"diffusers DDPMPipeline, DPMSolverMultistepScheduler, its network `{made}`"
+    compiled = {f"{itself}, compiled": (options.dpm, way(DDPMPipeline(torch.compile(copy.deepcopy(network)), dpm)))}
+    return (compiled if options.compile else {}) | {
         "diffusers DDPMPipeline, DDPMScheduler, our network": (options.chain, way(DDPMPipeline(unet, DDPMScheduler(**known)))),
         "diffusers DDIMPipeline, our network": (options.ddim, way(DDIMPipeline(unet, DDIMScheduler(**known)))),
         "diffusers DDPMPipeline, DPMSolverMultistepScheduler, our network": (options.dpm, way(DDPMPipeline(unet, dpm))),
-        f"diffusers DDPMPipeline, DPMSolverMultistepScheduler, its network `{made}`": (
-            options.dpm,
-            way(DDPMPipeline(network, dpm)),
-        ),
+        itself: (options.dpm, way(DDPMPipeline(network, dpm))),
     }
 
 
@@ -138,7 +133,7 @@ def lucidrains_ways(model: DDPM, options: Options) -> dict[str, tuple[int, Calla
     """lucidrains' sampling with DDIM, its own network."""
     from denoising_diffusion_pytorch import GaussianDiffusion
 
-    from benchmarks.network import lucidrains_unets
+    from benchmarks.network import lucidrains_unets, same_cost
 
     made, network = same_cost(model, lucidrains_unets)
     steps = min(options.ddim, model.schedule.T)
@@ -152,14 +147,24 @@ def lucidrains_ways(model: DDPM, options: Options) -> dict[str, tuple[int, Calla
 
 
 def measure(model: DDPM, options: Options) -> dict[str, tuple[int, list[float], bool]]:
-    """Steps and seconds of every way, (rounds) each, and whether they are on a line through fewer steps; ours first."""
+    """Steps and seconds of every way, (rounds) each, and whether they are on a line through fewer steps; ours first.
+
+    With `compile`, ours and diffusers' own network are there twice.
+    """
     from importlib.util import find_spec
 
-    from benchmarks.network import mend_torchvision
+    from benchmarks.network import compile_here, mend_torchvision
     from benchmarks.timing import alternate
 
-    name = f"genlab {Sampling.sampler}, {options.steps} steps"
-    runs: dict[str, Callable[[], object]] = {name: lambda: ours(model, options.count, options.steps)}
+    runs: dict[str, Callable[[], object]] = {}
+    mine: dict[str, int] = {}
+    fast = compile_here(copy.deepcopy(model)) if options.compile else None
+    for how in (Sampling(steps=options.steps), Sampling("UniPC", options.fewest)):
+        for suffix, network in (("", model), (", compiled", fast)):
+            if network is not None:
+                name = f"genlab {how.sampler}, {how.steps} steps{suffix}"
+                runs[name] = lambda how=how, network=network: ours(network, options.count, how)  # type: ignore[misc]
+                mine[name] = how.steps
     ways: dict[str, tuple[int, Callable[[int], object]]] = {}
     mend_torchvision()
     if find_spec("diffusers") is not None:
@@ -171,7 +176,7 @@ def measure(model: DDPM, options: Options) -> dict[str, tuple[int, list[float], 
         for few in SHORT if way in long else (steps,):
             runs[f"{way}, {few} steps"] = lambda draw=draw, few=few: draw(few)  # type: ignore[misc]
     seconds = alternate(runs, 2 if options.quick else options.rounds)
-    found = {name: (options.steps, seconds[name], False)}
+    found = {name: (steps, seconds[name], False) for name, steps in mine.items()}
     for way, (steps, _) in ways.items():
         if way in long:
             low, high = (seconds[f"{way}, {few} steps"] for few in SHORT)

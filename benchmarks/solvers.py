@@ -12,8 +12,8 @@ import hashlib
 import json
 import math
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,7 +40,7 @@ class Options:
     """Fréchet distance to the test pictures, as a ratio to that of the whole ancestral chain, by network evaluations."""
 
     model: str = "ddpm-fashion-mnist"
-    """A model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
+    """A run or model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
     data_dir: str | None = None
     """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
     images: int | None = None
@@ -56,7 +56,8 @@ class Options:
     seed: int = 0
     """Fixes all noise."""
     compile: bool = False
-    """Compile the network first (`genlab.compiled`): minutes before the first figure, then four fifths of the time."""
+    """Compile the network first, as the page does (`genlab.compiled`), and draw in its arithmetic: minutes before the first
+    figure, then four fifths of the time."""
     quick: bool = False
     """A look in a few minutes: 200 pictures, 5 and 10 evaluations, a chain of 100 steps, unless the options above say more."""
     out: Path | None = None
@@ -190,24 +191,22 @@ def run(options: Options) -> None:
     import torch
     from tqdm import tqdm
 
-    from genlab import compiled, data, hub
+    from benchmarks.network import compile_here
+    from genlab import data, hub
     from genlab.data import to_pixels
     from genlab.ddpm import DDPM
     from genlab.features import classifier_for
     from genlab.metrics import frechet_distance, frechet_interval
+    from genlab.nn import drawing_precision
     from genlab.sampler import Noise
 
-    shipped = Path(__file__).resolve().parents[1] / "genlab" / "pretrained" / options.model
-    folder = next((f for f in (Path(options.model), shipped) if (f / "config.json").is_file()), None)
-    package = hub.read(folder or options.model)
+    package = hub.read(hub.find(options.model) or options.model)
     model = package.model
     if not isinstance(model, DDPM):
         raise SystemExit(f"--model: expected a DDPM, got a {model.kind}")
     model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
     if options.compile:
-        with tempfile.TemporaryDirectory() as work:
-            compiled.compile_network(model, Path(work) / "network.pt2")
-            compiled.use(model, Path(work) / "network.pt2")
+        compile_here(model)
     images = options.images or (200 if options.quick else 2000)
     counts = sorted(set(options.counts)) or list(QUICK if options.quick else COUNTS)
     chain = options.chain or (100 if options.quick else model.schedule.T)
@@ -246,7 +245,7 @@ def run(options: Options) -> None:
             seeds = [options.seed * 1_000_000 + i for i in range(first, min(first + options.batch_size, images))]
             x_T = x = Noise.from_seeds(seeds, model.data.shape).draw()
             label = torch.tensor(seeds) % len(model.data.classes) if model.data.classes else torch.full((len(seeds),), -1)
-            with torch.inference_mode():
+            with torch.inference_mode(), drawing_precision() if options.compile else nullcontext():
                 for x in draw(count, x_T, label, seeds):
                     bar.update(len(x))
             parts.append(eye.features(to_pixels(x)))

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from genlab.nn import computes_bf16
+
 
 def alternate(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of every call, (rounds) for each name: all once to warm up, then all in turn, `rounds` times over.
@@ -33,18 +35,13 @@ def ratio(seconds: Sequence[float], unit: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(seconds, unit, strict=True))
 
 
-def native_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself; one that does not makes it slower than float32, not faster."""
-    return any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))
-
-
 def machine() -> str:
     """Processor, threads and versions, for the line under a table."""
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
     threads = torch.get_num_threads()
     return (
         f"{name}, {os.cpu_count()} CPUs, {threads} thread{'' if threads == 1 else 's'}, "
-        f"{'native' if native_bf16() else 'no native'} bf16, torch {torch.__version__}"
+        f"{'native' if computes_bf16() else 'no native'} bf16, torch {torch.__version__}"
     )
 
 

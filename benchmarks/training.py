@@ -1,19 +1,24 @@
-"""A step of training beside those of diffusers and lucidrains: `python benchmarks/training.py --help`.
+"""Training beside that of diffusers and lucidrains, as their documentation has it: `python benchmarks/training.py --help`.
 
-Each side takes whole steps as its documentation has them, on the same pictures, in batches of the same size, with networks of
-the same cost a picture (`network.py`): from fetching the batch to the new weights and, where there is one, the moving average.
+Each side takes whole steps on the same pictures, in batches of the same size, with networks of the same cost a picture
+(`network.py`): from fetching the batch to the new weights and, where there is one, the moving average.
 
     genlab       `training/train_ddpm.py`'s own loop, learned Σ and all
     diffusers    the loop of its tutorial for unconditional models: DataLoader, DDPMScheduler.add_noise, AdamW, accelerate
     lucidrains   GaussianDiffusion's loss and the steps of its Trainer: DataLoader, Adam, clipping, EMA every tenth step
+
+With `--minutes`, each loop is also run for so long, and what it made is measured on held-out pictures in one way: the bound
+over the chain that it was trained on, and distances of pictures drawn by samplers of ours. None is told the pictures' classes.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,12 +27,29 @@ if not __package__:  # run as a script: look for modules beside this folder, not
 
 import tyro
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from training.sample_quality import Sampling
 
-    from genlab.data import Dataset
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from genlab.config import Prediction
+    from genlab.data import Dataset, DataSpec
+    from genlab.ddpm import DDPM
+    from genlab.schedule import Schedule
+    from training.config import DDPMTraining
+    from training.sample_quality import Reference
 
 Step = Callable[[], object]
+TOGETHER = 20
+"""Steps that a loop takes before the next one has its turn."""
+ENDLESS = 10**6
+"""Steps that a loop is told to expect where it is only timed."""
+LOOKS = 12
+"""Times t at which each held-out picture is looked at."""
+DRAWN_BY = (Sampling(), Sampling("DDIM", 50, "uniform"))
+"""Ours and theirs: the page's default, and what `DDIMPipeline` does where nothing is said."""
+SHOWN = 16
+"""Pictures of each loop on the sheet."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +64,30 @@ class Options:
     """Pictures a step."""
     rounds: int = 20
     """Steps of each loop that the median is taken of."""
+    minutes: float = 0
+    """Also train with each loop for as many minutes, and measure what they made; 20 is the benchmark's goal. 0: no."""
+    images: int = 1000
+    """Held-out pictures for the bound, and pictures drawn for each distance."""
+    out: Path | None = None
+    """Folder for equal-time.json and a sheet of pictures, with --minutes."""
     threads: int | None = None
     """CPU threads; what torch chooses where none is given."""
     quick: bool = False
     """A look in seconds: 3 rounds."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.minutes < 24 * 60:
+            raise ValueError(f"--minutes: expected 0 to a day, got {self.minutes}")
+        if self.images < 2:
+            raise ValueError(f"--images: expected 2 or more, got {self.images}")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop of training: a step of it, and the model that it has made so far, ready to be measured."""
+
+    step: Step
+    model: Callable[[], DDPM]
 
 
 def batches(pictures: Dataset, size: int) -> Iterator[Tensor]:
@@ -59,34 +101,49 @@ def batches(pictures: Dataset, size: int) -> Iterator[Tensor]:
         yield from loader
 
 
-def genlab(pictures: Dataset, options: Options, folder: Path) -> Step:
-    """A step of our loop."""
+def genlab(pictures: Dataset, batch_size: int, steps: int, folder: Path) -> tuple[str, Loop]:
+    """Our loop over so many steps."""
     from training.config import DDPMTraining
+
+    return "genlab, training/train_ddpm.py", our_loop(
+        DDPMTraining(batch_size=batch_size, run=folder, steps=steps, log_every=1, save_every=10**9), pictures
+    )
+
+
+def our_loop(config: DDPMTraining, pictures: Dataset, build: Callable[[DataSpec], DDPM] | None = None) -> Loop:
+    """The loop of `training/train_ddpm.py`.
+
+    Args:
+        build: makes the model, where it is not the script's own.
+    """
     from training.loop import Stop, Trainer, make_accelerator
     from training.train_ddpm import task
 
-    config = replace(DDPMTraining(), batch_size=options.batch_size, run=folder, steps=10**6, save_every=10**6)
     made = task(config)
-    steps = Trainer(config, made.build, made.loss, pictures, make_accelerator(config.precision)).run(Stop())
-    return lambda: next(steps)
+    trainer = Trainer(config, build or made.build, made.loss, pictures, make_accelerator(config.precision))
+    stop = Stop()
+    stop.restore()  # a signal ends the benchmark, as it ends the other loops
+    records = trainer.run(stop)
+    return Loop(lambda: next(records), lambda: trainer.shown.eval())  # type: ignore[arg-type, return-value]
 
 
-def diffusers(pictures: Dataset, options: Options) -> tuple[str, Step]:
-    """A step of the tutorial's loop, and how its network was made."""
+def diffusers(pictures: Dataset, batch_size: int, steps: int, folder: Path) -> tuple[str, Loop]:
+    """The tutorial's loop over so many steps."""
     import torch
     import torch.nn.functional as F
     from accelerate import Accelerator
     from diffusers import DDPMScheduler
     from diffusers.optimization import get_cosine_schedule_with_warmup
 
-    from benchmarks.network import diffusers_unets
+    from benchmarks.network import diffusers_unets, same_cost
+    from genlab.schedule import Schedule
 
-    made, network = _of_same_cost(pictures, diffusers_unets)
+    made, network = same_cost(untrained(pictures), diffusers_unets)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    rate = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=500, num_training_steps=10**6)
+    rate = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=500, num_training_steps=steps)
     accelerator, scheduler = Accelerator(cpu=not torch.cuda.is_available()), DDPMScheduler(num_train_timesteps=1000)
     model, optimizer, rate = accelerator.prepare(network.train(), optimizer, rate)
-    source = batches(pictures, options.batch_size)
+    source = batches(pictures, batch_size)
 
     def step() -> float:
         clean = next(source).to(accelerator.device)
@@ -101,47 +158,85 @@ def diffusers(pictures: Dataset, options: Options) -> tuple[str, Step]:
         optimizer.zero_grad()
         return loss.detach().item()
 
-    return made, step
+    chain = Schedule(torch.cat([torch.zeros(1).double(), scheduler.betas.double()]))
+    return f"diffusers, `{made}`", Loop(
+        step, lambda: measurable(pictures, chain, "eps", network, lambda x, t: network(x, t, return_dict=False)[0])
+    )
 
 
-def lucidrains(pictures: Dataset, options: Options) -> tuple[str, Step]:
-    """A step of the trainer's loop, and how its network was made."""
+def lucidrains(pictures: Dataset, batch_size: int, steps: int, folder: Path) -> tuple[str, Loop]:
+    """The trainer's loop; its learning rate stays what it is, however many steps there are."""
     import torch
     from denoising_diffusion_pytorch import GaussianDiffusion
     from ema_pytorch import EMA
 
-    from benchmarks.network import lucidrains_unets
+    from benchmarks.network import lucidrains_unets, same_cost
+    from genlab.schedule import Schedule
 
-    made, network = _of_same_cost(pictures, lucidrains_unets)
-    chain = GaussianDiffusion(network, image_size=pictures.spec.size, timesteps=1000)
-    average = EMA(chain, beta=0.995, update_every=10)
-    optimizer = torch.optim.Adam(chain.parameters(), lr=1e-4, betas=(0.9, 0.99))
-    source = batches(pictures, options.batch_size)
+    made, network = same_cost(untrained(pictures), lucidrains_unets)
+    diffusion = GaussianDiffusion(network.train(), image_size=pictures.spec.size, timesteps=1000)
+    average = EMA(diffusion, beta=0.995, update_every=10)
+    optimizer = torch.optim.Adam(diffusion.parameters(), lr=1e-4, betas=(0.9, 0.99))
+    source = batches(pictures, batch_size)
 
     def step() -> float:
-        loss = chain((next(source) + 1) / 2)  # it takes pictures in [0, 1]
+        loss = diffusion((next(source) + 1) / 2)  # it takes pictures in [0, 1]
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(chain.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(diffusion.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         average.update()
         return loss.item()
 
-    return made, step
+    chain = Schedule(torch.cat([torch.zeros(1).double(), diffusion.betas.double()]))
+    shown = average.ema_model.model  # "pred_v" is what it predicts where nothing is said
+    return f"lucidrains, `{made}`", Loop(step, lambda: measurable(pictures, chain, "v", shown, shown))
 
 
-def _of_same_cost(pictures: Dataset, make: Callable[..., Any]) -> tuple[str, Any]:
-    """The peer's network, as documented, whose forward pass costs most nearly what that of our default network does."""
-    from benchmarks.network import nearest, our_flops
+def untrained(pictures: Dataset) -> DDPM:
+    """Our default model for these pictures, whose forward pass sets the cost."""
     from genlab.config import DDPMConfig
     from genlab.ddpm import DDPM
 
-    data = pictures.spec
-    model = DDPM(DDPMConfig(), data).eval()
-    levels = len(model.config.unet.multipliers) + (model.config.unet.patch > 1)
-    families = make(data.channels, data.channels, data.size, levels)
-    made, network, _ = nearest(families, data.channels, data.size, our_flops(model))
-    return made, network
+    return DDPM(DDPMConfig(), pictures.spec).eval()
+
+
+def measurable(
+    pictures: Dataset, chain: Schedule, prediction: Prediction, network: nn.Module, see: Callable[[Tensor, Tensor], Tensor]
+) -> DDPM:
+    """A peer's network as a model of ours: the chain it was trained on, and what it predicts of x_t at t from 0."""
+    import torch
+
+    from genlab.config import DDPMConfig
+    from genlab.ddpm import DDPM
+
+    class Seen(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+            return see(x_t, t - 1)
+
+    model = DDPM(DDPMConfig(variance="posterior", prediction=prediction, grids=()), pictures.spec)
+    model.schedule, model.unet = chain, Seen()  # type: ignore[assignment]
+    return model.eval()
+
+
+def loops(pictures: Dataset, batch_size: int, steps: dict[str, int], folder: Path) -> dict[str, Loop]:
+    """Every loop whose package is installed, by its name; ours first.
+
+    Args:
+        steps: how many each is told to expect, by name.
+    """
+    from importlib.util import find_spec
+
+    found = {}
+    for package, make in (("genlab", genlab), ("diffusers", diffusers), ("denoising_diffusion_pytorch", lucidrains)):
+        if find_spec(package) is not None:
+            name, loop = make(pictures, batch_size, steps.get(make.__name__, ENDLESS), folder)
+            found[name] = loop
+    return found
 
 
 def learning(step: Step) -> Step:
@@ -155,10 +250,117 @@ def learning(step: Step) -> Step:
     return call
 
 
+def train(loops: dict[str, Loop], steps: dict[str, int]) -> dict[str, float]:
+    """Take all steps of every loop, a few of each in turn: seconds that each took.
+
+    What slows the machine for a while slows all of them alike.
+    """
+    from training.partial import Progress
+
+    seconds, done = dict.fromkeys(loops, 0.0), dict.fromkeys(loops, 0)
+    progress = Progress(sum(steps.values()), "step")
+    progress.part("training")
+    while left := [name for name in loops if done[name] < steps[name]]:
+        name = min(left, key=lambda name: done[name] / steps[name])
+        count = min(TOGETHER, steps[name] - done[name])
+        start = time.perf_counter()
+        for _ in range(count):
+            loops[name].step()
+        seconds[name] += time.perf_counter() - start
+        done[name] += count
+        progress.update(count)
+    progress.close()
+    return seconds
+
+
+def quality(
+    name: str, model: DDPM, reference: Reference, images: int, drawn_by: Sequence[Sampling]
+) -> tuple[dict[str, Any], Tensor]:
+    """The bound with the better Σ, the distance by each way of drawing, and pictures (N C H W) uint8 for the sheet."""
+    import torch
+
+    from genlab import metrics
+    from training.likelihood import diffusion_bound
+    from training.partial import Partial, Progress
+    from training.sample_quality import draw
+
+    held_out = reference.test.images[:images]
+    looks, evaluations = LOOKS * len(held_out), images * sum(how.steps for how in drawn_by)
+    progress = Progress(looks + evaluations, "evaluation")
+    found = diffusion_bound(model, held_out, LOOKS, 0, 100, Partial(None, {}), progress)
+    sigma, bound = min(found["by_variance"].items(), key=lambda each: each[1]["bound_bits_per_dim"])
+    section: dict[str, Any] = {
+        "variance": sigma,
+        "bound_bits_per_dim": bound["bound_bits_per_dim"],
+        "bound_standard_error_bits_per_dim": bound["bound_standard_error_bits_per_dim"],
+        "distances": [],
+    }
+    sheet = torch.empty(0)
+    for how in drawn_by:
+        progress.part(f"drawing, {how.sampler}")
+        drawn = torch.cat(list(draw(model, images, 0, how, 100, progress.update)))
+        seen, generator = reference.eye.features(drawn), torch.Generator().manual_seed(0)
+        section["distances"].append(
+            {
+                **asdict(how),
+                "frechet_distance": metrics.frechet_distance(seen, reference.held_out),
+                "frechet_interval_95": list(metrics.frechet_interval(seen, reference.held_out, generator)),
+            }
+        )
+        sheet = drawn[:SHOWN]
+    progress.close()
+    print(f"{name}: {json.dumps(section)}", file=sys.stderr, flush=True)
+    return section, sheet
+
+
+def equal_time(options: Options, pictures: Dataset, seconds: dict[str, float], folder: Path) -> None:
+    """Train with every loop for as long, measure what they made, and print.
+
+    Args:
+        seconds: that a step of each loop takes, by name.
+    """
+    import torch
+
+    from benchmarks.timing import table
+    from genlab import data
+    from training.sample_quality import Reference, check
+
+    test = unlabelled(data.load(options.dataset, "test", options.data_dir))
+    reference = Reference(test, pictures)
+    check(untrained(pictures), reference, options.images, DRAWN_BY[0])
+    steps = {name: max(1, round(60 * options.minutes / each)) for name, each in seconds.items()}
+    running = loops(pictures, options.batch_size, {name.split(",")[0]: count for name, count in steps.items()}, folder)
+    spent = train(running, steps)
+    result, sheets = {}, []
+    for name, loop in running.items():
+        section, drawn = quality(name, loop.model(), reference, options.images, DRAWN_BY)
+        result[name] = {"minutes": spent[name] / 60, "steps": steps[name], "batch_size": options.batch_size, **section}
+        sheets.append(drawn)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"images": options.images, "loops": result}, indent=2, ensure_ascii=False)
+        (options.out / "equal-time.json").write_text(text + "\n")
+        data.grid(torch.cat(sheets), columns=SHOWN).save(options.out / "equal-time.png", optimize=True)
+    rows = []
+    for name, found in result.items():
+        row = [name, f"{found['minutes']:.1f}", f"{found['steps']:,}"]
+        row.append(f"{found['bound_bits_per_dim']:.3f} ± {found['bound_standard_error_bits_per_dim']:.3f}")
+        for each in found["distances"]:
+            low, high = each["frechet_interval_95"]
+            row.append(f"{each['frechet_distance']:.2f}, {low:.2f}–{high:.2f}")
+        rows.append(row)
+    by = [f"Fréchet distance, {how.sampler}, {how.steps} steps" for how in DRAWN_BY]
+    print("\n" + table(["loop", "minutes", "steps", "bound, bits/dim", *by], rows))
+
+
+def unlabelled(pictures: Dataset) -> Dataset:
+    """The same pictures, of classes that nobody knows."""
+    return replace(pictures, labels=None, spec=replace(pictures.spec, classes=()))
+
+
 def run(options: Options) -> None:
     """Measure and print."""
     import tempfile
-    from importlib.util import find_spec
 
     import torch
 
@@ -169,22 +371,21 @@ def run(options: Options) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     rounds = 3 if options.quick else options.rounds
-    pictures = data.load(options.dataset, "train", options.data_dir)
+    torch.manual_seed(0)
+    pictures = unlabelled(data.load(options.dataset, "train", options.data_dir))
     mend_torchvision()
     with tempfile.TemporaryDirectory() as folder:
-        steps = {"genlab, training/train_ddpm.py": genlab(pictures, options, Path(folder))}
-        for package, make in (("diffusers", diffusers), ("denoising_diffusion_pytorch", lucidrains)):
-            if find_spec(package) is not None:
-                made, step = make(pictures, options)
-                steps[f"{make.__name__}, `{made}`"] = step
-        seconds = alternate({name: learning(step) for name, step in steps.items()}, rounds)
-    ours, *_ = seconds.values()
-    print(f"One step of training on {options.batch_size} pictures, medians of {rounds} rounds in alternation. {machine()}.\n")
-    rows = [
-        [name, f"{ratio(each, ours):.2f}", f"{options.batch_size / statistics.median(each):.0f}"]
-        for name, each in seconds.items()
-    ]
-    print(table(["loop", "× our time", "images/s"], rows))
+        timed = {name: learning(loop.step) for name, loop in loops(pictures, options.batch_size, {}, Path(folder)).items()}
+        seconds = alternate(timed, rounds)
+        ours, *_ = seconds.values()
+        print(f"A step of training on {options.batch_size} pictures, medians of {rounds} rounds in alternation. {machine()}.\n")
+        rows = [
+            [name, f"{ratio(each, ours):.2f}", f"{options.batch_size / statistics.median(each):.0f}"]
+            for name, each in seconds.items()
+        ]
+        print(table(["loop", "× our time", "images/s"], rows), flush=True)
+        if options.minutes:
+            equal_time(options, pictures, {name: statistics.median(each) for name, each in seconds.items()}, Path(folder))
 
 
 def main() -> None:

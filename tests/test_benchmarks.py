@@ -7,20 +7,26 @@ import json
 import math
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
+from PIL import Image
 from torch import nn
 
-from benchmarks import app, growth, network, sampling, solvers, timing, training
+from benchmarks import app, growth, network, precision, sampling, shapes, solvers, timing, training
 from genlab import hub
 from genlab.config import DataSpec, DDPMConfig, UNetConfig
-from genlab.data import KNOWN
+from genlab.data import KNOWN, load
 from genlab.ddpm import DDPM
 from genlab.features import Classifier, ClassifierConfig, FeatureNet
+from genlab.nn import Attention, computes_bf16
+from tests import tiny
+from training.sample_quality import Sampling
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +45,17 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The narrowest peers and one small convolution: looking for the right ones takes longer than all the rest."""
     monkeypatch.setattr(network, "WIDEST", 9)
     monkeypatch.setattr(network, "CONVOLUTIONS", ((8, 4),))
+
+
+@pytest.fixture
+def quick_eye(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distances on three features of an untrained classifier, for which a dozen pictures are enough."""
+
+    def untrained(data: DataSpec) -> Classifier:
+        known = dataclasses.replace(data, classes=("one", "other"))
+        return Classifier(FeatureNet(ClassifierConfig(8, 3), known).eval(), "mnist", "0" * 64, 0.5)
+
+    monkeypatch.setattr("genlab.features.classifier_for", untrained)
 
 
 def test_runs_take_turns_in_either_order() -> None:
@@ -100,9 +117,50 @@ def test_the_network_table_has_a_row_for_each_way(folder: str, capsys) -> None:
     said = capsys.readouterr().out
     assert "GFLOP/s" in said
     rows = [line for line in said.splitlines() if line.startswith("| genlab")]
-    assert len(rows) == 2 + timing.native_bf16()
+    assert len(rows) == 2 + computes_bf16()
     if "diffusers" in sys.modules:
         assert sum(line.startswith("| diffusers UNet2DModel") for line in said.splitlines()) == 2 * len(rows)
+
+
+def test_the_profile_says_what_kind_of_work_takes_the_time() -> None:
+    took = {
+        "aten::mkldnn_convolution": 5.0,
+        "aten::conv2d": 1.0,
+        "aten::native_group_norm": 2.0,
+        "aten::silu": 1.0,
+        "aten::empty": 1.0,
+    }
+    found = network.by_kind(took)
+    assert found == dict.fromkeys(network.KINDS, 0) | {"convolutions": 0.6, "normalisation and SiLU": 0.3, "the rest": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer"),
+    [
+        ("convolutions", nn.Conv2d(8, 8, 3, padding=1)),
+        ("linear layers", nn.Linear(8, 8)),
+        ("normalisation and SiLU", nn.GroupNorm(2, 8)),
+        ("normalisation and SiLU", nn.SiLU()),
+    ],
+)
+def test_every_layer_of_the_network_has_a_kind_of_its_own(kind: str, layer: nn.Module) -> None:
+    """Which layer takes most of a time is for the machine to say; that a layer is seen, and no other, is not."""
+    found = network.shares("plain", lambda x, t: layer(x), torch.randn(4, 8, 8, 8), torch.ones(4), rounds=3)
+    assert sum(found.values()) == pytest.approx(1)
+    assert found[kind] > 0
+    assert {kind for kind, share in found.items() if share > 0} <= {kind, "the rest"}
+
+
+def test_what_no_operator_does_is_the_compiled_codes() -> None:
+    found = network.shares("compiled", lambda x, t: time.sleep(0.01), torch.zeros(1), torch.ones(1), rounds=3)
+    assert [share for kind, share in found.items() if kind.startswith("compiled code")] == [1]
+
+
+def test_the_profile_has_a_column_for_each_number_of_pictures(folder: str, capsys) -> None:
+    network.run(network.Options(model=folder, batches=(1, 2), rounds=1, profile=True))
+    said = capsys.readouterr().out
+    assert "| channels_last, batch 1 | channels_last, batch 2 |" in said
+    assert all(f"| {kind} | " in said for kind in network.KINDS)
 
 
 def test_diffusers_sees_our_network_as_it_is(folder: str) -> None:
@@ -134,8 +192,23 @@ def test_the_sampling_table_is_of_whole_pipelines(folder: str, capsys) -> None:
     assert lines[2].startswith("| genlab DPM-Solver++ SDE, 2 steps | 1.0 |")
 
 
+def test_the_sampling_table_has_the_compiled_networks_beside_the_others(folder: str, monkeypatch) -> None:
+    used: list[str] = []
+    monkeypatch.setattr("genlab.compiled.compile_network", lambda model, package: used.append("written"))
+    monkeypatch.setattr("genlab.compiled.use", lambda model, package: used.append("used"))
+    monkeypatch.setattr(torch, "compile", lambda module: used.append("diffusers'") or module)
+    options = sampling.Options(model=folder, count=1, steps=2, dpm=2, ddim=2, chain=2, rounds=1, compile=True)
+    names = list(sampling.measure(network.shipped_model(folder), options))
+    fast = ["genlab DPM-Solver++ SDE, 2 steps", "genlab UniPC, 6 steps"]
+    assert names[:4] == [name + end for name in fast for end in ("", ", compiled")]
+    assert used[:2] == ["written", "used"]
+    if "diffusers" in sys.modules:
+        assert used[2:] == ["diffusers'"]
+        assert sum(name.endswith("`, compiled, 2 steps") for name in names) == 1
+
+
 def test_ours_are_pictures(folder: str) -> None:
-    pictures = sampling.ours(network.shipped_model(folder), count=3, steps=2)
+    pictures = sampling.ours(network.shipped_model(folder), 3, Sampling(steps=2))
     assert [(each.size, each.mode) for each in pictures] == [((28, 28), "L")] * 3
 
 
@@ -212,11 +285,13 @@ def test_the_page_is_asked_as_its_visitors_ask(folder: str) -> None:
         assert len(found.seconds) == 4
         assert found.wall >= max(found.seconds)
         assert app.memory(server.pid) > 100
+        with app.drawing(server.url):
+            assert app.answer(app.Visitor(server.url, 5), "cross_entropy", 2) > 0
 
 
 def test_the_endpoints_need_nothing_said() -> None:
     endpoints = json.loads((ROOT / "tests" / "api.json").read_text())
-    for name in ("/sample", "/sample_stream"):
+    for name in ("/sample", "/sample_stream", *(f"/{light}" for light in app.LIGHT)):
         assert all("default" in parameter for parameter in endpoints[name]["parameters"].values())
 
 
@@ -226,12 +301,19 @@ def test_percentiles_are_those_of_the_requests() -> None:
 
 
 def test_the_page_table_sets_figures_beside_goals(monkeypatch, capsys) -> None:
-    from contextlib import nullcontext
-
     server = SimpleNamespace(url="", pid=1, config=4.0, sample=5.0)
     monkeypatch.setattr(app, "serving", lambda models, compile=False: nullcontext(server))
     monkeypatch.setattr(app, "Visitor", lambda url, number: None)
+    drawn: list[str] = []
+
+    @contextmanager
+    def drawing(url: str) -> Iterator[None]:
+        drawn.append(url)
+        yield
+
     monkeypatch.setattr(app, "by_client", lambda url, rounds: 1.5)
+    monkeypatch.setattr(app, "drawing", drawing)
+    monkeypatch.setattr(app, "answer", lambda visitor, name, rounds: 150.0 if drawn else 50.0)
     monkeypatch.setattr(app, "memory", lambda pid: 2048.0)
     monkeypatch.setattr(app, "stream", lambda client, seed: (0.5, 0.75, 26))
     monkeypatch.setattr(app, "load", lambda url, clients, requests: app.Load(clients, [2.0 * clients**2], 1.0))
@@ -240,6 +322,8 @@ def test_the_page_table_sets_figures_beside_goals(monkeypatch, capsys) -> None:
     assert "| start → first answer of /config | 0.50 | 4.00 s | < 8.00 s | yes |" in said
     assert "| request → first frame | 2.00 | 0.50 s | < 0.25 s | no |" in said
     assert "| 4 visitors at once: 95% of the answers within | 4.00 | 32.00 s | < 8.00 s | no |" in said
+    assert "| /bound → first answer, nobody else asks | 0.50 | 50 ms | < 100 ms | yes |" in said
+    assert "| /bound → first answer, another visitor draws | 1.50 | 150 ms | < 100 ms | no |" in said
     assert "| memory once started | 2.00 | 2048 MiB | < 1024 MiB | no |" in said
 
 
@@ -247,7 +331,7 @@ def test_help_is_there_before_torch() -> None:
     """For each script: what it does, and no import of torch, which takes seconds."""
     check = (
         "import runpy, sys\n"
-        "for name in ('network', 'sampling', 'growth', 'app'):\n"
+        "for name in ('network', 'sampling', 'training', 'shapes', 'precision', 'growth', 'app'):\n"
         "    sys.argv = [name, '--help']\n"
         "    try:\n"
         "        runpy.run_path(f'benchmarks/{name}.py', run_name='__main__')\n"
@@ -257,7 +341,7 @@ def test_help_is_there_before_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("--quick") == 4
+    assert done.stdout.count("--quick") == 6
 
 
 def test_training_takes_steps_of_every_loop(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,3 +351,121 @@ def test_training_takes_steps_of_every_loop(data_dir: Path, capsys: pytest.Captu
     assert float(rows[0][1]) == 1
     assert any("diffusers" in row[0] for row in rows)
     assert all(float(row[1]) > 0 < float(row[2].strip(" |")) for row in rows)
+
+
+def test_loops_take_all_their_steps_and_none_runs_ahead() -> None:
+    calls: list[str] = []
+    steps = {"quick": 4 * training.TOGETHER, "slow": training.TOGETHER + 1}
+    fake = {name: training.Loop(lambda name=name: calls.append(name), None) for name in steps}  # type: ignore[arg-type, misc]
+    seconds = training.train(fake, steps)
+    assert {name: calls.count(name) for name in steps} == steps
+    assert seconds.keys() == steps.keys()
+    for done in range(len(calls)):
+        shares = [calls[:done].count(name) / count for name, count in steps.items()]
+        assert abs(shares[0] - shares[1]) <= training.TOGETHER / min(steps.values())
+
+
+def test_diffusers_denoises_as_its_scheduler_does(data_dir: Path, tmp_path: Path) -> None:
+    scheduler = pytest.importorskip("diffusers").DDPMScheduler(num_train_timesteps=1000)
+    pictures = training.unlabelled(load("mnist", "train", str(data_dir)))
+    torch.manual_seed(0)
+    model = training.diffusers(pictures, 4, 10, tmp_path)[1].model()
+    x_t = torch.randn(1, *pictures.spec.shape)
+    for t in (1, 7, 400, 1000):
+        eps = model.unet(x_t, torch.tensor([t]), None)
+        expected = scheduler.step(eps, t - 1, x_t).pred_original_sample
+        with torch.no_grad():
+            torch.testing.assert_close(model.predict(x_t, torch.tensor([t])).x0_hat, expected, rtol=0, atol=1e-5)
+
+
+def test_lucidrains_denoises_as_it_does_itself(data_dir: Path, tmp_path: Path) -> None:
+    network.mend_torchvision()
+    package = pytest.importorskip("denoising_diffusion_pytorch")
+    pictures = training.unlabelled(load("mnist", "train", str(data_dir)))
+    torch.manual_seed(0)
+    model = training.lucidrains(pictures, 4, 10, tmp_path)[1].model()
+    itself = package.GaussianDiffusion(model.unet.network, image_size=pictures.spec.size, timesteps=1000)
+    x_t = torch.randn(2, *pictures.spec.shape)
+    for t in (1, 7, 400, 1000):
+        at = torch.full((2,), t)
+        with torch.no_grad():
+            expected = itself.model_predictions(x_t, at - 1, clip_x_start=True).pred_x_start
+            torch.testing.assert_close(model.predict(x_t, at).x0_hat, expected, rtol=0, atol=1e-4)
+
+
+def test_what_was_trained_for_as_long_is_measured(data_dir: Path, tmp_path: Path, capsys, monkeypatch, quick_eye) -> None:
+    monkeypatch.setattr(training, "DRAWN_BY", (Sampling(steps=2), Sampling("DDIM", 3, "uniform")))
+    options = training.Options("mnist", str(data_dir), batch_size=4, quick=True, minutes=0.002, images=12, out=tmp_path / "out")
+    training.run(options)
+    said = capsys.readouterr()
+    result = json.loads((tmp_path / "out" / "equal-time.json").read_text())
+    assert "genlab, training/train_ddpm.py" in result["loops"]
+    for name, found in result["loops"].items():
+        bound, (ours, theirs) = found["bound_bits_per_dim"], found["distances"]
+        assert f"| {name} | {found['minutes']:.1f} | {found['steps']:,} | {bound:.3f} ± " in said.out
+        assert (ours["steps"], theirs["sampler"]) == (2, "DDIM")
+        assert ours["frechet_interval_95"][0] <= ours["frechet_distance"] <= ours["frechet_interval_95"][1]
+        assert found["steps"] >= 1
+        assert found["variance"] in ("posterior", "beta", "learned")
+    with Image.open(tmp_path / "out" / "equal-time.png") as sheet:
+        assert sheet.height >= 8 * len(result["loops"])
+
+
+def test_attention_is_where_a_shape_has_it() -> None:
+    spec = DataSpec("mnist", 1, 28, ())
+    unet = UNetConfig(width=8, multipliers=(1, 2))
+    x, t = torch.randn(2, 1, 28, 28), torch.tensor([3, 900])
+    for attention, expected in (("none", 0), ("middle", 1), ("all", 1 + 2 + 4)):  # a block a level down, two a level up
+        model = shapes.build(shapes.Shape(unet, attention), spec).eval()
+        assert sum(isinstance(module, Attention) for module in model.modules()) == expected
+        assert model.predict(x, t).x0_hat.shape == x.shape
+    names = [shape.name for shape in shapes.SHAPES]
+    assert len(set(names)) == len(names)
+    assert names[0] == "patch 2, channels 48 → 96, 1 block"
+
+
+def test_shapes_are_trained_for_the_same_time_whatever_a_step_takes(monkeypatch) -> None:
+    now, order = [0.0], []
+
+    def loop(name: str, seconds: float) -> training.Loop:
+        def step() -> None:
+            now[0] += seconds
+            order.append(name)
+
+        return training.Loop(step, lambda: None)  # type: ignore[arg-type, return-value]
+
+    monkeypatch.setattr(shapes.time, "perf_counter", lambda: now[0])
+    assert shapes.train({"quick": loop("quick", 1.0), "slow": loop("slow", 3.0)}, 60.0) == {"quick": 60, "slow": 20}
+    assert order[: training.TOGETHER + 1] == ["quick"] * training.TOGETHER + ["slow"]
+
+
+def test_every_shape_is_trained_for_as_long_and_measured(
+    data_dir: Path, tmp_path: Path, capsys, monkeypatch, quick_eye
+) -> None:
+    few = (shapes.Shape(UNetConfig(width=8)), shapes.Shape(UNetConfig(width=8, multipliers=(1,)), "all"))
+    monkeypatch.setattr(shapes, "SHAPES", (*few, shapes.Shape(UNetConfig(patch=3))))  # 8 is no multiple of its stride
+    options = shapes.Options("mnist", str(data_dir), 0.002, 12, batch_size=4, rounds=1, out=tmp_path)
+    shapes.run(options)
+    said, found = capsys.readouterr().out, json.loads((tmp_path / "shapes.json").read_text())["shapes"]
+    assert list(found) == [shape.name for shape in few]
+    for name, each in found.items():
+        assert f"| {name} | " in said
+        assert f" | {each['steps']:,} | {each['bound_bits_per_dim']:.3f} ± " in said
+        assert each["steps"] >= 1
+    first, second = found.values()
+    assert first["parameters"] > second["parameters"]
+    assert first["unet"]["multipliers"] == [1, 2]
+    for wrong in ({"minutes": 0}, {"minutes": math.nan}, {"images": 1}):
+        with pytest.raises(ValueError, match=f"--{next(iter(wrong))}: expected"):
+            shapes.Options(**wrong)
+
+
+def test_pictures_in_bf16_are_held_against_those_in_fp32(folder: str, data_dir: Path, capsys, quick_eye) -> None:
+    precision.run(precision.Options(folder, str(data_dir), images=8, batch_size=4))
+    head, _, first, second = capsys.readouterr().out.splitlines()[2:]
+    assert head.startswith("| arithmetic | Fréchet distance | 95% |")
+    assert first.startswith("| fp32 | ")
+    assert first.endswith(" | 0.00 | 0.00% |")
+    cells = second.split(" | ")
+    assert cells[0] == "| bf16"
+    assert 0 < float(cells[3]) < 2  # gray levels: bf16 rounds, and does no more

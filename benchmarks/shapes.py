@@ -1,0 +1,249 @@
+"""Which shape of U-Net this machine is best served by: `python benchmarks/shapes.py --help`.
+
+Every shape is trained by the same loop for the same time, a few steps of each in turn, and measured in one way: what costs
+more a picture gets fewer steps. Blocks of patch × patch pixels enter as channels: a convolution of 48 channels at patch 2 takes
+as many operations as one of 24 at patch 1, or of 96 at patch 4.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+if not __package__:  # run as a script: look for modules beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import tyro
+
+from genlab.config import DDPMConfig, UNetConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from benchmarks.training import Loop
+    from genlab.data import Dataset, DataSpec
+    from genlab.ddpm import DDPM
+
+SERVED = 16
+"""Pictures at once of the forward pass that is timed: what the page draws."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A U-Net, and the levels at whose resolution it attends: "middle" (once, at the coarsest), "all" or "none"."""
+
+    unet: UNetConfig
+    attention: str = "middle"
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        unet = self.unet
+        widths = " → ".join(str(unet.width * m) for m in unet.multipliers)
+        where = {"middle": "", "all": ", attention at every level", "none": ", no attention"}[self.attention]
+        return f"patch {unet.patch}, channels {widths}, {unet.blocks} block{'s' * (unet.blocks > 1)}{where}"
+
+
+SHAPES = (
+    Shape(UNetConfig()),
+    Shape(UNetConfig(width=32)),
+    Shape(UNetConfig(width=64)),
+    Shape(UNetConfig(blocks=2)),
+    Shape(UNetConfig(multipliers=(1,))),
+    Shape(UNetConfig(multipliers=(1, 1))),
+    Shape(UNetConfig(patch=1, width=24, multipliers=(1, 2, 4))),
+    Shape(UNetConfig(patch=4, width=96, multipliers=(1,))),
+    Shape(UNetConfig(), "none"),
+    Shape(UNetConfig(), "all"),
+)
+"""The default first; each of the others differs from it in one thing."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Bound and distance of shapes of the U-Net after equal time of training, beside the time of a forward pass."""
+
+    dataset: str = "fashion-mnist"
+    """What to train on, as `training/train_ddpm.py` takes it."""
+    data_dir: str | None = None
+    """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
+    minutes: float = 10
+    """Training of each shape."""
+    images: int = 1000
+    """Held-out pictures for the bound, and pictures drawn for the distance."""
+    batch_size: int = 64
+    """Pictures a step of training."""
+    rounds: int = 5
+    """Forward passes that a median is taken of."""
+    threads: int | None = None
+    """CPU threads; what torch chooses where none is given."""
+    out: Path | None = None
+    """Folder for shapes.json."""
+    quick: bool = False
+    """A look in a few minutes: a twentieth of a minute and 100 pictures a shape, whose figures mean little."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minutes < 24 * 60:
+            raise ValueError(f"--minutes: expected more than 0 and less than a day, got {self.minutes}")
+        if self.images < 2:
+            raise ValueError(f"--images: expected 2 or more, got {self.images}")
+
+
+def build(shape: Shape, data: DataSpec) -> DDPM:
+    """An untrained model of this shape, otherwise the default."""
+    from torch import nn
+
+    from genlab.ddpm import DDPM
+    from genlab.nn import Attention, ResBlock
+
+    model = DDPM(DDPMConfig(unet=shape.unet), data)
+
+    class Attending(ResBlock):
+        """A residual block that attends to its own output."""
+
+        def __init__(self, block: ResBlock, channels: int) -> None:
+            nn.Module.__init__(self)
+            self.block, self.attention = block, Attention(channels)
+
+        def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+            return self.attention(self.block(x, embedding))
+
+    if shape.attention == "none":
+        model.unet.middle[1] = nn.Identity()
+    if shape.attention == "all":
+        for layers in (model.unet.down, model.unet.up):
+            for index, layer in enumerate(layers):
+                if isinstance(layer, ResBlock):
+                    layers[index] = Attending(layer, layer.conv2.out_channels)
+    return model
+
+
+def forwards(shapes: dict[str, Shape], data: DataSpec, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a forward pass of `SERVED` pictures as the page makes it, by shape, in alternation."""
+    import torch
+
+    from benchmarks.timing import alternate
+
+    x, t = torch.randn(SERVED, *data.shape), torch.full((SERVED,), 500)
+
+    def run(model: DDPM) -> Callable[[], object]:
+        model.eval().unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return lambda: model.predict(x, t)
+
+    return alternate({name: run(build(shape, data)) for name, shape in shapes.items()}, rounds)
+
+
+def loop_of(shape: Shape, pictures: Dataset, batch_size: int, folder: Path) -> Loop:
+    """Our loop for a model of this shape, at the highest learning rate to the end."""
+    from benchmarks.training import ENDLESS, our_loop
+    from training.config import DDPMTraining
+
+    run = folder / shape.name
+    config = DDPMTraining(batch_size=batch_size, run=run, steps=ENDLESS, decay=0.0, log_every=1, save_every=10**9)
+    return our_loop(config, pictures, lambda data: build(shape, data))
+
+
+def train(loops: dict[str, Loop], seconds: float) -> dict[str, int]:
+    """Train with every loop for so many seconds, a few steps of each in turn: the steps that it took.
+
+    The time of a step is not known before, and on a busy machine is another one each time: who has had least goes on.
+    """
+    from benchmarks.training import TOGETHER
+    from training.partial import Progress
+
+    spent, steps = dict.fromkeys(loops, 0.0), dict.fromkeys(loops, 0)
+    progress = Progress(round(seconds * len(loops)), "s")
+    progress.part("training")
+    while spent[name := min(spent, key=spent.__getitem__)] < seconds:
+        start = time.perf_counter()
+        for _ in range(TOGETHER):
+            loops[name].step()
+            steps[name] += 1
+            if (now := spent[name] + time.perf_counter() - start) >= seconds:
+                break
+        progress.update(round(min(now, seconds)) - round(spent[name]))
+        spent[name] = now
+    progress.close()
+    return steps
+
+
+def run(options: Options) -> None:
+    """Measure and print."""
+    import tempfile
+
+    import torch
+
+    from benchmarks.network import flops
+    from benchmarks.timing import machine, ratio, table
+    from benchmarks.training import quality, unlabelled
+    from genlab import data
+    from training.sample_quality import Reference, Sampling, check
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    minutes, images = (0.05, 100) if options.quick else (options.minutes, options.images)
+    torch.manual_seed(0)
+    pictures = unlabelled(data.load(options.dataset, "train", options.data_dir))
+    reference = Reference(unlabelled(data.load(options.dataset, "test", options.data_dir)), pictures)
+    shapes = {shape.name: shape for shape in SHAPES if pictures.spec.size % shape.unet.stride == 0}
+    models = {name: build(shape, pictures.spec) for name, shape in shapes.items()}
+    drawn_by = Sampling()
+    check(next(iter(models.values())), reference, images, drawn_by)
+    served = forwards(shapes, pictures.spec, options.rounds)
+
+    with tempfile.TemporaryDirectory() as folder:
+        loops = {name: loop_of(shape, pictures, options.batch_size, Path(folder)) for name, shape in shapes.items()}
+        steps = train(loops, 60 * minutes)
+        result = {}
+        for name, loop in loops.items():
+            section, _ = quality(name, loop.model(), reference, images, (drawn_by,))
+            result[name] = {
+                **asdict(shapes[name]),
+                "parameters": sum(p.numel() for p in models[name].parameters()),
+                "flops": flops(models[name].eval().predict, torch.zeros(1, *pictures.spec.shape)),
+                "forward_seconds": statistics.median(served[name]),
+                "steps": steps[name],
+                **section,
+            }
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        facts = {"images": images, "batch_size": options.batch_size, "minutes": minutes, "shapes": result}
+        (options.out / "shapes.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+
+    first = next(iter(shapes))
+    rows = []
+    for name, found in result.items():
+        low, high = found["distances"][0]["frechet_interval_95"]
+        rows.append(
+            [
+                name,
+                f"{found['parameters'] / 1e6:.2f} M",
+                f"{found['flops'] / 1e6:.0f}",
+                f"{ratio(served[name], served[first]):.2f}",
+                f"{found['steps']:,}",
+                f"{found['bound_bits_per_dim']:.3f} ± {found['bound_standard_error_bits_per_dim']:.3f}",
+                f"{found['distances'][0]['frechet_distance']:.2f}, {low:.2f}–{high:.2f}",
+            ]
+        )
+    print(
+        f"Shapes of the U-Net after {minutes:g} minutes of training each on {options.dataset}, {images:,} pictures a figure. "
+        f"{machine()}.\n"
+    )
+    by = f"Fréchet distance, {drawn_by.sampler}, {drawn_by.steps} steps"
+    forward = f"× the first's time, {SERVED} pictures forward"
+    print(table(["shape", "parameters", "MFLOP", forward, "steps", "bound, bits/dim", by], rows))
+
+
+def main() -> None:
+    """The command line."""
+    run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
+
+
+if __name__ == "__main__":
+    main()
