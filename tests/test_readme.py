@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny
 
 from benchmarks.shipped import rows, table
 from genlab.demo.app import TABS
 from genlab.demo.engine import Engine
 from genlab.demo.language import choose
+from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -92,6 +92,15 @@ def test_a_model_is_read_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_table_of_what_ships_is_that_of_the_measurements() -> None:
     assert table() in README
+
+
+def test_every_model_that_ships_stands_beside_its_references() -> None:
+    lines = table().splitlines()
+    for folder in (ROOT / "genlab" / "pretrained").iterdir():
+        (place,) = (i for i, line in enumerate(lines) if line.startswith(f"| [`{folder.name}`]"))
+        after = [line for line in lines[place:] if line.startswith("| *")]
+        assert "uniform" in after[0], folder.name
+    assert sum("WebP" in line for line in lines) == 2
 
 
 def test_a_row_of_what_ships_needs_a_measurement(tmp_path: Path) -> None:
