@@ -10,7 +10,8 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 REPO_ID = "YOU/NAME"
@@ -116,21 +117,38 @@ def escape(text: object) -> str:
 def measured_tables(metrics: dict[str, Any]) -> list[str]:
     """Markdown of what training/evaluate.py measured: the likelihood, then the samples. Empty where it measured nothing."""
     evaluation = metrics.get("evaluation", {})
-    likelihood, samples = (evaluation.get(name) for name in ("likelihood", "samples"))
-    parts = []
-    if _is_ledger(likelihood):
-        parts += _ledger_table(likelihood, evaluation.get("ode"))
-    elif _is_weighted(likelihood):
-        parts += _weighted_table(likelihood)
-    if _is_sampled(samples):
-        parts += _samples_table(samples)
-    if _is_chain(evaluation.get("chain")):
-        parts += _chain_table(evaluation["chain"])
-    if _is_curve(evaluation.get("steps")):
-        parts += _curve_table(evaluation["steps"])
+    parts = [line for _, lines in _tables(evaluation) for line in lines]
+    if parts and (name := _measured_on(evaluation)):
+        parts.insert(0, f"Measured on the test pictures of {escape(name)}, with genlab's training/evaluate.py.")
     if parts and "command" in evaluation:
         parts.append(_code(evaluation["command"]))
     return parts
+
+
+def _tables(evaluation: dict[str, Any]) -> Iterator[tuple[set[str], list[str]]]:
+    """(parts of the evaluation, their table) for each part that has one; a part of a form of its own has none."""
+    makers: tuple[tuple[str, Callable[[Any], bool], Callable[[Any], list[str]]], ...] = (
+        ("likelihood", _is_ledger, lambda likelihood: _ledger_table(likelihood, evaluation.get("ode"))),
+        ("likelihood", _is_weighted, _weighted_table),
+        ("samples", _is_sampled, _samples_table),
+        ("chain", _is_chain, _chain_table),
+        ("steps", _is_curve, _curve_table),
+    )
+    for name, known, table in makers:
+        part = evaluation.get(name)
+        with suppress(*_OF_ANOTHER_FORM):
+            if known(part):
+                yield {name, "ode"} if known is _is_ledger else {name}, table(part)
+
+
+_OF_ANOTHER_FORM = (KeyError, TypeError, ValueError, AttributeError)
+"""What reading a measurement of a form that training/evaluate.py does not write may raise."""
+
+
+def _measured_on(evaluation: dict[str, Any]) -> str | None:
+    """Name of the data set whose pictures were measured on."""
+    data = evaluation.get("data")
+    return str(data["name"]) if isinstance(data, dict) and "name" in data else None
 
 
 LEDGER = {
@@ -272,7 +290,7 @@ def _front_matter(kind: str, name: str, dataset: str | None, metrics: dict[str, 
     results = list(_results(metrics))
     if results:
         lines += ["model-index:", f"- name: {json.dumps(f'{kind}-{name}')}", "  results:", "  - task:"]
-        on = str(metrics["evaluation"].get("data", {}).get("name", name))
+        on = _measured_on(metrics["evaluation"]) or name
         lines += ["      type: unconditional-image-generation", "    dataset:", f"      name: {json.dumps(on)}"]
         lines += [f"      type: {json.dumps(dataset or name if on == name else on)}", "      split: test", "    metrics:"]
         for metric, label, value in results:
@@ -285,35 +303,50 @@ def _results(metrics: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
     evaluation = metrics.get("evaluation", {})
     likelihood, ode, samples = (evaluation.get(part) for part in ("likelihood", "ode", "samples"))
     found: list[tuple[str, str, Any]] = []
-    if isinstance(likelihood, dict) and isinstance(likelihood.get("images"), int):
-        n = f"n = {likelihood['images']:,}"
-        kind = "variational bound" if "T" in likelihood else "ELBO"
-        found.append(("bits_per_dim_bound", f"bits/dim, {kind} on −log p(x), {n}", likelihood.get("bound_bits_per_dim")))
-    if _is_weighted(likelihood):
-        best = max(likelihood["importance_weighted"], key=lambda row: (row["images"], row["k"]))
-        n = f"k = {best['k']:,}, n = {best['images']:,}"
-        if "binarisation" in likelihood:
-            label = f"nats, importance-weighted bound on −log p(x), {likelihood['binarisation']} binarisation, {n}"
-            found.append(("nats_bound", label, -best["bound_nats"]))
-        else:
-            label = f"bits/dim, importance-weighted bound on −log p(x), {n}"
-            found.append(("bits_per_dim_importance_weighted", label, best["bound_bits_per_dim"]))
-    if isinstance(ode, dict):
-        label = f"bits/dim, bound on −log p(x) by the probability-flow ODE, n = {_text(ode.get('images'))}"
-        found.append(("bits_per_dim_ode", label, ode.get("bound_bits_per_dim")))
-    if _is_sampled(samples):
-        features = samples["features"]
-        where = f"features of genlab's {features['name']} classifier {features['sha256'][:12]}, n = {samples['images']:,}"
-        floor = f"real against real {samples['frechet_floor']:.3g}"
-        found += [
-            ("frechet_distance", f"Fréchet distance ({where}; {floor}), not FID", samples["frechet_distance"]),
-            ("kernel_distance_x1000", f"kernel distance × 1000 ({where}), not KID", samples["kernel_distance_x1000"]),
-            ("precision", f"precision ({where})", samples["precision"]),
-            ("recall", f"recall ({where})", samples["recall"]),
-            ("memorised_share", "share of samples nearer to a training picture than a held-out one usually is",
-             samples["memorised_share"]),
-        ]  # fmt: skip
+    for results, part in (
+        (_bound_result, likelihood),
+        (_weighted_result, likelihood),
+        (_ode_result, ode),
+        (_sample_results, samples),
+    ):
+        with suppress(*_OF_ANOTHER_FORM):
+            found += results(part) if isinstance(part, dict) else []
     yield from ((t, label, value) for t, label, value in found if type(value) in (int, float) and math.isfinite(value))
+
+
+def _bound_result(likelihood: dict[str, Any]) -> list[tuple[str, str, Any]]:
+    kind = "variational bound" if "T" in likelihood else "ELBO"
+    label = f"bits/dim, {kind} on −log p(x), n = {likelihood['images']:,}"
+    return [("bits_per_dim_bound", label, likelihood.get("bound_bits_per_dim"))]
+
+
+def _weighted_result(likelihood: dict[str, Any]) -> list[tuple[str, str, Any]]:
+    best = max(likelihood["importance_weighted"], key=lambda row: (row["images"], row["k"]))
+    n = f"k = {best['k']:,}, n = {best['images']:,}"
+    if "binarisation" in likelihood:
+        label = f"nats, importance-weighted bound on −log p(x), {likelihood['binarisation']} binarisation, {n}"
+        return [("nats_bound", label, -best["bound_nats"])]
+    label = f"bits/dim, importance-weighted bound on −log p(x), {n}"
+    return [("bits_per_dim_importance_weighted", label, best["bound_bits_per_dim"])]
+
+
+def _ode_result(ode: dict[str, Any]) -> list[tuple[str, str, Any]]:
+    label = f"bits/dim, bound on −log p(x) by the probability-flow ODE, n = {_text(ode.get('images'))}"
+    return [("bits_per_dim_ode", label, ode.get("bound_bits_per_dim"))]
+
+
+def _sample_results(samples: dict[str, Any]) -> list[tuple[str, str, Any]]:
+    features = samples["features"]
+    where = f"features of genlab's {features['name']} classifier {features['sha256'][:12]}, n = {samples['images']:,}"
+    floor = f"real against real {samples['frechet_floor']:.3g}"
+    return [
+        ("frechet_distance", f"Fréchet distance ({where}; {floor}), not FID", samples["frechet_distance"]),
+        ("kernel_distance_x1000", f"kernel distance × 1000 ({where}), not KID", samples["kernel_distance_x1000"]),
+        ("precision", f"precision ({where})", samples["precision"]),
+        ("recall", f"recall ({where})", samples["recall"]),
+        ("memorised_share", "share of samples nearer to a training picture than a held-out one usually is",
+         samples["memorised_share"]),
+    ]  # fmt: skip
 
 
 def _rest(kind: str, metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -324,11 +357,7 @@ def _rest(kind: str, metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         for name, value in loss.get(key, {}).items():
             yield f"{_words(name)}, {where}", _text(value), LOSS_UNITS[kind].get(name, "")
     evaluation = metrics.get("evaluation", {})
-    shown = {"command"}
-    shown |= {"likelihood", "ode"} if _is_ledger(evaluation.get("likelihood")) else set()
-    shown |= {"likelihood"} if _is_weighted(evaluation.get("likelihood")) else set()
-    for name, is_known in (("samples", _is_sampled), ("chain", _is_chain), ("steps", _is_curve)):
-        shown |= {name} if is_known(evaluation.get(name)) else set()
+    shown = {"command"}.union(*(parts for parts, _ in _tables(evaluation)))
     for name, value in _leaves({k: v for k, v in evaluation.items() if k not in shown}):
         yield _named(name, value)
 

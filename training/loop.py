@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
+from genlab.colours import COLOURS
 from genlab.config import DataSpec
 from genlab.data import Dataset, to_model
 from genlab.nn import computes_bf16
@@ -400,11 +401,10 @@ class Log:
         held_out = [(r["step"], r["held_out"]["loss"]) for r in self.rows if "held_out" in r]
         figure, axes = plt.subplots(figsize=(6, 3.5), dpi=120, layout="constrained")
         if training:
-            axes.plot(*zip(*training, strict=True), color="#56B4E9", linewidth=1, label="training")
+            axes.plot(*zip(*training, strict=True), color=COLOURS["x_t"], linewidth=1, label="training")
         if held_out:
-            axes.plot(
-                *zip(*held_out, strict=True), color="#D55E00", marker="o", markersize=3, label="held out, averaged weights"
-            )
+            style: dict[str, Any] = {"color": COLOURS["p"], "marker": "o", "markersize": 3}
+            axes.plot(*zip(*held_out, strict=True), label="held out, averaged weights", **style)
         if training and min(value for _, value in training + held_out) > 0:
             axes.set_yscale("log")
         axes.set(xlabel="step", ylabel="loss")
