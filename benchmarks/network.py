@@ -93,7 +93,7 @@ def shipped_model(name: str) -> DDPM:
     from genlab import hub
     from genlab.ddpm import DDPM
 
-    model = hub.read(hub.find(name) or name).model
+    model = hub.read(name).model
     if not isinstance(model, DDPM):
         raise SystemExit(f"--model: expected a DDPM, got a {model.kind}")
     return model

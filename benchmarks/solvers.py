@@ -200,7 +200,7 @@ def run(options: Options) -> None:
     from genlab.nn import drawing_precision
     from genlab.sampler import Noise
 
-    package = hub.read(hub.find(options.model) or options.model)
+    package = hub.read(options.model)
     model = package.model
     if not isinstance(model, DDPM):
         raise SystemExit(f"--model: expected a DDPM, got a {model.kind}")

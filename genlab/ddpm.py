@@ -168,7 +168,7 @@ class DDPM(nn.Module):
 
     @classmethod
     def from_pretrained(cls, source: str | Path, revision: str | None = None, token: str | None = None) -> DDPM:
-        """The model in a folder or, as `user/name`, on the Hub; see `hub.load`."""
+        """The model in a folder, one that ships, or, as `user/name`, on the Hub; see `hub.read`."""
         from genlab import hub
 
         return hub.load(source, cls, revision=revision, token=token)

@@ -251,14 +251,15 @@ def read(source: str | Path, revision: str | None = None, token: str | None = No
     """A model and what travels with it.
 
     Args:
-        source: a folder; or a model on the Hub, `user/name` or `user/name@revision`. A folder of that name goes first.
+        source: a model's folder, or a run's; the name of one that ships (`ddpm-mnist`); or a model on the Hub, `user/name` or
+            `user/name@revision`. A folder of that name goes first.
         revision: branch, tag or commit on the Hub. A full commit that was pulled before needs no connection.
         token: Hub token; the client's own (`hf auth login`, HF_TOKEN) where none is given.
 
     Raises:
         HubError: the model is not there, or anything about it is not as it should be.
     """
-    folder = expanded(source)
+    folder = find(source) or expanded(source)
     if folder.is_dir():
         if revision is not None:
             raise HubError("{source} is a folder: expected no revision, got {revision}", source=source, revision=revision)
@@ -266,8 +267,9 @@ def read(source: str | Path, revision: str | None = None, token: str | None = No
     found = HUB_ID.fullmatch(str(source)) if isinstance(source, str) else None
     if found is None:
         raise HubError(
-            "no model {source!r}: expected an existing folder, or user/name or user/name@revision on the Hub",
+            "no model {source!r}: expected an existing folder, one of {shipped}, or user/name or user/name@revision on the Hub",
             source=str(source),
+            shipped=", ".join(sorted(config.parent.name for config in PRETRAINED.glob("*/config.json"))),
         )
     if found[2] and revision and found[2] != revision:
         raise HubError("{source}: expected one revision, got {one} and {other}", source=source, one=found[2], other=revision)
@@ -278,8 +280,8 @@ def read(source: str | Path, revision: str | None = None, token: str | None = No
     return _package(folder, found[1], commit)
 
 
-def find(model: str) -> Path | None:
-    """The folder of a model: of a run, its own, or one that ships; None where it is to be looked for on the Hub."""
+def find(model: str | Path) -> Path | None:
+    """The folder of a model: in a run's, its own, or one that ships; None where it is to be looked for on the Hub."""
     given = expanded(model)
     places = (given / "model", given, PRETRAINED / model)
     return next((place for place in places if (place / "config.json").is_file()), None)

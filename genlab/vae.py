@@ -156,7 +156,7 @@ class VAE(nn.Module):
 
     @classmethod
     def from_pretrained(cls, source: str | Path, revision: str | None = None, token: str | None = None) -> VAE:
-        """The model in a folder or, as `user/name`, on the Hub; see `hub.load`."""
+        """The model in a folder, one that ships, or, as `user/name`, on the Hub; see `hub.read`."""
         from genlab import hub
 
         return hub.load(source, cls, revision=revision, token=token)

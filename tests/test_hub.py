@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -465,6 +466,13 @@ def test_source_that_is_neither_folder_nor_hub_id_is_refused(tmp_path, sound):
         hub.read(sound, revision="main")
     with pytest.raises(HubError, match="expected one revision"):
         hub.read("me/model@v1", revision="v2")
+
+
+def test_a_model_is_found_in_its_runs_folder_and_by_the_name_it_ships_under(tmp_path, sound):
+    shutil.copytree(sound, tmp_path / "run" / "model")
+    for source, folder in ((str(tmp_path / "run"), tmp_path / "run" / "model"), ("vae-mnist", hub.PRETRAINED / "vae-mnist")):
+        package = hub.read(source)
+        assert (package.folder, package.source) == (folder, source)
 
 
 def test_from_pretrained_gives_the_kind_that_was_asked_for(sound):

@@ -269,7 +269,7 @@ def _run(options: Evaluation) -> int:
     from training.partial import Partial
 
     start = time.monotonic()
-    package = hub.read(hub.find(options.model) or options.model)
+    package = hub.read(options.model)
     model = package.model
     device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     if device == "cuda" and not torch.cuda.is_available():

@@ -11,8 +11,8 @@ from genlab.hub import HubError
 CHINESE: dict[str, str] = {
     "{source}: {error}": "{source}：{error}",
     "{source} is a folder: expected no revision, got {revision}": "{source} 是文件夹：不应带版本，实际为 {revision}",
-    "no model {source!r}: expected an existing folder, or user/name or user/name@revision on the Hub": (
-        "没有模型 {source!r}：应为已有的文件夹，或 Hub 上的 user/name 或 user/name@revision"
+    "no model {source!r}: expected an existing folder, one of {shipped}, or user/name or user/name@revision on the Hub": (
+        "没有模型 {source!r}：应为已有的文件夹、{shipped} 之一，或 Hub 上的 user/name 或 user/name@revision"
     ),
     "{source}: expected one revision, got {one} and {other}": "{source}：应只有一个版本，实际为 {one} 和 {other}",
     "{repo_id}: expected a branch, tag or commit, got {got!r:.100}": "{repo_id}：应为分支、标签或提交，实际为 {got!r:.100}",
