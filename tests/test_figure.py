@@ -380,8 +380,7 @@ def test_a_handle_is_dragged_with_the_mouse_and_the_server_answers(page: Any) ->
     sent = joined(page)[-1].post_data_json["data"][0]
     assert "panels" not in sent, "the curves are not sent back"
 
-    page.mouse.move(*centre(grip.locator(".grip").bounding_box()))
-    page.mouse.down()
+    tiny.take(page, grip)
     page.mouse.move(x + 3 * plot["width"], y)
     page.mouse.up()
     found.get_by_text(re.compile(r"0\.80, ")).wait_for()  # no farther than its bound

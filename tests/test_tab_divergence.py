@@ -318,10 +318,7 @@ def drag(page: Any, handle: str, dx: float) -> None:
     """In the first panel, by dx in units of x, with the mouse."""
     plot = page.locator("#divergence .plot").nth(0)
     width = float(plot.locator("clipPath rect").get_attribute("width"))
-    box = plot.locator(f'[data-handle="{handle}"] .grip').bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
+    x, y = tiny.take(page, plot.locator(f'[data-handle="{handle}"]'))
     page.mouse.move(x + dx / 32 * width, y, steps=2)
     page.mouse.move(x + dx / 16 * width, y, steps=3)
     page.mouse.up()
@@ -422,12 +419,7 @@ def test_a_student_drags_a_probability_to_zero(page: Any) -> None:
     """The numbers are those of the bars as they stand; forward KL is infinite once q forgets what happens."""
     first = DISCRETE["nearly right"]
     assert said(page)["KL[p‖q]"] == pytest.approx(stats.entropy(first.p, first.q, base=2), abs=1e-3)
-    grip = page.locator('#outcomes [data-handle="q2"] .grip')
-    grip.scroll_into_view_if_needed()
-    box = grip.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
+    x, y = tiny.take(page, page.locator('#outcomes [data-handle="q2"]'))
     page.mouse.move(x, y + 20, steps=3)
     page.mouse.move(x, y + 400, steps=5)
     page.mouse.up()

@@ -175,15 +175,18 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> int:
     return 150
 
 
-def test_a_network_learns_once_for_everybody_and_not_at_all_where_it_is_left(few_steps: int) -> None:
+def test_a_network_learns_once_for_everybody_and_no_further_where_it_is_left(few_steps: int) -> None:
     nets = Nets()
     left = nets.learn("blobs")
-    next(left)
+    first = next(left)
     assert len(live.LINE) == 1
     left.close()
     assert len(live.LINE) == 0
-    assert nets.get("blobs")[0] == 0
+    steps, kept = nets.get("blobs")
+    assert steps == first.step == live.EVERY  # type: ignore[union-attr]
+    weights = [weight.clone() for weight in kept.parameters()]
     *_, last = nets.learn("blobs")
+    assert all(torch.equal(*pair) for pair in zip(kept.parameters(), weights, strict=True))
     steps, net = nets.get("blobs")
     assert steps == last.step == few_steps  # type: ignore[union-attr]
     assert list(nets.learn("blobs")) == []
@@ -229,10 +232,8 @@ def test_a_student_drags_the_noise_level_trains_and_plays(site: SimpleNamespace,
     page.get_by_text("not yet trained").wait_for()
 
     handle = page.locator('#score [data-handle="level"]')
-    box = handle.locator(".grip").bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 150, box["y"], steps=4)
+    x, y = tiny.take(page, handle)
+    page.mouse.move(x + 150, y, steps=4)
     page.mouse.up()
     caption.get_by_text(re.compile(r"t = (4|5|6)\d of")).wait_for()
     handle.focus()
@@ -254,6 +255,21 @@ def test_a_student_drags_the_noise_level_trains_and_plays(site: SimpleNamespace,
         page.locator("#score .scrub").press("Home")
         page.locator("#score .count").get_by_text(f"1 / {last}").wait_for()
         assert len(page.asked) == count, "playing asks the server for nothing"
+    assert page.problems == []
+
+
+def test_stop_keeps_what_was_learned_and_says_so(site: SimpleNamespace, browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tab, "LEARN_STEPS", 10**6)
+    page = tiny.watched(browser.new_context(viewport={"width": 1280, "height": 1100}, locale="en-GB").new_page())
+    page.goto(site.url)
+    page.get_by_text(re.compile("^rings$")).click()
+    page.click("#score-train")
+    caption = page.locator("#score .caption")
+    caption.get_by_text(re.compile(r"step \d+ of 1000000")).wait_for()
+    page.get_by_role("button", name="Stop").click()
+    caption.get_by_text(re.compile(r"^t = ")).wait_for()
+    page.get_by_text(re.compile(r"learned score ŝ, after [\d,]+ steps")).wait_for()
+    assert len(live.LINE) == 0
     assert page.problems == []
 
 

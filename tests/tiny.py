@@ -130,3 +130,19 @@ def watched(page: Any) -> Any:
     page.on("console", lambda line: page.problems.append(line.text) if line.type == "error" else None)
     page.on("request", lambda request: page.asked.append(request))
     return page
+
+
+def take(page: Any, handle: Any) -> tuple[float, float]:
+    """Press the mouse on a figure's handle, wherever the page puts it while it settles; where its grip's centre is."""
+    grip = handle.locator(".grip")
+    for _ in range(100):
+        grip.scroll_into_view_if_needed()
+        box = grip.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        if "held" in (handle.get_attribute("class") or ""):
+            return x, y
+        page.mouse.up()
+        page.wait_for_timeout(100)
+    raise AssertionError(f"the handle at {x}, {y} cannot be taken")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from functools import lru_cache
 from typing import Any
 
@@ -191,17 +192,17 @@ class Nets:
     def learn(self, data: DataName) -> Iterator[int | Progress]:
         """Learn this data set, as `live.learn`; nothing where somebody has had it learned to the end already.
 
-        What a busy machine cut short is kept until somebody gets further.
+        What was learned so far is there for everybody, and stays where it is left or a busy machine cuts it short, until
+        somebody gets further.
         """
         if self.get(data)[0] == LEARN_STEPS:
             return
-        net, record = fresh_net(), None
-        for record in learn(net, _drawn(data, LEARNED_FROM), LEARN_STEPS, NET_SEED):
+        for record in learn(fresh_net(), _drawn(data, LEARNED_FROM), LEARN_STEPS, NET_SEED):
             if self.get(data)[0] == LEARN_STEPS:
                 return
+            if isinstance(record, Progress) and isinstance(record.model, PointDDPM) and record.step > self.get(data)[0]:
+                self._learned[data] = (record.step, deepcopy(record.model))
             yield record
-        if isinstance(record, Progress) and isinstance(record.model, PointDDPM) and record.step > self.get(data)[0]:
-            self._learned[data] = (record.step, record.model)
 
 
 @torch.inference_mode()
@@ -466,9 +467,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         """
         with told():
             request = parse_score(data, t, side)
-            if nets.get(request.data)[0] == 0:
-                for _ in nets.learn(request.data):
-                    yield None
+            for _ in nets.learn(request.data):
+                yield None
             yield numbers(request, *nets.get(request.data))
 
     def switch(running: bool) -> Any:
@@ -480,7 +480,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     event = run.click(switch(True), None, [run, stop], **LIGHT_EVENT).then(train_it, [figure, data], figure, **LIGHT_EVENT)
     for over in (event.success, event.failure):
         over(switch(False), None, [run, stop], **LIGHT_EVENT)
-    stop.click(switch(False), None, [run, stop], cancels=[event], **LIGHT_EVENT)
+    ended = stop.click(switch(False), None, [run, stop], cancels=[event], **LIGHT_EVENT)
+    ended.then(show, [figure, data], figure, **NEWEST_EVENT)
     particles_button.click(particles_walk, [figure, data, seed], figure, **once)
     reverse_button.click(reverse_walk, [figure, data, seed], figure, **once)
     dice.click(None, None, seed, js=DICE, api_visibility="private")
