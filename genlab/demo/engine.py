@@ -766,12 +766,11 @@ def _bound_step(model: DDPM, at: int, x0: Tensor, eps: Tensor) -> BoundStep:
     x_t = q_marginal(schedule, x0, t).sample(eps)
     seen = model.predict(x_t, t)
 
-    def reverse(variance: Variance) -> Gaussian:
-        return p_reverse(schedule, x_t, seen.x0_hat, t, None, variance, seen.fraction)
-
     variances: tuple[Variance, ...] = ("posterior", "beta", "learned") if own == "learned" else ("posterior", "beta")
-    p = {variance: reverse(variance) for variance in variances}
-    terms = {variance: step_terms(schedule, p[variance], x0, x_t, t)[0] for variance in variances}
+    p = [p_reverse(schedule, x_t, seen.x0_hat, t, None, variance, seen.fraction) for variance in variances]
+    every_p = Gaussian(torch.cat([each.mean for each in p]), torch.cat([each.log_var for each in p]))
+    same = [x.expand(len(p), *x.shape[1:]) for x in (x0, x_t)]
+    terms = dict(zip(variances, step_terms(schedule, every_p, same[0], same[1], t.expand(len(p))), strict=True))
     fixed = torch.full_like(x0, 1.0 if own == "beta" else 0.0)
     return BoundStep(
         t=at,
@@ -781,7 +780,7 @@ def _bound_step(model: DDPM, at: int, x0: Tensor, eps: Tensor) -> BoundStep:
         x_t=x_t[0],
         x0_hat=seen.x0_hat[0],
         q=_first(q_posterior(schedule, x_t, x0, t)) if at > 1 else None,
-        p=_first(p[own]),
+        p=_first(p[variances.index(own)]),
         variance=own,
         terms=terms[own],
         fraction=(fixed if seen.fraction is None else seen.fraction)[0],
