@@ -122,6 +122,17 @@ def at_rest(seen: SimpleNamespace) -> None:
             return
 
 
+def test_a_page_that_is_opened_leaves_no_error_in_the_servers_log(
+    site: SimpleNamespace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    capfd.readouterr()
+    seen = visit(site, 1280)
+    seen.page.wait_for_timeout(3000)
+    said = capfd.readouterr().err
+    seen.page.context.close()
+    assert "Traceback" not in said
+
+
 def leave(seen: SimpleNamespace, action: Callable[[], object]) -> None:
     """Goes to another page by `action`; what the one that is left had not yet been given, of which it tells, does not count."""
 

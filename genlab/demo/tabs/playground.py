@@ -509,6 +509,10 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         return asked.data, asked.model, look, asked.steps, asked.seed, (asked.data, asked.marks)
 
     def linked(points: Any) -> FigureData:
+        if (
+            not points
+        ):  # gradio reports the state of a page without a link as new too; a figure that is not there yet takes no value
+            raise gr.Error("no link", visible=False, print_exception=False)
         data, marks = points
         return board(data, tuple(tuple(mark) for mark in marks))
 
