@@ -511,7 +511,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     def linked(points: Any) -> FigureData:
         if (
             not points
-        ):  # gradio reports the state of a page without a link as new too; a figure that is not there yet takes no value
+        ):  # a page without a link, whose state gradio reports as new too: its figure, not there yet, takes no value
             raise gr.Error("no link", visible=False, print_exception=False)
         data, marks = points
         return board(data, tuple(tuple(mark) for mark in marks))
