@@ -127,18 +127,18 @@ def measured_tables(metrics: dict[str, Any]) -> list[str]:
 
 def _tables(evaluation: dict[str, Any]) -> Iterator[tuple[set[str], list[str]]]:
     """(parts of the evaluation, their table) for each part that has one; a part of a form of its own has none."""
-    makers: tuple[tuple[str, Callable[[Any], bool], Callable[[Any], list[str]]], ...] = (
-        ("likelihood", _is_ledger, lambda likelihood: _ledger_table(likelihood, evaluation.get("ode"))),
-        ("likelihood", _is_weighted, _weighted_table),
-        ("samples", _is_sampled, _samples_table),
-        ("chain", _is_chain, _chain_table),
-        ("steps", _is_curve, _curve_table),
+    makers: tuple[tuple[tuple[str, ...], Callable[[Any], bool], Callable[..., list[str]]], ...] = (
+        (("likelihood", "ode"), _is_ledger, _ledger_table),
+        (("likelihood",), _is_weighted, _weighted_table),
+        (("samples",), _is_sampled, _samples_table),
+        (("chain",), _is_chain, _chain_table),
+        (("steps",), _is_curve, _curve_table),
     )
-    for name, known, table in makers:
-        part = evaluation.get(name)
+    for names, known, table in makers:
+        parts = [evaluation.get(name) for name in names]
         with suppress(*_OF_ANOTHER_FORM):
-            if known(part):
-                yield {name, "ode"} if known is _is_ledger else {name}, table(part)
+            if known(parts[0]):
+                yield set(names), table(*parts)
 
 
 _OF_ANOTHER_FORM = (KeyError, TypeError, ValueError, AttributeError)

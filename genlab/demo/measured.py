@@ -81,13 +81,10 @@ class Likelihood(_Part):
         return next(k for k, last in enumerate(self.ledger.last_t) if t <= last)
 
 
-class ODE(_Part):
+class ODE(Bound):
     """The bound by the probability-flow ODE, and what half the solver's steps change in it."""
 
-    images: int = COUNT
     steps: int = COUNT
-    bound_bits_per_dim: Number
-    bound_standard_error_bits_per_dim: Number
     half_the_steps_change_bits_per_dim: Number
 
 
