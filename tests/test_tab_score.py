@@ -269,6 +269,10 @@ def test_stop_keeps_what_was_learned_and_says_so(site: SimpleNamespace, browser:
     page.get_by_role("button", name="Stop").click()
     caption.get_by_text(re.compile(r"^t = ")).wait_for()
     page.get_by_text(re.compile(r"learned score ŝ, after [\d,]+ steps")).wait_for()
+    for _ in range(50):
+        if not len(live.LINE):
+            break
+        page.wait_for_timeout(100)
     assert len(live.LINE) == 0
     assert page.problems == []
 

@@ -30,7 +30,7 @@ def main() -> int:
     config = tyro.cli(Publish)
     from genlab import hub
 
-    folder = hub.find(str(config.folder)) or config.folder
+    folder = hub.find(config.folder) or config.folder
     try:
         if not folder.is_dir():
             raise hub.HubError(f"{config.folder}: expected a run folder with a finished model, or a model folder")
