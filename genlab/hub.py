@@ -269,7 +269,7 @@ def read(source: str | Path, revision: str | None = None, token: str | None = No
         raise HubError(
             "no model {source!r}: expected an existing folder, one of {shipped}, or user/name or user/name@revision on the Hub",
             source=str(source),
-            shipped=", ".join(sorted(config.parent.name for config in PRETRAINED.glob("*/config.json"))),
+            shipped=", ".join(folder.name for folder in shipped()),
         )
     if found[2] and revision and found[2] != revision:
         raise HubError("{source}: expected one revision, got {one} and {other}", source=source, one=found[2], other=revision)
@@ -278,6 +278,11 @@ def read(source: str | Path, revision: str | None = None, token: str | None = No
         raise HubError("{repo_id}: expected a branch, tag or commit, got {got!r:.100}", repo_id=found[1], got=wanted)
     folder, commit = _pull(found[1], wanted, token)
     return _package(folder, found[1], commit)
+
+
+def shipped() -> list[Path]:
+    """The folders of the models that ship, by name."""
+    return sorted(config.parent for config in PRETRAINED.glob("*/config.json"))
 
 
 def find(model: str | Path) -> Path | None:

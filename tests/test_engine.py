@@ -451,7 +451,7 @@ def test_a_model_that_cannot_be_loaded_is_a_problem_and_the_others_are_served(fo
 
 
 def test_where_none_can_be_loaded_those_that_ship_are_served_and_it_is_said(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_module, "PRETRAINED", Path(folders[0]).parent)
+    monkeypatch.setattr(hub, "PRETRAINED", Path(folders[0]).parent)
     engine = Engine.load([str(tmp_path)])
     assert len(engine.models) == 4
     assert {choose(m.origin) for m in engine.models.values()} == {"ships with genlab"}
@@ -460,7 +460,7 @@ def test_where_none_can_be_loaded_those_that_ship_are_served_and_it_is_said(fold
 
 
 def test_without_any_model_there_is_no_engine(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_module, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(hub, "PRETRAINED", tmp_path)
     with pytest.raises(EngineError, match="no model to serve"):
         Engine.load([str(tmp_path)])
 

@@ -27,7 +27,7 @@ from genlab.config import DataSpec, DDPMConfig, UNetConfig, Variance
 from genlab.data import to_model
 from genlab.ddpm import DDPM, Denoised
 from genlab.demo import limits
-from genlab.demo.engine import PRETRAINED, BoundStep, Engine, Served
+from genlab.demo.engine import BoundStep, Engine, Served
 from genlab.demo.limits import LimitError, Offer, Pick, StepRequest
 from genlab.demo.measured import likelihood_of, samples_of
 from genlab.demo.tabs import bound as tab
@@ -295,7 +295,7 @@ def test_a_term_below_the_digits_of_the_table_keeps_its_own(section: dict[str, A
 
 
 def test_what_the_shipped_models_bring_is_read() -> None:
-    for folder in PRETRAINED.glob("ddpm-*"):
+    for folder in hub.PRETRAINED.glob("ddpm-*"):
         metrics = json.loads((folder / "metrics.json").read_text())
         chain = json.loads((folder / "config.json").read_text())["model"]["T"]
         evaluation = metrics.get("evaluation", {})

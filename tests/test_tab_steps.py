@@ -127,6 +127,5 @@ def test_a_curve_that_does_not_fit_counts_as_none(changes: dict[str, Any]) -> No
 
 
 def test_the_shipped_models_have_their_curve() -> None:
-    shipped = Path(hub.__file__).parent / "pretrained"
-    for folder in sorted(shipped.glob("ddpm-*")):
+    for folder in sorted(hub.PRETRAINED.glob("ddpm-*")):
         assert curve_of(hub.read(folder).metrics) is not None, folder.name

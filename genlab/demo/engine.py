@@ -45,7 +45,6 @@ from genlab.demo.limits import (
     label_choices,
 )
 from genlab.divergence import Gaussian, kl, standard_normal
-from genlab.hub import PRETRAINED
 from genlab.interpolate import lerp, slerp
 from genlab.nn import drawing_precision
 from genlab.process import eps_from_x0, p_reverse, q_marginal, q_posterior, q_step, reverse_log_var
@@ -404,9 +403,10 @@ class Engine:
         Raises:
             EngineError: nothing can be loaded at all.
         """
-        models, problems = _load_all(list(sources) or _shipped())
+        shipped = [str(folder) for folder in hub.shipped()]
+        models, problems = _load_all(list(sources) or shipped)
         if not models and sources:
-            models, more = _load_all(_shipped())
+            models, more = _load_all(shipped)
             problems = [*problems, *more]
             if models:
                 problems.append(TEXT["shipped instead"])
@@ -884,10 +884,6 @@ def _vae_sample(model: VAE, seeds: list[int]) -> Tensor:
     return to_pixels(model.decode(Noise.from_seeds(seeds, (model.config.latent,)).draw()).mean)
 
 
-def _shipped() -> list[str]:
-    return sorted(str(config.parent) for config in PRETRAINED.glob("*/config.json"))
-
-
 def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
     models: list[Served] = []
     problems: list[str] = []
@@ -934,7 +930,7 @@ def _from_hub(name: str, revision: str | None) -> hub.Package:
 def _origin(folder: Path, name: str, package: hub.Package) -> str:
     if not folder.is_dir():
         return f"{name} @ {package.revision}" if package.revision else name
-    ships = folder.resolve().parent == PRETRAINED.resolve()
+    ships = folder.resolve().parent == hub.PRETRAINED.resolve()
     return TEXT["ships"] if ships else TEXT["folder"].format(name=_name(folder))
 
 
