@@ -21,6 +21,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genlab import hub
@@ -438,6 +439,27 @@ def test_compiled_networks_learn_what_they_would(tmp_path: Path, data_dir: Path,
         saved[compile] = load_checkpoint(config.run_folder / "checkpoints").tensors
         assert given == ([] if compile == "auto" else [trainer.model.encoder, trainer.model.decoder])
     assert saved["auto"].keys() == saved["on"].keys()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TorchDynamoException("No working C++ compiler\n\nSet TORCHDYNAMO_VERBOSE=1"), "compiler.: train with --compile off"),
+        (RuntimeError("out of memory"), "^out of memory$"),
+    ],
+)
+def test_where_no_network_can_be_compiled_it_is_said(error, said, tmp_path: Path, data_dir: Path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self: self.register_forward_pre_hook(fail))
+    config = options("ddpm", tmp_path, data_dir, steps=2, compile="on")
+    trainer = trainer_on(load("mnist", "train", str(data_dir)), config, task_of(config))
+    stop = Stop()
+    with pytest.raises(RuntimeError, match=said) as found:
+        list(trainer.run(stop))
+    stop.restore()
+    assert isinstance(found.value, run.RunError) is isinstance(error, TorchDynamoException)
 
 
 @pytest.mark.long

@@ -157,7 +157,7 @@ class Trainer:
 
         Raises:
             DivergedError: a loss, gradient or weight that is not finite; it has not been saved.
-            RunError: a checkpoint could not be written.
+            RunError: a checkpoint could not be written, or the networks cannot be compiled here.
         """
         config = self.config
         steps, seconds = 0, 0.0
@@ -183,7 +183,11 @@ class Trainer:
         self.save()
 
     def _advance(self) -> tuple[list[str], float]:
-        """One step of the optimiser, none of whose numbers is looked at: the names of the losses, and the learning rate."""
+        """One step of the optimiser, none of whose numbers is looked at: the names of the losses, and the learning rate.
+
+        Raises:
+            RunError: the networks cannot be compiled here.
+        """
         config = self.config
         pixels, labels = self._batch()
         torch.manual_seed(_derive(config.seed, self.step, self.accelerator.process_index))
@@ -191,9 +195,17 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.network.train()
-        with self.accelerator.autocast():
-            losses = self._loss(self.network, to_model(pixels), labels)
-        self.accelerator.backward(losses["loss"].mean())
+        try:
+            with self.accelerator.autocast():
+                losses = self._loss(self.network, to_model(pixels), labels)
+            self.accelerator.backward(losses["loss"].mean())
+        except RuntimeError as error:
+            from torch._dynamo.exc import TorchDynamoException  # takes a second: nothing for the top of the file
+
+            if not isinstance(error, TorchDynamoException):
+                raise
+            reason = str(error).partition("\n")[0]
+            raise RunError(f"the networks cannot be compiled here ({reason}): train with --compile off") from error
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip)
         assert norm is not None
         self._unread.append(torch.stack([*(v.detach().mean() for v in losses.values()), norm]).float())
