@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 if not __package__:  # run as a script: look for modules beside this folder, not in it
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -68,6 +68,8 @@ class Options:
     """Also train with each loop for as many minutes, and measure what they made; 20 is the benchmark's goal. 0: no."""
     images: int = 1000
     """Held-out pictures for the bound, and pictures drawn for each distance."""
+    compile: bool = False
+    """Also time our loop with `--compile on`: a minute or two more."""
     out: Path | None = None
     """Folder for equal-time.json and a sheet of pictures, with --minutes."""
     threads: int | None = None
@@ -101,13 +103,14 @@ def batches(pictures: Dataset, size: int) -> Iterator[Tensor]:
         yield from loader
 
 
-def genlab(pictures: Dataset, batch_size: int, steps: int, folder: Path) -> tuple[str, Loop]:
+def genlab(
+    pictures: Dataset, batch_size: int, steps: int, folder: Path, compile: Literal["auto", "on"] = "auto"
+) -> tuple[str, Loop]:
     """Our loop over so many steps."""
     from training.config import DDPMTraining
 
-    return "genlab, training/train_ddpm.py", our_loop(
-        DDPMTraining(batch_size=batch_size, run=folder, steps=steps, log_every=1, save_every=10**9), pictures
-    )
+    config = DDPMTraining(batch_size=batch_size, run=folder, steps=steps, log_every=1, save_every=10**9, compile=compile)
+    return "genlab, training/train_ddpm.py" + " --compile on" * (compile == "on"), our_loop(config, pictures)
 
 
 def our_loop(config: DDPMTraining, pictures: Dataset, build: Callable[[DataSpec], DDPM] | None = None) -> Loop:
@@ -375,8 +378,9 @@ def run(options: Options) -> None:
     pictures = unlabelled(data.load(options.dataset, "train", options.data_dir))
     mend_torchvision()
     with tempfile.TemporaryDirectory() as folder:
-        timed = {name: learning(loop.step) for name, loop in loops(pictures, options.batch_size, {}, Path(folder)).items()}
-        seconds = alternate(timed, rounds)
+        running = loops(pictures, options.batch_size, {}, Path(folder))
+        compiled = [genlab(pictures, options.batch_size, ENDLESS, Path(folder), "on")] if options.compile else []
+        seconds = alternate({name: learning(loop.step) for name, loop in [*running.items(), *compiled]}, rounds)
         ours, *_ = seconds.values()
         print(f"A step of training on {options.batch_size} pictures, medians of {rounds} rounds in alternation. {machine()}.\n")
         rows = [
@@ -385,7 +389,7 @@ def run(options: Options) -> None:
         ]
         print(table(["loop", "× our time", "images/s"], rows), flush=True)
         if options.minutes:
-            equal_time(options, pictures, {name: statistics.median(each) for name, each in seconds.items()}, Path(folder))
+            equal_time(options, pictures, {name: statistics.median(seconds[name]) for name in running}, Path(folder))
 
 
 def main() -> None:

@@ -353,6 +353,16 @@ def test_training_takes_steps_of_every_loop(data_dir: Path, capsys: pytest.Captu
     assert all(float(row[1]) > 0 < float(row[2].strip(" |")) for row in rows)
 
 
+def test_our_loop_is_timed_compiled_too(data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
+    training.run(training.Options("mnist", str(data_dir), batch_size=4, quick=True, compile=True))
+    assert compiled == ["UNet"]
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
+    assert rows[-1][0] == "| genlab, training/train_ddpm.py --compile on"
+    assert float(rows[-1][1]) > 0
+
+
 def test_loops_take_all_their_steps_and_none_runs_ahead() -> None:
     calls: list[str] = []
     steps = {"quick": 4 * training.TOGETHER, "slow": training.TOGETHER + 1}
