@@ -28,7 +28,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         "--compile",
         action="store_true",
         default=os.environ.get("GENLAB_COMPILE", "").lower() in ("1", "true", "yes"),
-        help="compile the networks of diffusion models for this machine, in the background: steps take about three quarters of "
+        help="compile the networks of diffusion models for this machine, in the background: steps take about seven tenths of "
         "the time after some minutes; needs a C++ compiler (or GENLAB_COMPILE=1)",
     )
     chosen = parser.parse_args(arguments)

@@ -56,13 +56,11 @@ class Options:
     seed: int = 0
     """Fixes all noise."""
     compile: bool = False
-    """Compile the network first, as the page does (`genlab.compiled`), and draw in its arithmetic: minutes before the first
-    figure, then four fifths of the time."""
+    """Compile the network first, as `app.py --compile` does: minutes before the first figure, then less time for each."""
     quick: bool = False
     """A look in a few minutes: 200 pictures, 5 and 10 evaluations, a chain of 100 steps, unless the options above say more."""
     out: Path | None = None
-    """Folder for solvers.json with the fitted times and every figure, as they come; what lies there of the same measurement is
-    not measured again."""
+    """Folder for solvers.json with every figure as it comes; what lies there of the same measurement is not measured again."""
 
 
 Draw = Callable[[int, "Tensor", "Tensor", list[int]], Iterator["Tensor"]]

@@ -89,7 +89,7 @@ class UNetConfig:
     width: int = 48
     """Channels at the finest level."""
     multipliers: tuple[int, ...] = (1, 2)
-    """Channels of each level as multiples of the width; each level halves the side of the picture."""
+    """Channels of each level as multiples of the width; each level after the first halves the side."""
     blocks: int = 1
     """Residual blocks per level on the way down."""
     dropout: float = 0.0
@@ -120,15 +120,13 @@ class DDPMConfig:
     T: int = 1000
     """Number of steps of the chain."""
     schedule: ScheduleName = "mixed"
-    """How β grows along the chain: linear (the notes; Ho et al. 2020), cosine (Nichol & Dhariwal 2021), or mixed: the linear
-    one with a quarter of its steps spread evenly over log-SNR, down to noise finer than a gray level."""
+    """How β grows: linear (the notes), cosine (Nichol & Dhariwal 2021), or mixed: linear, a quarter spread over log-SNR."""
     variance: Variance = "learned"
     """Σ of the reverse step: posterior (β̃), beta (β), or learned between the two."""
     prediction: Prediction = "v"
     """What the network outputs: the noise eps, or v = √ᾱ·ε − √(1−ᾱ)·x_0 (Salimans & Ho 2022), from which ε̂ follows."""
     grids: tuple[int, ...] = (1, 5, 15, 51)
-    """Gray-level grids, by their spacing in levels: for each, the network is shown the noise to be expected in x_t if all its
-    points were equally likely. Fine noise, which a convolution alone learns slowly, is plain there."""
+    """Spacings of gray-level grids, in levels: for each, the network also sees the noise that this grid explains in x_t."""
     unet: UNetConfig = field(default_factory=UNetConfig)
 
     def __post_init__(self) -> None:

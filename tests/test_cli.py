@@ -62,6 +62,13 @@ def test_every_option_has_its_sentence(cls: type):
         assert all(text.endswith(".") for text in found), found
 
 
+def test_a_sentence_of_an_option_is_one_line():
+    """`--help` would break where the source does."""
+    for script in [ROOT / "genlab" / "config.py", *(ROOT / "training").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        for name, text in re.findall(r'\n    (\w+): [^\n]+\n    """([^"]+)"""', script.read_text()):
+            assert "\n" not in text, (script.name, name)
+
+
 @pytest.mark.parametrize("kind", SCRIPTS)
 def test_flags_are_unique(kind: str):
     def names(options: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from benchmarks.shipped import rows, table
 from genlab.demo.app import TABS
@@ -88,6 +89,14 @@ def test_a_model_is_read_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> 
     exec(compile(block, "README.md", "exec"), names)
     assert type(names["ddpm"]).__name__ == "DDPM"
     assert type(names["vae"]).__name__ == "VAE"
+
+
+def test_pictures_are_drawn_as_the_readme_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "sample_quality" in b)
+    exec(compile(block, "README.md", "exec"), {})
+    with Image.open(tmp_path / "sixteen.png") as sheet:
+        assert min(sheet.size) >= 4 * 28
 
 
 def test_the_table_of_what_ships_is_that_of_the_measurements() -> None:

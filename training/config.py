@@ -24,7 +24,7 @@ class Training:
     data_dir: str | None = None
     """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
     size: int | None = None
-    """Side of the pictures in pixels; the data set's own where none is given (32 for a folder)."""
+    """Side of the pictures in pixels; the data set's own where none is given (32 for a folder, or large ones on the Hub)."""
     channels: int | None = None
     """1 for gray, 3 for RGB; the data set's own where none is given."""
     run: Path | None = None

@@ -67,8 +67,7 @@ class Evaluation:
     quick: bool = False
     """A first answer in a minute or two: fewer pictures, steps and samples wherever their number is not given."""
     strata: int | None = None
-    """DDPM: steps t at which each picture is looked at, one drawn in each of so many strata of 1…T (24; 8 with --quick); T
-    itself is every t."""
+    """DDPM: steps t at which each picture is looked at, one in each of so many strata (24; 8 with --quick); T: every t."""
     ode_images: int | None = None
     """DDPM: pictures whose likelihood the ODE gives (256; 0 with --quick); 0 leaves it out."""
     ode_probes: int = 1

@@ -27,7 +27,7 @@ class Publish:
 
 def main() -> int:
     """0: pushed. 1: the model cannot be read, or you may not push it; nothing was sent. 3: the push failed; run it again."""
-    config = tyro.cli(Publish)
+    config = tyro.cli(Publish, config=(tyro.conf.FlagCreatePairsOff,))
     from genlab import hub
 
     folder = hub.find(config.folder) or config.folder

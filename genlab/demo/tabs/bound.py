@@ -45,20 +45,20 @@ from genlab.demo.tabs.measurements import SIGMA, own_first, plain, small, with_e
 from genlab.demo.tabs.one_picture import OnePicture
 from genlab.divergence import bits_per_dim, nats_to_bits
 
-TITLE = both("Bound", "下界")
+TITLE = both("Bound", "变分界")
 COLOURS: dict[Variance, str] = {"learned": "p", "posterior": "q", "beta": "x_t"}
 TEXT = {
     "lead": both(
         "The bound says how many bits a picture costs, step by step: $L_T$, every $L_{t-1}$, $L_0$. Click a step $t$ in the "
         "curve, then a pixel, and see the two Gaussians whose divergence is paid for there.",
-        "下界说明一张图片要花多少比特，一步一步地算：$L_T$、每个 $L_{t-1}$、$L_0$。在曲线上点选一步 $t$，再点选一个像素，"
+        "这个界说明一张图片要花多少比特，一步一步地算：$L_T$、每个 $L_{t-1}$、$L_0$。在曲线上点选一步 $t$，再点选一个像素，"
         "看看在那里付出的是哪两个高斯分布之间的散度。",
     ),
     "none": both("No diffusion model is served here.", "这里没有加载扩散模型。"),
     "again": both("New noise", "换一份噪声"),
     "t": both("Step t, 1 to {T}", "步 t，1 到 {T}"),
     "seed": both("Seed of the noise in x_t", "x_t 中噪声的种子"),
-    "ledger": both("The ledger of the bound", "下界的账目"),
+    "ledger": both("The ledger of the bound", "变分界的账目"),
     "curve_title": both("Bits per dimension of one step: click a t", "每一步的比特/维：点选一个 t"),
     "bars_title": both("Their sum, bits/dim", "总和，比特/维"),
     "step": both("step t", "步 t"),

@@ -41,8 +41,8 @@ from genlab.divergence import (
 TITLE = both("KL", "KL 散度")
 TEXT = {
     "lead": both(
-        "One Gaussian q for two modes p. Under KL[p‖q] it must cover both and lands between them; under KL[q‖p] it picks one. "
-        "Drag the modes, or the start of q.",
+        "One Gaussian q for a p of two modes. Under KL[p‖q] it must cover both and lands between them; under KL[q‖p] it picks "
+        "one. Drag the modes, or the start of q.",
         "用一个高斯 q 去拟合双峰的 p。按 KL[p‖q]，它必须盖住两个峰，于是落在中间；按 KL[q‖p]，它只选一个峰。"
         "可以拖动两个峰，也可以拖动 q 的起点。",
     ),

@@ -179,7 +179,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         """The paths from picture A to picture B of the data set `data`, as one lossless PNG: one row for each path (VAE
         along a straight line, VAE along the sphere, DDPM along the sphere), `points` columns, 2 white pixels between the
         pictures. A and B are each the test picture number `a_number`, the picture drawn from the seed `a_number`, or an
-        upload, as `a_from` says. The ends of the VAE's rows are its reconstructions; the DDPM's come back to A and B.
+        upload, as `a_from` says. `steps` are those of the DDPM on its way to the noise, and back. The ends of the VAE's rows
+        are its reconstructions; the DDPM's come back to A and B.
         """
         with told():
             request = parse(data, (a_from, a_number, a_upload, b_from, b_number, b_upload), points, steps)

@@ -17,7 +17,7 @@ from genlab.demo.picture_input import PictureInput
 from genlab.demo.tabs import LIGHT_EVENT, choices, to_file, told
 
 TEXT = {
-    "source": both("{name} is a", "来源（{name}）"),
+    "source": both("{name} comes from", "来源（{name}）"),
     "test picture": both("number, 0 to {last}", "编号，0 到 {last}"),
     "seed": both("seed", "种子"),
     "upload": both("upload", "上传"),

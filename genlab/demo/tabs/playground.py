@@ -63,8 +63,8 @@ TEXT = {
     "steps_info": both("{seconds} s at most, whatever you ask for", "无论多少步，最多 {seconds} 秒"),
     "seed": both("Seed", "种子"),
     "seed_info": both(
-        "of weights, batches and noise: the same seed and steps, the same result",
-        "权重、批次与噪声的种子：种子与步数相同，结果就相同",
+        "of weights, batches and noise: the same seed and as many steps taken, the same result",
+        "权重、批次与噪声的种子：种子与实际走完的步数相同，结果就相同",
     ),
     "dice": both("New seed", "换一个种子"),
     "link": both("Link to this", "分享链接"),
@@ -75,14 +75,14 @@ TEXT = {
     "noisy": both("x_t", "x_t"),
     "latent": both("z", "z"),
     "points": both("data", "数据"),
-    "score": both("ŝ(x_t, t), to scale (1−ᾱ_t)", "ŝ(x_t, t)，按 (1−ᾱ_t) 缩放"),
+    "score": both("ŝ(x_t, t), scaled by (1−ᾱ_t)", "ŝ(x_t, t)，按 (1−ᾱ_t) 缩放"),
     "stage": both("what the model makes", "模型生成的点"),
     "loss ddpm": both("loss L_{simple}", "损失 L_{simple}"),
     "loss vae": both("loss −ELBO, nats", "损失 −ELBO，奈特"),
     "loss axis": both("step", "步"),
     "ready": both("Press “Train”: the samples move while the model learns.", "点击“训练”：模型学习时样本会移动。"),
     "step zero": both("beginning", "开始"),
-    "waiting": both("waiting for {before} other trainings", "等待另外 {before} 个训练"),
+    "waiting": both("waiting for other trainings to end: {before}", "等待另外 {before} 个训练"),
     "step": both(
         "step {step} of {steps} · loss {loss} · {seconds} s", "第 {step} 步，共 {steps} 步 · 损失 {loss} · {seconds} 秒"
     ),
@@ -521,10 +521,10 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     ) -> Iterator[dict[str, Any] | None]:
         """Train a small model on points in the plane, and draw from it. `data` names a data set, or is "drawing": then
         `points` are 1 to 2000 pairs [x, y] of numbers from −1 to 1, else it is null. `walk` is the way back of a score model.
-        `steps` are those of the optimiser (100 to 3000 in hundreds; it stops after 20 s), `seed` is that of everything random.
-        Streams {"step", "steps", "seconds", "loss", "samples"}, and null while it waits for others' trainings; the last one has
-        `count` samples (1 to 2000) as [x, y], and the loss of the last steps: L_simple, or −ELBO in nats for a VAE. Close the
-        stream or cancel the job to stop the training.
+        `steps` are those of the optimiser (100 to 3000 in hundreds; it stops after 20 s of learning, or 60 s in all), `seed` is
+        that of everything random. Streams {"step", "steps", "seconds", "loss", "samples"}, and null while it waits for others'
+        trainings; the last one has `count` samples (1 to 2000) as [x, y], and the loss of the last steps: L_simple, or −ELBO in
+        nats for a VAE. Close the stream or cancel the job to stop the training.
         """
         with told():
             request = parse_play(data, points, model, walk, steps, seed)

@@ -228,7 +228,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         is test picture `number` or an upload, as `picture_from` says. `start` says whether the way back starts from "the noise
         reached" or from "fresh noise"; `label` is the class that the way back is to make, or "any": the one that the seed
         falls on. `until` is the t at which the way there ends and the way back starts, 0 for T; there are no more steps than
-        that, and below T "any" leads the way back to no class.
+        that, and below T "any" leads the way back to no class. `steps` are shown on the way there and taken on the way back, by
+        `sampler`, "DDIM" or "ancestral"; `seed` is that of the noise.
         """
         with told():
             request = parse(model, (picture_from, number, upload), steps, sampler, start, label, seed, until)

@@ -181,7 +181,9 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         """New pictures as one lossless PNG, a grid with 2 white pixels between the pictures. Picture i (from 0, row by
         row) depends on seed + i alone, so the same seed gives the same pictures; seeds are whole numbers from 0 to
         4294967295. `label` is a class of the model, see /models, or "any": the classes take turns, by each picture's
-        seed. A VAE takes one step, whatever `steps` says. Pictures × steps (× 2 with guidance) may be 5000 at 28×28 pixels.
+        seed. `sampler` is "DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE" or "UniPC"; `guidance` goes from 0 to 8 in
+        halves and is w in ε̂(∅) + w (ε̂(label) − ε̂(∅)), 1 the plain model. A VAE takes one step, whatever `steps` says.
+        Pictures × steps (× 2 where guidance is not 1) may be 5000 at 28×28 pixels.
         """
         with told():
             request = parse_sample(engine.offers, model, label, count, steps, sampler, guidance, seed)

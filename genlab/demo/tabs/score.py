@@ -84,7 +84,7 @@ TEXT = {
         "t = {t}，共 {T} · ᾱ = {alpha_bar} · σ = {sigma} · ‖ŝ − s‖² 的均值 = {error}，‖s‖² 的均值 = {norm}",
     ),
     "learning": both("step {step} of {steps} · loss {loss} · ", "第 {step} 步，共 {steps} 步 · 损失 {loss} · "),
-    "waiting": both("waiting for {before} other trainings · ", "等待另外 {before} 个训练 · "),
+    "waiting": both("waiting for other trainings to end: {before} · ", "等待另外 {before} 个训练 · "),
     "step": both("Langevin step {i} of {n} at t = {t}", "t = {t} 处的朗之万动力学，第 {i} 步，共 {n} 步"),
     "time": both("t = {t} · σ = {sigma}", "t = {t} · σ = {sigma}"),
     "description": both(

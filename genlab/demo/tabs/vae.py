@@ -266,7 +266,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         """A picture through a VAE: its reconstruction, the decoder's mean μ′(z), as a lossless PNG, and every number of the
         page's VAE tab. The picture is test picture `number` or an upload, as `picture_from` says. z = μ + σ·ε with the noise of
         `seed`, but where the list `z` has a number for a latent. `nats` has the terms of log p(x): reconstruction, kl, elbo,
-        log_px (the importance-weighted bound by k = `samples` samples of z, which are the same for every picture), gap, and
+        log_px (the importance-weighted bound by k = `samples` samples of z, 1 to 2000, the same for every picture), gap, and
         log_px_given_z at this z; `bits_per_dim` the same; `latents` for each latent the mean, log_var, z, kl and activity (the
         variance of the mean over the test pictures); `curve` pairs of k and L_k; `sigma` the least, mean and largest σ′.
         """
@@ -282,7 +282,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
 
     def pixel_density(model: Any, row: Any, column: Any, count: Any) -> dict[str, Any]:
         """One pixel under a VAE, as a mixture: the mean and the σ of p(x|z_i) for `count` samples z_i ~ N(0, I), z_i being the
-        one that seed i of /sample draws; and that pixel in the test pictures. All values in the scale from black −1 to white 1.
+        one that seed i of /sample draws (`count` from 1 to 500); and that pixel in the test pictures. All values in the scale
+        from black −1 to white 1.
         """
         with told():
             found = engine.pixel(parse_pixel(engine.offers, model, row, column, count))
