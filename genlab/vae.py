@@ -36,6 +36,11 @@ LOWEST_LOG_VAR = -10.0
 """Floor of the decoder's log σ²: σ of a little under one gray level (2/255) in the [−1, 1] scale."""
 
 
+def floored(log_var: Tensor) -> Tensor:
+    """A learned log σ², not below the floor; its gradient goes on there, so that one step too far can be taken back."""
+    return log_var + (log_var.clamp(min=LOWEST_LOG_VAR) - log_var).detach()
+
+
 @dataclass(frozen=True)
 class Bernoulli:
     """p(x|z) of a binarised picture: `logits` of the pixel being light (B C H W)."""
@@ -99,16 +104,16 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor) -> Gaussian:
         """q(z|x), (B, latent), of x (B C H W)."""
-        mean, log_var = self.encoder(x).chunk(2, dim=1)
+        mean, log_var = self.encoder(x).to(x.dtype).chunk(2, dim=1)
         return Gaussian(mean, log_var.clamp(-20, 20))
 
     def decode(self, z: Tensor) -> Gaussian | Bernoulli:
         """p(x|z), (B C H W), of z (B, latent)."""
-        output = self.decoder(z)
+        output = self.decoder(z).to(z.dtype)
         if self.binary:
             return Bernoulli(output)
         if self.log_var is not None:
-            return Gaussian(output, self.log_var.clamp(min=LOWEST_LOG_VAR).expand_as(output))
+            return Gaussian(output, floored(self.log_var).expand_as(output))
         mean, log_var = output.chunk(2, dim=1)
         return Gaussian(mean, LOWEST_LOG_VAR + F.softplus(log_var - LOWEST_LOG_VAR - 3.0))
 

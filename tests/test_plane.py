@@ -198,7 +198,7 @@ def test_a_ddpm_learns_gaussian_data_to_its_floor() -> None:
         2000, 2, generator=torch.Generator().manual_seed(5)
     )
     with torch.no_grad():
-        error = learned.predict(x_t, t).eps_hat - data.eps_hat(x_t, t)
+        error = learned.predict(x_t, t).eps_hat - data.predict(x_t, t).eps_hat
     assert float(error.pow(2).mean()) < 0.02
     torch.testing.assert_close(eps_from_x0(SCHEDULE, x_t, learned.predict(x_t, t).x0_hat, t), learned.predict(x_t, t).eps_hat)
 
@@ -307,6 +307,9 @@ def test_fewer_steps_and_wrong_ways() -> None:
     oracle = mixture("blobs", SCHEDULE)
     assert len(list(reverse(oracle.predict, SCHEDULE, 3, 0, "ancestral", steps=10))) == 10
     assert len(list(reverse(oracle.predict, SCHEDULE, 3, 0, "Langevin", steps=10))) == 10
+    for steps in (4, SCHEDULE.T + 1):
+        with pytest.raises(ValueError, match=f"expected 5 to {SCHEDULE.T} steps of Langevin dynamics, got {steps}"):
+            reverse(oracle.predict, SCHEDULE, 3, 0, "Langevin", steps=steps)
     with pytest.raises(ValueError, match="expected one of ancestral, flow, reverse SDE, Langevin; got 'up'"):
         reverse(oracle.predict, SCHEDULE, 3, 0, "up")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected 1 to 100000 points, got 0"):

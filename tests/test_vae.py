@@ -12,7 +12,7 @@ from torch import distributions as peer
 from genlab.config import DataSpec, VAEConfig
 from genlab.divergence import Gaussian
 from genlab.oracle import LinearGaussianVAE
-from genlab.vae import LOWEST_LOG_VAR, VAE, Bernoulli
+from genlab.vae import LOWEST_LOG_VAR, VAE, Bernoulli, floored
 from training.likelihood import vae_bound
 from training.partial import Partial, Progress
 
@@ -60,6 +60,22 @@ def as_vae(oracle: LinearGaussianVAE, shift: float = 0.0) -> VAE:
     vae.encoder, vae.decoder = Encoder(oracle, shift), Decoder(oracle)  # type: ignore[assignment]
     vae.log_var = nn.Parameter(torch.tensor(oracle.variance, dtype=torch.float64).log())
     return vae
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian-per-pixel", "bernoulli"])
+def test_the_elbo_is_computed_in_fp32_where_the_network_is_not(likelihood: str) -> None:
+    vae, x = tiny(likelihood), torch.rand(3, 1, 8, 8).round() * 2 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        elbo = vae.elbo(x, torch.randn(3, LATENT))
+    assert elbo.reconstruction.dtype == elbo.kl.dtype == torch.float32
+
+
+def test_a_sigma_below_its_floor_comes_back() -> None:
+    log_var = torch.tensor(LOWEST_LOG_VAR - 1, requires_grad=True)
+    assert float(floored(log_var)) == LOWEST_LOG_VAR
+    (0.5 * (floored(log_var) + torch.exp(-floored(log_var)))).backward()  # −log N(1; 0, σ²), which wants a larger σ
+    assert log_var.grad < -1e3
+    assert float(floored(torch.tensor(-3.0))) == -3
 
 
 def tiny(likelihood: str) -> VAE:
