@@ -33,6 +33,7 @@ from genlab.ddpm import Denoised
 from genlab.divergence import LOG_2PI, Gaussian, kl, standard_normal, sum_dims
 from genlab.process import q_posterior
 from genlab.schedule import Schedule, at
+from genlab.score import eps_from_score, x0_from_score
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,12 @@ class Oracle(ABC):
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` draws of x_0, (count, …) float64."""
 
-    def eps_hat(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """E[ε|x_t], eq. 1; t in 1…T."""
-        return -at((1 - self.schedule.alpha_bar).sqrt(), t, x_t) * self.score(x_t, t)
-
-    def x0_hat(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """E[x_0|x_t], eq. 2: the posterior mean; t in 1…T."""
-        x, alpha_bar = x_t.double(), at(self.schedule.alpha_bar, t, x_t.double())
-        return ((x + (1 - alpha_bar) * self.score(x, t)) / alpha_bar.sqrt()).to(x_t.dtype)
-
     def predict(self, x_t: Tensor, t: Tensor) -> Denoised:
-        """What a perfect network sees in x_t (B, …) at t (B) in 1…T."""
-        return Denoised(self.eps_hat(x_t, t), self.x0_hat(x_t, t), None)
+        """What a perfect network sees in x_t (B, …) at t (B) in 1…T: E[ε|x_t], eq. 1, and E[x_0|x_t], eq. 2."""
+        x = x_t.double()
+        score = self.score(x, t)
+        eps_hat, x0_hat = eps_from_score(self.schedule, score, t), x0_from_score(self.schedule, x, score, t)
+        return Denoised(eps_hat.to(x_t.dtype), x0_hat.to(x_t.dtype), None)
 
 
 @dataclass(frozen=True)
@@ -144,7 +139,7 @@ class GaussianData(Oracle):
         if not self.diagonal:
             raise ValueError(f"expected data with a diagonal covariance, got one of shape {tuple(self.covariance.shape)}")
         x = x_t.double()
-        posterior = q_posterior(self.schedule, x, self.x0_hat(x, t), t, s)
+        posterior = q_posterior(self.schedule, x, self.predict(x, t).x0_hat, t, s)
         from_x0 = q_posterior(self.schedule, torch.zeros_like(x), torch.ones_like(x), t, s).mean
         alpha_bar, variance = at(self.schedule.alpha_bar, t, x), self.covariance.double()
         left = variance * (1 - alpha_bar) / (alpha_bar * variance + 1 - alpha_bar)
@@ -207,6 +202,9 @@ class DataSetOracle(Oracle):
     """
 
     pictures: Tensor
+
+    def __post_init__(self) -> None:
+        _ = self._energy  # now, and not first in inference mode, whose tensors no later gradient could use
 
     @cached_property
     def _flat(self) -> Tensor:
@@ -274,6 +272,7 @@ class LinearGaussianVAE:
             raise ValueError("expected W with orthogonal columns, got some that are not")
         if not self.variance > 0:
             raise ValueError(f"expected σ² > 0, got {self.variance}")
+        _ = self._total  # see `DataSetOracle`
 
     @classmethod
     def fit(cls, x: Tensor, latent: int) -> LinearGaussianVAE:

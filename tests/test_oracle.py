@@ -11,7 +11,7 @@ from torch import Tensor
 from torch import distributions as peer
 
 from genlab.divergence import Gaussian
-from genlab.oracle import DataSetOracle, GaussianData, Mixture, Oracle
+from genlab.oracle import DataSetOracle, GaussianData, LinearGaussianVAE, Mixture, Oracle
 from genlab.process import eps_from_v, p_reverse, q_marginal, q_posterior, v_from_eps, x0_from_eps, x0_from_v
 from genlab.sampler import Noise, ancestral, ddim, timesteps, walk
 from genlab.schedule import at, cosine_schedule, linear_schedule
@@ -76,7 +76,7 @@ def test_the_posterior_mean_is_the_average_over_the_data(oracle: Oracle) -> None
         weight = q_marginal(SCHEDULE, x0, torch.full((len(x0),), 30)).log_prob(x_t[i]).exp()
         mean = (weight[:, None] * x0).mean(0) / weight.mean()
         error = ((weight[:, None] * (x0 - mean)) ** 2).mean(0).sqrt() / weight.mean() / len(x0) ** 0.5
-        assert bool(((oracle.x0_hat(x_t, t)[i] - mean).abs() < 5 * error + 1e-9).all())
+        assert bool(((oracle.predict(x_t, t).x0_hat[i] - mean).abs() < 5 * error + 1e-9).all())
         assert oracle.log_prob(x_t, t)[i].exp().item() == pytest.approx(
             weight.mean().item(), abs=5 * float(weight.std()) / len(x0) ** 0.5
         )
@@ -178,9 +178,9 @@ def test_a_data_set_seen_through_much_and_little_noise() -> None:
     oracle = DataSetOracle(schedule, randn(0, 20, 1, 5, 5))
     near = q_marginal(schedule, oracle.pictures, torch.full((20,), 1)).sample(randn(1, 20, 1, 5, 5))
     ones, ends = torch.full((20,), 1), torch.full((20,), 1000)
-    torch.testing.assert_close(oracle.x0_hat(near, ones), oracle.pictures, rtol=0, atol=1e-10)
+    torch.testing.assert_close(oracle.predict(near, ones).x0_hat, oracle.pictures, rtol=0, atol=1e-10)
     assert bool((oracle.weights(near, ones).argmax(dim=1) == torch.arange(20)).all())
-    far = oracle.x0_hat(randn(2, 20, 1, 5, 5), ends)
+    far = oracle.predict(randn(2, 20, 1, 5, 5), ends).x0_hat
     torch.testing.assert_close(far, oracle.pictures.mean(0).expand_as(far), rtol=0, atol=0.15)
     # Even where every exponent is far below what exp can hold, the weights are those of the nearest picture.
     lost = oracle.weights(1e4 * torch.ones(1, 1, 5, 5, dtype=torch.float64), torch.tensor([1]))
@@ -188,10 +188,28 @@ def test_a_data_set_seen_through_much_and_little_noise() -> None:
     assert bool(torch.isfinite(oracle.log_prob(1e4 * torch.ones(1, 1, 5, 5, dtype=torch.float64), torch.tensor([1]))).all())
 
 
+def test_what_was_looked_at_in_inference_mode_can_be_derived_later() -> None:
+    data = DataSetOracle(cosine_schedule(10), randn(0, 3, 1, 2, 2))
+    model = LinearGaussianVAE(torch.eye(3, 2, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0.5)
+    x_t, t, x = randn(1, 5, 1, 2, 2), torch.full((5,), 4), randn(2, 4, 3)
+    with torch.inference_mode():
+        data.predict(x_t, t)
+        model.log_evidence(x)
+    for value in (data.log_prob(at := x_t.clone().requires_grad_(), t), model.log_evidence(at_x := x.clone().requires_grad_())):
+        value.sum().backward()
+    assert at.grad is not None
+    assert at_x.grad is not None
+
+
 @pytest.mark.parametrize("oracle", ORACLES)
 def test_float32_in_float32_out_with_float64_inside(oracle: Oracle) -> None:
     x_t = randn(5, 5, 3).float()
-    for method in (oracle.log_prob, oracle.score, oracle.x0_hat, oracle.eps_hat):
+    for method in (
+        oracle.log_prob,
+        oracle.score,
+        lambda x, t: oracle.predict(x, t).x0_hat,
+        lambda x, t: oracle.predict(x, t).eps_hat,
+    ):
         got, exact = method(x_t, TIMES), method(x_t.double(), TIMES)
         assert got.dtype == torch.float32
         torch.testing.assert_close(got.double(), exact, rtol=1e-6, atol=1e-6)

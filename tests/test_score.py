@@ -17,7 +17,7 @@ from genlab.divergence import Gaussian, bits_per_dim, standard_normal
 from genlab.oracle import DataSetOracle, GaussianData, Mixture, Oracle
 from genlab.process import q_marginal, x0_from_eps
 from genlab.sampler import Noise, Predict, walk
-from genlab.schedule import Schedule, at, cosine_schedule, linear_schedule
+from genlab.schedule import Schedule, at, cosine_schedule, linear_schedule, mixed_schedule
 from genlab.score import (
     Flow,
     _probes,
@@ -35,8 +35,8 @@ from genlab.score import (
     x0_from_score,
 )
 
-LINEAR, COSINE = linear_schedule(1000), cosine_schedule(1000)
-SCHEDULES = [pytest.param(LINEAR, id="linear"), pytest.param(COSINE, id="cosine")]
+LINEAR, COSINE, MIXED = linear_schedule(1000), cosine_schedule(1000), mixed_schedule(1000)
+SCHEDULES = [pytest.param(LINEAR, id="linear"), pytest.param(COSINE, id="cosine"), pytest.param(MIXED, id="mixed")]
 
 
 def randn(seed: int, *shape: int) -> Tensor:
@@ -99,7 +99,7 @@ def test_the_score_is_the_gradient_of_the_log_density(make: Callable[[Schedule],
     oracle, times = make(LINEAR), torch.tensor([1, 50, 300, 1000])
     x_t = oracle.sample(4, seeded()).requires_grad_()
     (gradient,) = torch.autograd.grad(oracle.log_prob(x_t, times).sum(), x_t)
-    eps_hat = oracle.eps_hat(x_t.detach(), times)
+    eps_hat = oracle.predict(x_t.detach(), times).eps_hat
     torch.testing.assert_close(score_from_eps(LINEAR, eps_hat, times), gradient, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(eps_from_score(LINEAR, gradient, times), eps_hat, rtol=1e-8, atol=1e-8)
 
@@ -134,7 +134,7 @@ def test_denoising_and_explicit_score_matching_differ_by_a_constant(t: int) -> N
     x_t = (alpha_bar.sqrt() * 0.4 + spread * node)[:, None]  # its own marginal, for the explicit side
     exact = data.score(x_t, torch.full((60,), t))
     C = 1 - (1 - alpha_bar) * (weight * exact[:, 0] ** 2).sum()
-    for guess in (torch.sin, lambda x: -0.7 * x, lambda x: 0 * x, lambda x: data.eps_hat(x, torch.full((len(x),), t))):
+    for guess in (torch.sin, lambda x: -0.7 * x, lambda x: 0 * x, lambda x: data.predict(x, torch.full((len(x),), t)).eps_hat):
 
         def predict(x: Tensor, now: Tensor, guess: Callable[[Tensor], Tensor] = guess) -> Denoised:
             return Denoised(guess(x), x0_from_eps(LINEAR, x, guess(x), now), None)
@@ -264,7 +264,7 @@ def test_the_likelihood_of_gaussian_data_is_exact(schedule: Schedule, variance: 
     assert abs(float(bits_per_dim(flow.log_prob - exact, 2).mean())) < 1e-3
     # Sample by sample, up to what N(0, I) differs from q(x_T).
     error = bits_per_dim(exactly(flow.x_t, flow.log_det, oracle) - exact, 2)
-    assert float(error.abs().max()) < 3e-3
+    assert float(error.abs().max()) < (6e-3 if schedule is MIXED else 3e-3)  # a quarter of its times is for very little noise
     assert float(error.abs().mean()) < 1e-3
     assert bool((flow.error == 0).all())
 
@@ -376,7 +376,7 @@ def test_each_of_eight_pictures_has_the_probability_one_eighth() -> None:
     oracle = DataSetOracle(COSINE, pictures)
 
     def reverse(x_t: Tensor, t: Tensor) -> Gaussian:
-        return Gaussian(oracle.x0_hat(x_t, t), torch.full_like(x_t, -16.0))
+        return Gaussian(oracle.predict(x_t, t).x0_hat, torch.full_like(x_t, -16.0))
 
     repeated = pictures.repeat(25, 1)
     bound = ode_bound(oracle.predict, reverse, COSINE, repeated, seeded(), steps=300, probes=None)
