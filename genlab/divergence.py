@@ -285,7 +285,7 @@ def reverse(p: Tabulated, q: Gaussian) -> Slope:
     z = (p.x - q.mean) / q.std
     square = z * z
     log_q = -0.5 * (square + (LOG_2PI + q.log_var))
-    r = log_q.exp() * (log_q - p.log_density)
+    r = _times(log_q.exp(), log_q - p.log_density)
     value, first, second = (p.integrate(values)[:, None] for values in (r, r * z, r * square))
     return Slope(value, first / q.std, second - value)
 
@@ -319,7 +319,7 @@ def fit(
         c = shrink * min(rate, reach / length)
         trial = Gaussian(q.mean - c * q.variance * slope.mean, q.log_var - c * slope.log_std)
         ahead = direction(p, trial)
-        if float(ahead.value - slope.value) > 1e-12:
+        if not float(ahead.value - slope.value) <= 1e-12:  # nan, too, leads up
             shrink *= 0.5
             continue
         q, slope, shrink = trial, ahead, 1.0

@@ -369,6 +369,10 @@ def test_points_of_no_density_do_not_spoil_the_integrals() -> None:
     assert float(kl(half, flat)) == pytest.approx(math.log(2), abs=2e-3)
     assert float(entropy(half)) == pytest.approx(-math.log(2), abs=2e-3)
     assert float(kl(flat, half)) == float(cross_entropy(flat, half)) == math.inf
+    narrow = Gaussian(torch.tensor([[0.25]]).double(), torch.tensor([[2 * math.log(0.005)]]).double())  # 0 where p is
+    assert float(reverse(half, narrow).value) == pytest.approx(-float(entropy(tabulate(narrow, x))) - math.log(2), abs=2e-3)
+    walk = list(fit(half, narrow, reverse))
+    assert all(bool(q.mean.isfinite()) and bool(q.log_var.isfinite()) for q in walk)
 
 
 @pytest.mark.parametrize(
