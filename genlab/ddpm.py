@@ -29,7 +29,7 @@ from genlab.process import (
     x0_from_eps,
     x0_from_v,
 )
-from genlab.schedule import make_schedule
+from genlab.schedule import holds, make_schedule
 from genlab.unet import UNet
 from genlab.vlb import step_term
 
@@ -102,7 +102,13 @@ class DDPM(nn.Module):
             guidance: w in ε̂ = ε̂(∅) + w (ε̂(label) − ε̂(∅)) (Ho & Salimans 2022); 1 is the plain conditional model. Σ goes
                 with it from w = 0 to 1 and stays that of the conditional model beyond: w moves a mean, not a variance.
             clip: hold x̂_0 within [−1, 1] and let ε̂ follow.
+
+        Raises:
+            ValueError: a t outside 1…T, or a label of no class; on a GPU neither is looked for.
         """
+        self.schedule.check(t)
+        if label is not None and self.data.classes and holds(label >= len(self.data.classes)):
+            raise ValueError(f"expected labels below {len(self.data.classes)}, or negative for none, got {label.tolist()[:8]}")
         if label is None or guidance == 1.0:
             output = self.network(x_t, t, label)
         else:

@@ -75,11 +75,19 @@ def test_the_network_looks_at_t_and_label_and_at_every_picture_alone() -> None:
         torch.testing.assert_close(output[2:3], model.network(x_t[2:3], t[2:3], label[2:3]), rtol=1e-4, atol=1e-4)
 
 
+def test_times_and_labels_that_do_not_exist_are_refused() -> None:
+    model, (x_t, t, _, label) = tiny(), batch()
+    with pytest.raises(ValueError, match=rf"expected whole t from 1 to {model.schedule.T}, got \[0, "):
+        model.predict(x_t, torch.zeros_like(t), label)
+    with pytest.raises(ValueError, match=r"expected labels below 3, or negative for none, got \[3, "):
+        model.predict(x_t, t, torch.full_like(label, 3))
+
+
 @pytest.mark.parametrize(("size", "stride"), [(30, 4), (6, 4), (28, 8)])
 def test_a_side_that_does_not_fit_is_refused(size: int, stride: int) -> None:
     config = UNetConfig(width=8, patch=2, multipliers=(1,) * (2 if stride == 4 else 3))
     assert config.stride == stride
-    message = f"multiple of {stride} \\(patch 2 × {len(config.multipliers)} levels\\), got {size}"
+    message = f"multiple of {stride} \\(patch 2, and {len(config.multipliers)} levels, .*\\), got {size}"
     with pytest.raises(ValueError, match=message):
         DDPM(DDPMConfig(unet=config), DataSpec(size=size))
 
