@@ -52,6 +52,8 @@ RESAMPLES = 500
 """Draws of the bootstrap."""
 AT_ONCE = 1_000
 """Rows of a table of distances that are held together."""
+AT_ONCE_VALUES = 2**24
+"""Values of points beside their nearest that are."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ def nearest(points: Tensor, of: Tensor, k: int = 1) -> Nearest:
     of_centred = of.to(kind) - centre
     half_squares = (of_centred**2).sum(dim=1) / 2
     distances, indices = [], []
-    for rows in points.split(AT_ONCE // 4):
+    for rows in points.split(max(1, min(AT_ONCE // 4, AT_ONCE_VALUES // (k * of.shape[1])))):
         index = (half_squares - (rows.to(kind) - centre) @ of_centred.T).topk(k, largest=False).indices
         distance, order = (rows[:, None].double() - of[index].double()).norm(dim=2).sort(dim=1)
         distances.append(distance)

@@ -309,7 +309,7 @@ def fit_times(
 
     Starts from the best of `SPACINGS` and moves one time after the other a half, a quarter, an eighth and a sixteenth of the
     way towards its neighbours, keeping what brings the ends from the noise x_T (B C H W) nearer, in the mean square. That is
-    8 (count − 1) walks of `count` evaluations of x_T, and one of `fine`.
+    8 (count − 1) walks of `count` evaluations of x_T, one for each of `SPACINGS`, and one of `fine`.
 
     Raises:
         ValueError: `count` is not from 1 to T.

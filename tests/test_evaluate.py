@@ -228,6 +228,16 @@ def test_the_ode_gives_the_likelihood_of_gaussian_data(progress: Progress) -> No
     )
 
 
+@pytest.mark.parametrize("T", [2, 3, 40, 1000])
+def test_the_work_of_the_ode_is_that_of_its_looks(T: int, progress: Progress, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = gaussian(cosine_schedule(T)), []
+    real = type(model).predict
+    monkeypatch.setattr(type(model), "predict", lambda self, x, *rest: seen.append(len(x)) or real(self, x, *rest))
+    ode_likelihood(model, model.oracle.sample(5, torch.Generator().manual_seed(0)), 0, 3, FRESH, progress)
+    for_L_0 = 5 + 3  # the 3 of the first batch a second time, with half the steps
+    assert 3 * (sum(seen) - for_L_0) == likelihood.ode_work(model, 5, 3, 1)
+
+
 # Resuming
 
 
@@ -687,6 +697,13 @@ def test_an_interrupt_says_how_to_go_on(
     assert evaluate.run(options(folder, data_dir)) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
     assert [p.name for p in folder.iterdir() if p.name.startswith(".evaluation-")] == [".evaluation-bound.safetensors"]
+
+
+def test_what_a_kill_leaves_goes_when_all_is_measured(tmp_path: Path) -> None:
+    for name in (".evaluation-ode.safetensors", ".evaluation-ode.safetensors.4711", "model.safetensors"):
+        (tmp_path / name).touch()
+    Partial(tmp_path, {}).remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_help_needs_no_torch() -> None:

@@ -216,6 +216,8 @@ def test_the_nearest_row_is_found_with_its_distance(monkeypatch: pytest.MonkeyPa
     assert found.distance[20, 0] == 0
     torch.testing.assert_close(found.closeness, expected.values[:, 0] / expected.values[:, :4].mean(dim=1))
     assert nearest(points, of, k=500).index.shape == (50, 130)
+    monkeypatch.setattr("genlab.metrics.AT_ONCE_VALUES", 1)  # not even one point's: one after the other
+    assert torch.equal(nearest(points, of, k=4).index, found.index)
     assert nearest(points, points[[3] * 9], k=9).closeness[3] == 0
 
 

@@ -195,7 +195,7 @@ def make_plan(options: Evaluation, model: DDPM | VAE, test: Dataset) -> Plan:
     return Plan(
         images=images,
         strata=pick("strata", T) if T else 0,
-        ode_images=pick("ode_images", images) if T else 0,
+        ode_images=min(pick("ode_images", images), images) if T else 0,
         importance_draws=min(chosen["draws"], options.importance),
         importance_images=0 if T else min(pick("importance_images", images), images),
         samples=pick("samples", size),

@@ -237,7 +237,8 @@ def ode_work(model: Denoiser, images: int, batch_size: int, probes: int | None, 
     """Looks of the network that the ODE takes for `images` pictures, or for those of one batch; a derivative counts as two."""
     each = 1 + 2 * (model.data.dims if probes is None else probes)
     most, here = min(ODE_STEPS, model.schedule.T - 1), _size(batch_size, images)
-    looks, coarse = (len(flow_times(model.schedule, steps)) for steps in (most, max(1, most // 2)))
+    walks = [len(flow_times(model.schedule, steps)) - 1 for steps in (most, max(1, most // 2))]
+    looks, coarse = (1 + steps + 2 * min(2, steps) for steps in walks)  # the first two steps take three looks each
     again = here(0) * each * coarse if index in (0, None) else 0
     return (images if index is None else here(index)) * each * looks + again
 

@@ -102,7 +102,7 @@ class Partial:
 
     def remove(self) -> None:
         """Drop the files: all is measured."""
-        for path in self.folder.glob(".evaluation-*.safetensors") if self.folder else ():
+        for path in self.folder.glob(".evaluation-*.safetensors*") if self.folder else ():
             path.unlink()
 
     @property
