@@ -33,7 +33,6 @@ from genlab.ddpm import Denoised
 from genlab.divergence import LOG_2PI, Gaussian, kl, standard_normal, sum_dims
 from genlab.process import q_posterior
 from genlab.schedule import Schedule, at
-from genlab.score import eps_from_score, x0_from_score
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ class Oracle(ABC):
     def predict(self, x_t: Tensor, t: Tensor) -> Denoised:
         """What a perfect network sees in x_t (B, …) at t (B) in 1…T: E[ε|x_t], eq. 1, and E[x_0|x_t], eq. 2."""
         x = x_t.double()
-        score = self.score(x, t)
-        eps_hat, x0_hat = eps_from_score(self.schedule, score, t), x0_from_score(self.schedule, x, score, t)
+        score, alpha_bar = self.score(x, t), at(self.schedule.alpha_bar, t, x)
+        eps_hat, x0_hat = -(1 - alpha_bar).sqrt() * score, (x + (1 - alpha_bar) * score) / alpha_bar.sqrt()
         return Denoised(eps_hat.to(x_t.dtype), x0_hat.to(x_t.dtype), None)
 
 
