@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gzip
 import importlib
 import inspect
 import json
@@ -173,7 +174,13 @@ def test_the_address_goes_before_the_cookie_and_the_cookie_before_the_browser(qu
 
 
 def reply(
-    kind: str, pieces: list[bytes], path: str = "/", query: str = "lang=zh", method: str = "GET", embedded: bool = False
+    kind: str,
+    pieces: list[bytes],
+    path: str = "/",
+    query: str = "lang=zh",
+    method: str = "GET",
+    embedded: bool = False,
+    encodings: bytes = b"br",
 ) -> tuple[dict[str, str], list[bytes]]:
     """Headers and pieces of a reply that has passed through `Translation`; the request's accept-encoding is its x-seen."""
 
@@ -189,10 +196,25 @@ def reply(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    headers = [(b"accept-encoding", b"br")]
+    headers = [(b"accept-encoding", encodings)]
     scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": headers}
     asyncio.run(Translation(app, embedded)(scope, None, send))  # type: ignore[arg-type]
     return {k.decode(): v.decode() for k, v in sent[0]["headers"]}, [message["body"] for message in sent[1:]]
+
+
+@pytest.mark.parametrize(
+    ("encodings", "packed"),
+    [(b"gzip, deflate, br", True), (b"br;q=1, gzip;q=0.5", True), (b"br", False), (b"gzip;q=0, br", False)],
+)
+def test_a_large_reply_is_packed_for_who_can_unpack_it(encodings: bytes, packed: bool):
+    page = b"<head></head>" + both("one", "一").encode() * 5000
+    headers, (body,) = reply("text/html", [page], encodings=encodings)
+    assert int(headers["content-length"]) == len(body)
+    assert "Accept-Encoding" in headers["vary"]
+    assert headers.get("content-encoding") == ("gzip" if packed else None)
+    assert (gzip.decompress(body) if packed else body).decode().endswith("一" * 5000)
+    small, _ = reply("application/json", [b"{}"], encodings=encodings)
+    assert "content-encoding" not in small
 
 
 def test_a_stream_stays_a_stream_however_it_is_cut():

@@ -20,6 +20,7 @@ The markers have to outlive JSON, HTML and `str.format`: plain ASCII without quo
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable
 from typing import Literal
@@ -35,6 +36,10 @@ TAGS: dict[Language, str] = {"en": "en", "zh": "zh-CN"}
 COOKIE = "genlab_lang"
 COOKIE_SECONDS = 365 * 24 * 3600
 
+WORTH_PACKING = 10_000
+"""Bytes of a reply from which on it is compressed."""
+UNPACKS = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))")
+"""What an Accept-Encoding header says that takes gzip."""
 DEPTH = 6
 """How deep texts may stand inside texts."""
 OPEN, MIDDLE, CLOSE = "[~", "~|~", "~]"
@@ -187,7 +192,7 @@ class _Reply:
         await self.out(message)
 
     async def _head(self) -> None:
-        """Translate the whole body, and send the head that fits it."""
+        """Translate the whole body, pack it where the visitor can unpack it, and send the head that fits it."""
         self.held = choose_in_json(self.held, self.language)
         headers = MutableHeaders(scope=self.start)
         if self.kind == "text/html":
@@ -199,6 +204,11 @@ class _Reply:
             if _asked(self.scope):
                 site = "SameSite=None; Secure; Partitioned" if self.translation.embedded else "SameSite=Lax"
                 headers.append("set-cookie", f"{COOKIE}={self.language}; Path=/; Max-Age={COOKIE_SECONDS}; {site}")
+        if len(self.held) > WORTH_PACKING:
+            headers.add_vary_header("Accept-Encoding")
+            if UNPACKS.search(Headers(scope=self.scope).get("accept-encoding", "")):
+                self.held = gzip.compress(self.held, compresslevel=4)
+                headers["content-encoding"] = "gzip"
         headers.add_vary_header("Accept-Language")
         headers.add_vary_header("Cookie")
         headers["content-length"] = str(len(self.held))
