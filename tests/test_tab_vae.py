@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -593,6 +594,36 @@ def test_what_is_drawn_is_encoded_and_decoded_and_its_bound_comes(page: Any) -> 
         return [at(11, 14), at(2, 25)]; }""")
     assert drawn[0] > 200
     assert drawn[1] == 0
+
+
+def test_a_second_finger_draws_nothing(page: Any) -> None:
+    before = page.evaluate(PICTURES)
+    page.locator("#vae-canvas canvas").first.evaluate("""canvas => {
+        const box = canvas.getBoundingClientRect();
+        for (const [kind, x] of [['pointerdown', 0.1], ['pointermove', 0.9], ['pointerup', 0.9]])
+          canvas.dispatchEvent(new PointerEvent(kind, {
+            pointerId: 7, pointerType: 'touch', isPrimary: false, button: 0,
+            clientX: box.x + x * box.width, clientY: box.y + 0.95 * box.height,
+          }));
+    }""")
+    assert page.evaluate(PICTURES)[0] == before[0]
+
+
+def test_shift_alone_asks_for_nothing(page: Any) -> None:
+    page.locator("#vae-canvas canvas").first.focus()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.keyboard.press("Shift")
+    page.wait_for_timeout(300)
+    assert asked == []
+
+
+@pytest.mark.parametrize("name", ["show_test", "show_drawing"])
+def test_a_number_that_is_being_filled_in_is_waited_for(site: SimpleNamespace, name: str) -> None:
+    with gr.Blocks() as page:
+        tab.build(site.engine, page)
+    (fn, *_) = (each for each in page.fns.values() if each.name == name)
+    assert all(answer == gr.skip() for answer in fn.fn(*[None] * len(fn.inputs)))
 
 
 def test_the_keyboard_draws(page: Any) -> None:

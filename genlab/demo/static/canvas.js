@@ -165,7 +165,7 @@ function listenToPen(pane) {
     stroke = here;
   };
   canvas.addEventListener('pointerdown', (event) => {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || !event.isPrimary) return; // a second finger, or the palm, is no pen
     canvas.setPointerCapture(event.pointerId);
     stroke = null;
     go(event);
@@ -173,13 +173,13 @@ function listenToPen(pane) {
     ask('input');
   });
   canvas.addEventListener('pointermove', (event) => {
-    if (!stroke) return;
+    if (!stroke || !event.isPrimary) return;
     (event.getCoalescedEvents?.() || [event]).forEach(go);
     draw();
     ask('input');
   });
-  const lift = () => {
-    if (!stroke) return;
+  const lift = (event) => {
+    if (!stroke || !event.isPrimary) return;
     stroke = null;
     tell('release');
   };
@@ -189,6 +189,7 @@ function listenToPen(pane) {
     draw();
   });
   canvas.addEventListener('blur', draw);
+  let dabbed = false; // by key, since the last release
   canvas.addEventListener('keydown', (event) => {
     const step = arrow(event);
     if (!step && event.key !== ' ') return;
@@ -197,12 +198,15 @@ function listenToPen(pane) {
     cursor = step ? [Math.max(0, Math.min(meta.width, from[0] + step[0])), Math.max(0, Math.min(meta.height, from[1] + step[1]))] : from;
     if (!step || event.shiftKey) {
       dab(from, cursor);
+      dabbed = true;
       ask('input');
     }
     draw();
   });
   canvas.addEventListener('keyup', (event) => {
-    if (event.key === ' ' || event.key === 'Shift') tell('release');
+    if (!dabbed || (event.key !== ' ' && event.key !== 'Shift')) return;
+    dabbed = false;
+    tell('release');
   });
 }
 

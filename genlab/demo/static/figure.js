@@ -615,7 +615,7 @@ function gripOf(plot, id) {
     readout(plot);
   };
   grip.addEventListener('pointerdown', (event) => {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || !event.isPrimary) return;
     const [x, y] = place(event); // where several handles are in reach, the nearest is meant, not the one that lies on top
     const away = (handle) => Math.hypot(...seat(plot, handle).map((v, i) => v - [x, y][i]));
     const near = data.handles.filter((handle) => plot.grips.has(handle.id)).sort((a, b) => away(a) - away(b))[0];
@@ -704,21 +704,21 @@ function listen(plot) {
   plot.box.addEventListener('pointermove', (event) => {
     plot.pointer = at(event);
     if (plot.panel.readout) readout(plot);
-    if (pen === plot) (event.getCoalescedEvents?.() || [event]).forEach(stroke);
+    if (pen === plot && event.isPrimary) (event.getCoalescedEvents?.() || [event]).forEach(stroke);
   });
   plot.box.addEventListener('pointerleave', () => {
     plot.pointer = null;
     plot.read.hidden = true;
   });
   surface.addEventListener('pointerdown', (event) => {
-    if (!plot.panel.draw || event.button !== 0) return;
+    if (!plot.panel.draw || event.button !== 0 || !event.isPrimary) return;
     surface.setPointerCapture(event.pointerId);
     pen = plot;
     last = null;
     stroke(event);
   });
-  const lift = () => {
-    if (pen !== plot) return;
+  const lift = (event) => {
+    if (pen !== plot || !event.isPrimary) return;
     pen = null;
     ask('input');
     tell('release');

@@ -210,6 +210,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         gr.Markdown(TEXT["formula"], latex_delimiters=LATEX)
 
     def show_test(model: Any, number: Any, t: Any, seed: Any, canvas: Any) -> Any:
+        if None in (number, t, seed):  # the field is being filled
+            return gr.skip(), gr.skip(), gr.skip()
         with told():
             pick = one.parse(model, "test picture", number, None)
             return stages(model, pick, t, seed, new_run(), one.drawn(model, canvas)[2])
@@ -222,7 +224,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
             return stages(model, pick, t, seed, new_run(), one.drawn(model, canvas)[2])
 
     def show(model: Any, t: Any, seed: Any, canvas: Any) -> Any:
-        if t is None:  # the field is being filled
+        if t is None or seed is None:  # the field is being filled
             return gr.skip(), gr.skip(), gr.skip()
         with told():
             pick, token, chosen = one.drawn(model, canvas)

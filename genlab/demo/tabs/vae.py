@@ -196,6 +196,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         gr.Markdown(TEXT["formula"], latex_delimiters=LATEX)
 
     def show_test(model: Any, number: Any, seed: Any, canvas: Any) -> Any:
+        if number is None or seed is None:  # the field is being filled
+            return gr.skip(), gr.skip()
         with told():
             pick = one.parse(model, "test picture", number, None)
             return stages(model, pick, None, seed, new_run(), one.drawn(model, canvas)[2])
@@ -208,6 +210,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
             return stages(model, pick, None, seed, new_run(), one.drawn(model, canvas)[2])
 
     def show_drawing(model: Any, canvas: Any, seed: Any) -> Any:
+        if seed is None:  # the field is being filled
+            return gr.skip(), gr.skip()
         with told():
             pick, token, chosen = one.drawn(model, canvas)
             return stages(model, pick, None, seed, token, chosen)
@@ -225,6 +229,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
 
     def show_model(model: Any, seed: Any) -> Any:
         with told():
+            vae_offer(engine.offers, model)
             return *begin(model, seed), *measurements.tables(engine, model), *one.fit(model)
 
     def show_density(model: Any, canvas: Any, figure: Any, seed: Any) -> Any:
