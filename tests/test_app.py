@@ -28,6 +28,7 @@ from genlab.demo.app import create_app, served_table
 from genlab.demo.engine import Engine
 from genlab.demo.language import choose
 from genlab.demo.player import PlayerData
+from genlab.demo.server import Calls
 from genlab.demo.tabs import sample
 from tests import tiny
 
@@ -62,9 +63,11 @@ DIFFUSE = {
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     folder = tmp_path_factory.mktemp("app")
     engine = Engine.load([*tiny.save_models(folder / "models"), str(folder / "<b>broken")])
-    with tiny.serving(engine) as url, httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
+    demo = create_app(engine)
+    with tiny.served(demo) as url, httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
         yield SimpleNamespace(
             engine=engine,
+            demo=demo,
             url=url,
             http=http,
             client=Client(
@@ -266,6 +269,34 @@ def test_a_cancelled_job_stops_computing(site, evaluations, monkeypatch, name):
     assert still[0] < 40
     monkeypatch.undo()
     assert site.client.predict(**SAMPLE, api_name="/sample")
+
+
+def test_an_opening_page_asks_for_nothing_that_a_class_would_run_out_of(site):
+    calls = Calls(site.demo)
+    opening = [fn for fn in site.demo.fns.values() if fn.fn and any(name == "load" for _, name in fn.targets)]
+    assert len(opening) >= 3
+    for fn in opening:
+        assert calls.check("/gradio_api/queue/join", {"fn_index": fn._id, "data": [None] * len(fn.inputs)}), fn.name
+
+
+def test_films_keep_nobody_from_dragging(site):
+    walks = [fn for fn in site.demo.fns.values() if fn.name in ("particles_walk", "reverse_walk", "run_again", "stopped")]
+    assert len(walks) == 4
+    assert {(fn.concurrency_id, fn.concurrency_limit) for fn in walks} == {("film", 2)}
+
+
+def test_what_no_page_sends_is_refused_in_a_sentence(site, capsys: pytest.CaptureFixture[str]):
+    """Private functions, too, can be called by anybody with anything."""
+    for fn in list(site.demo.fns.values()):
+        if fn.fn is None or fn.api_visibility != "private" or fn.types_generator or fn.cancels:
+            continue
+        call = {"fn_index": fn._id, "data": [None] * len(fn.inputs), "session_hash": "stranger"}
+        if site.http.post("/gradio_api/queue/join", json=call).status_code != 200:
+            continue
+        with site.http.stream("GET", "/gradio_api/queue/data?session_hash=stranger") as stream:
+            next(line for line in stream.iter_lines() if "process_completed" in line)
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err + said.out, fn.name
 
 
 def test_bounds_on_the_page_are_those_of_the_table(site):

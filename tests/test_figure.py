@@ -43,6 +43,7 @@ from genlab.demo.figure import (
     positions,
     selected,
 )
+from genlab.demo.limits import LimitError
 
 UNIT = Axis(low=0, high=1)
 X = np.linspace(0, 1, 50)
@@ -163,7 +164,7 @@ def test_what_the_visitor_moved_is_read() -> None:
     np.testing.assert_array_equal(drawn(value), [[0, 1], [2, 3]])
     assert selected(FigureData(selected=Selected(panel=1, x=0.25)).model_dump()) == (1, 0.25)
     assert drawn(FigureData().model_dump()).shape == (0, 2)
-    with pytest.raises(ValueError, match=r"expected handles \['a', 'c'\], got none called \['c'\]"):
+    with pytest.raises(LimitError, match=r"expected handles \['a', 'c'\], got none called \['c'\]"):
         positions(value, ["a", "c"])
     with pytest.raises(ValueError, match="expected handles"):
         positions(None, ["a"])

@@ -57,6 +57,7 @@ def frames(n: int, format: str) -> bytes:
 def decoded(tmp_path: Path) -> Callable[[bytes], np.ndarray]:
     def decode_bytes(content: bytes) -> np.ndarray:
         (tmp_path / "picture").write_bytes(content)
+        decode.cache_clear()
         return decode(str(tmp_path / "picture"))
 
     return decode_bytes

@@ -41,8 +41,8 @@ ROOT = Path(__file__).parents[1]
 ROUTES = Path(__file__).with_name("routes.json")
 CANARY = "hf_canary0123456789abcdefghijklmnopq"
 FREE = Limits(
-    per_second=1e6, burst=10**6, light_per_second=1e6, light_burst=10**6, whole_per_second=1e6, whole_burst=10**6,
-    uncalled_seconds=2.0, open=10**6, queued=10**6,
+    per_second=1e6, burst=10**6, uploads_per_second=1e6, uploads_burst=10**6, light_per_second=1e6, light_burst=10**6,
+    whole_per_second=1e6, whole_burst=10**6, uncalled_seconds=2.0, open=10**6, queued=10**6,
 )  # fmt: skip
 MARK = {"_type": "gradio.FileData"}
 
@@ -783,7 +783,7 @@ def bare_guard(limits: Limits, alive: Callable[[str], bool] = lambda _: False) -
 
 def exchange(
     guard: Guard, method: str, path: str, headers: dict[str, str] | None = None, peer: str = "192.0.2.1",
-    receive: Callable[[], Awaitable[dict]] | None = None, content: bytes = b"{}",
+    receive: Callable[[], Awaitable[dict]] | None = None, content: bytes = b"{}", query: bytes = b"",
 ) -> list[dict]:  # fmt: skip
     sent: list[dict] = []
 
@@ -794,7 +794,7 @@ def exchange(
         sent.append(message)
 
     encoded = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
-    scope = {"type": "http", "method": method, "path": path, "headers": encoded, "client": (peer, 1)}
+    scope = {"type": "http", "method": method, "path": path, "headers": encoded, "client": (peer, 1), "query_string": query}
     asyncio.run(guard(scope, receive or body, send))
     return sent
 
@@ -808,7 +808,7 @@ def test_rate_of_one_visitor() -> None:
     now = 0.0
     guard.allowance.clock = lambda: now
     assert statuses(guard, 5) == [200, 200, 200, 429, 429]
-    refused = exchange(guard, "POST", "/gradio_api/upload")[0]
+    refused = exchange(guard, "POST", "/gradio_api/call/say")[0]
     assert (refused["status"], dict(refused["headers"])[b"retry-after"]) == (429, b"10")
     assert statuses(guard, 1, peer="192.0.2.2") == [200]
     assert exchange(guard, "GET", "/gradio_api/queue/data")[0]["status"] == 200
@@ -816,6 +816,22 @@ def test_rate_of_one_visitor() -> None:
     assert statuses(guard, 2) == [200, 429]
     now = 1e6
     assert statuses(guard, 4) == [200, 200, 200, 429]
+
+
+def test_uploads_have_a_bucket_of_their_own_that_keeps_room_for_others() -> None:
+    guard = bare_guard(Limits(burst=1, uploads_burst=2, uploads_per_second=1e-9))
+    assert [exchange(guard, "POST", "/gradio_api/upload")[0]["status"] for _ in range(3)] == [200, 200, 429]
+    assert statuses(guard, 2) == [200, 429]
+    assert Limits().uploads_burst * Limits().upload_bytes < server.KEPT_BYTES
+
+
+def test_the_name_of_an_upload_is_short_and_not_asked_for_without_end() -> None:
+    guard = bare_guard(Limits(light_burst=3, light_per_second=1e-9))
+    for method, path in (("GET", "/gradio_api/upload_progress"), ("POST", "/gradio_api/upload")):
+        assert exchange(guard, method, path, query=b"upload_id=" + b"x" * 100)[0]["status"] == 400
+        assert exchange(guard, method, path, query=b"upload_id=12345678901")[0]["status"] == 200
+    progress = [exchange(guard, "GET", "/gradio_api/upload_progress", query=b"upload_id=1")[0]["status"] for _ in range(3)]
+    assert progress == [200, 200, 429]
 
 
 def test_ending_a_job_counts_as_light() -> None:
@@ -1163,6 +1179,60 @@ def test_address(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("GRADIO_SERVER_PORT", port)
         with pytest.raises(SystemExit, match=f"GRADIO_SERVER_PORT: expected a whole number from 0 to 65535, got '{port}'"):
             server.address(None, None)
+
+
+def test_who_reads_nothing_is_cut_off_and_who_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "UNREAD_SECONDS", 1.5)
+    gone: list[str] = []
+
+    async def endless(scope: dict, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            for answer_to in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{answer_to}.complete"})
+            return
+
+        async def left() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        leaving = asyncio.create_task(left())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not leaving.done():
+            await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
+            await asyncio.sleep(0)
+        gone.append(scope["path"])
+
+    def open_stream(port: int, path: str) -> socket.socket:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return connection
+
+    with running(endless) as instance, open_stream(instance.port, "/slow") as slow, open_stream(instance.port, "/deaf"):
+        deadline = time.monotonic() + 30
+        while not gone and time.monotonic() < deadline:
+            assert slow.recv(65536)
+            time.sleep(0.02)
+        assert gone == ["/deaf"]
+        assert slow.recv(4096)
+
+
+def test_a_session_whose_results_are_not_read_gets_no_more(site: SimpleNamespace) -> None:
+    calls, body = server.Calls(site.demo), {"data": [1, 0.01], "session_hash": "deaf"}
+    calls.check("/gradio_api/call/stream", body)
+    waiting: asyncio.Queue[int] = asyncio.Queue()
+    site.demo._queue.pending_messages_per_session["deaf"] = waiting
+    try:
+        for number in range(server.UNREAD + 1):
+            calls.check("/gradio_api/call/stream", body)
+            waiting.put_nowait(number)
+        with pytest.raises(Refused) as refused:
+            calls.check("/gradio_api/call/stream", body)
+    finally:
+        site.demo._queue.pending_messages_per_session.pop("deaf")
+    assert refused.value.status == 429
 
 
 def test_connections_send_at_once() -> None:

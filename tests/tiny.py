@@ -86,7 +86,10 @@ def serving(engine: Engine) -> Iterator[str]:
 @contextmanager
 def served(blocks: gr.Blocks, answering: Callable[[], None] | None = None) -> Iterator[str]:
     """Any page on a free port of loopback, as `app.py` serves it but for the limits of a visitor; its address."""
-    free = Limits(per_second=1e6, burst=10**6, light_per_second=1e6, light_burst=10**6, queued=10**6)
+    free = Limits(
+        per_second=1e6, burst=10**6, uploads_per_second=1e6, uploads_burst=10**6, light_per_second=1e6, light_burst=10**6,
+        queued=10**6,
+    )  # fmt: skip
     app = server.build(blocks, ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS)
     instance = server.Server(app, "127.0.0.1", 0, answering)
     thread = threading.Thread(target=instance.run)

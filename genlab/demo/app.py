@@ -12,7 +12,7 @@ from genlab.demo.engine import Engine
 from genlab.demo.imports import without_application
 from genlab.demo.language import SWITCH, both, each
 from genlab.demo.measured import bound_of
-from genlab.demo.tabs import LIGHT_EVENT, bound, divergence, interpolate, playground, process, sample, score, vae
+from genlab.demo.tabs import OPENING_EVENT, bound, divergence, interpolate, playground, process, sample, score, vae
 
 TABS = (sample, interpolate, process, divergence, vae, bound, score, playground)
 """The tabs in their order; each has a TITLE and build(engine, page)."""
@@ -56,7 +56,7 @@ def create_app(engine: Engine) -> gr.Blocks:
             asked = request.query_params.get("tab")
             return gr.Tabs(selected=asked) if asked in map(name_of, TABS) else gr.skip()
 
-        demo.load(open_tab, None, tabs, **LIGHT_EVENT)
+        demo.load(open_tab, None, tabs, **OPENING_EVENT)
         with gr.Accordion(TEXT["served_title"], open=False):
             gr.Markdown(served_table(engine.describe()), elem_classes="genlab-models")
 

@@ -34,6 +34,7 @@ from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, model_valid
 from genlab.colours import COLOURS
 from genlab.demo import player
 from genlab.demo.language import both
+from genlab.demo.limits import LimitError
 
 INK = "ink"
 """The colour of text, for what stands for nothing in particular."""
@@ -426,13 +427,13 @@ def positions(value: Any, ids: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Where the handles of these ids are, {id: (x, y)}, in a value that came from the browser.
 
     Raises:
-        ValueError: one of them is missing.
+        LimitError: one of them is missing.
     """
     handles = value.get("handles") if isinstance(value, dict) else None
     found = {handle["id"]: (float(handle["x"]), float(handle["y"])) for handle in handles or []}
     missing = [name for name in ids if name not in found]
     if missing:
-        raise ValueError(f"expected handles {list(ids)}, got none called {missing}")
+        raise LimitError(f"expected handles {list(ids)}, got none called {missing}")
     return {name: found[name] for name in ids}
 
 

@@ -44,7 +44,7 @@ ROUTES = [
     for methods, pattern in (
         (READ, r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/healthz|/readyz"),
         (READ, r"/(static|assets|svelte)/.+"),
-        (READ, r"/gradio_api/(info/?|openapi\.json|app_id/?|startup-events|queue/data|upload_progress|theme\.css)"),
+        (READ, r"/gradio_api/(info/?|openapi\.json|app_id/?|queue/data|upload_progress|theme\.css)"),
         (READ, rf"/gradio_api/(heartbeat/{NAME}|call/(v2/)?{NAME}/{NAME})"),
         (READ, r"/gradio_api/file=.+"),
         (WRITE, rf"/gradio_api/(queue/join|call/(v2/)?{NAME}/?)"),
@@ -66,6 +66,8 @@ WHOLE = re.compile(r"/|/config/?|/gradio_api/(info/?|openapi\.json)")
 PRESENCE = "/gradio_api/heartbeat/"
 """A stream that the page keeps open for as long as it is shown; the session's name follows."""
 UPLOAD = "/gradio_api/upload"
+UPLOAD_NAMED = re.compile(r"/gradio_api/upload(_progress)?")
+"""Requests that name an upload; gradio keeps the names."""
 CANCEL = "/gradio_api/cancel"
 ENDS = re.compile(rf"{CANCEL}|/gradio_api/reset/?")
 """Requests that end a job."""
@@ -77,6 +79,8 @@ INERT = f"default-src 'none'; style-src 'unsafe-inline'; sandbox; {FRAMES}"
 
 FORM_BYTES = 64 * 1024
 """What the form around an uploaded file may take."""
+NAME_BYTES = 100
+"""What the query of a request that names an upload may take."""
 END_BYTES = 1024
 """What the body of a request that ends a job may take: the names of its session and its event, and a number."""
 MAX_DEPTH = 12
@@ -93,7 +97,8 @@ class Limits:
     Attributes:
         json_bytes, upload_bytes: the body of a call, and the files of an upload.
         body_seconds: how long a body may take to arrive.
-        per_second, burst: calls and uploads of one visitor: `burst` at once, then so many a second.
+        per_second, burst: calls of one visitor: `burst` at once, then so many a second.
+        uploads_per_second, uploads_burst: the same of uploads, whose largest together are less than what is kept for all.
         light_per_second, light_burst: the same of all that the page sends; `requests.js` keeps one window below it, but
             not several windows of one visitor together.
         whole_per_second, whole_burst: the same of readings of the whole page; a class may share one address.
@@ -110,9 +115,11 @@ class Limits:
     body_seconds: float = 30.0
     per_second: float = 4.0
     burst: int = 80
+    uploads_per_second: float = 0.5
+    uploads_burst: int = 20
     light_per_second: float = 15.0
     light_burst: int = 120
-    whole_per_second: float = 4.0
+    whole_per_second: float = 1.0
     whole_burst: int = 80
     unheard_seconds: float = 5.0
     uncalled_seconds: float = 30.0
@@ -245,6 +252,7 @@ class Guard:
     ) -> None:
         self.app, self.limits, self.folders, self.check, self.leave = app, limits, tuple(folders), check, leave
         self.allowance = Allowance(limits.per_second, limits.burst)
+        self.uploads = Allowance(limits.uploads_per_second, limits.uploads_burst)
         self.light = Allowance(limits.light_per_second, limits.light_burst)
         self.whole = Allowance(limits.whole_per_second, limits.whole_burst)
         self.open: Counter[str] = Counter()
@@ -365,9 +373,13 @@ class _Exchange:
             raise self._too_large()
         if self.guard.open[self.guard.visitor(self.scope)] > self.limits.open:
             raise Refused(429, TEXT["open"].format(most=self.limits.open), 5)
-        if self.starts or self.uploads:
+        if UPLOAD_NAMED.fullmatch(self.path) and len(self.scope.get("query_string", b"")) > NAME_BYTES:
+            raise Refused(400, f"expected at most {NAME_BYTES} bytes of query")
+        if self.starts:
             self._take(self.guard.light if self.path == JOIN else self.guard.allowance)
-        elif self.ends:
+        elif self.uploads:
+            self._take(self.guard.uploads)
+        elif self.ends or UPLOAD_NAMED.fullmatch(self.path):
             self._take(self.guard.light)
         elif WHOLE.fullmatch(self.path):
             self._take(self.guard.whole)

@@ -8,8 +8,9 @@ message, so that an answer says nothing about the server's files.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
-from threading import BoundedSemaphore
+from threading import Lock
 from typing import Any
 
 import gradio as gr
@@ -34,7 +35,7 @@ TEXT = {
 }
 REFUSED = TEXT["refused"].format(most=MAX_PIXELS // 1_000_000)
 
-_decoding = BoundedSemaphore(2)
+_decoding = Lock()
 
 
 class PictureInput(gr.Image):
@@ -79,8 +80,12 @@ class PictureInput(gr.Image):
         return decode(_taken(payload.path))
 
 
+@lru_cache(maxsize=8)
 def decode(path: str) -> np.ndarray:
-    """The picture in a file as (H W 3) uint8.
+    """The picture in a file as (H W 3) uint8, not to be written to.
+
+    An upload's path has the hash of its content; its pixels are kept for a while, since what is moved beside it asks for them
+    again and again.
 
     Raises:
         gr.Error: with `REFUSED`, whatever is wrong with the file.
@@ -112,6 +117,7 @@ def _pixels(picture: Image.Image) -> np.ndarray:
     if clear:
         upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
     pixels = np.array(upright)
+    pixels.flags.writeable = False
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise _refusal()
     return pixels

@@ -51,7 +51,7 @@ from gradio.utils import cancel_tasks, get_upload_folder  # noqa: E402
 from gradio_client.utils import construct_args  # noqa: E402
 from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402
 
-from genlab.demo.guard import Guard, Limits, Refused  # noqa: E402
+from genlab.demo.guard import TEXT, Guard, Limits, Refused  # noqa: E402
 from genlab.demo.imports import without_application, without_description  # noqa: E402
 from genlab.demo.language import Translation  # noqa: E402
 from genlab.demo.picture_input import REFUSED, PictureInput  # noqa: E402
@@ -70,6 +70,12 @@ SESSIONS = 200
 CONNECTIONS = 512
 HEAD_SECONDS = 10.0
 """How long the head of a request may take to arrive."""
+UNREAD_SECONDS = 30.0
+"""How long a visitor may read nothing of a reply that waits for it."""
+SENT_AHEAD = 256 * 1024
+"""Bytes that the system may take before they are read."""
+UNREAD = 200
+"""Results of a session that may wait to be read before its next call is refused."""
 GRACE_SECONDS = 5
 """How long running replies may go on when the server is told to stop."""
 KEPT_BYTES = 256 * 1024 * 1024
@@ -243,7 +249,7 @@ class Calls:
             picture to decode, and that no program can ask for by name. Such are sent while something is moved.
 
         Raises:
-            Refused: with 404 or 422.
+            Refused: with 404, 422, or 429 where too many of its results are not read.
         """
         name = path.rstrip("/").rsplit("/", 1)[1]
         if path.startswith("/gradio_api/queue/"):
@@ -253,6 +259,9 @@ class Calls:
             event = next((fn for fn in self.demo.fns.values() if fn.api_name == name and fn.api_visibility != "private"), None)
         if event is None:
             raise Refused(404, "There is no such endpoint.")
+        unread = self.demo._queue.pending_messages_per_session.get(str(body.get("session_hash")))
+        if unread is not None and unread.qsize() > UNREAD:
+            raise Refused(429, TEXT["too many"].format(seconds=5), 5)
         data = self._by_name(name, body) if path.startswith("/gradio_api/call/v2/") else self._in_order(body)
         if event.cancels:
             return False
@@ -357,9 +366,12 @@ class Sweeper:
 
 
 class Connection(H11Protocol):
-    """An HTTP/1.1 connection that is closed where the head of a request takes longer than `HEAD_SECONDS`."""
+    """An HTTP/1.1 connection that is closed where the head of a request takes longer than `HEAD_SECONDS`, and where nothing of
+    what waits to be read is read for `UNREAD_SECONDS`: what a stream brings would pile up behind it.
+    """
 
     head_timer: asyncio.TimerHandle | None = None
+    unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -372,9 +384,34 @@ class Connection(H11Protocol):
         elif self.head_timer is None:
             self.head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        self._stop_watching()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_watching()
         super().connection_lost(exc)
+
+    def _watch_reader(self) -> None:
+        left = self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            if self.transport.get_write_buffer_size() < left:
+                self._watch_reader()
+            else:
+                self.transport.abort()
+
+        self.unread_timer = self.loop.call_later(UNREAD_SECONDS, look)
+
+    def _stop_watching(self) -> None:
+        if self.unread_timer is not None:
+            self.unread_timer.cancel()
+            self.unread_timer = None
 
     def _stop_timer(self) -> None:
         if self.head_timer is not None:
@@ -478,7 +515,8 @@ def on_space() -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, whose connections send at once (TCP_NODELAY).
+    """A listening socket, whose connections send at once (TCP_NODELAY), and not more than `SENT_AHEAD` bytes ahead: how much
+    the system has taken but nobody has read is not seen from here.
 
     Without that, a small message waits for the receipt of the one before: 40 ms before a reply's first line, and often before a
     frame. asyncio asks for it only where the socket says its protocol, which `create_server` leaves at 0.
@@ -494,6 +532,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise SystemExit(f"port {port} is in use: stop the program that holds it, or choose another with --port") from error
         raise SystemExit(f"cannot listen on {host}:{port} ({error.strerror}): choose others with --host and --port") from error
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_AHEAD)
     return listener
 
 

@@ -38,6 +38,8 @@ LIGHT_EVENT: dict[str, Any] = {
     "api_visibility": "private",
 }
 """Options of events that only change what the page shows, or show what other threads compute."""
+OPENING_EVENT: dict[str, Any] = {**LIGHT_EVENT, "trigger_mode": "always_last"}
+"""Options of those that every page asks as it opens: the guard counts them as what is sent while something is moved."""
 ONE_LOOK_EVENT: dict[str, Any] = {
     **MODEL_EVENT,
     "concurrency_id": "light",

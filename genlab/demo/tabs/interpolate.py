@@ -145,7 +145,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         gr.Markdown(TEXT["formula"], latex_delimiters=LATEX)
     a.connect(data)
     b.connect(data)
-    data.change(lambda chosen: _legend(engine, data_of(chosen)), data, legend, **LIGHT_EVENT)
+    data.change(told()(lambda chosen: _legend(engine, data_of(chosen))), data, legend, **LIGHT_EVENT)
 
     def parse(data: Any, ends: tuple[Any, ...], points: Any, steps: Any) -> InterpolateRequest:
         data_of(data)

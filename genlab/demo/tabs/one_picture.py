@@ -13,7 +13,7 @@ from genlab.demo.engine import Engine
 from genlab.demo.language import both
 from genlab.demo.limits import PICTURES, SEED, Offer, Pick, parse_drawing, parse_pick
 from genlab.demo.picture_input import PictureInput
-from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, choices, of_class, other
+from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, choices, of_class, other, told
 
 TEXT = {
     "picture": both("Picture", "图片"),
@@ -79,10 +79,10 @@ class OnePicture:
     def connect(self) -> None:
         """Let the buttons and the class choose the number and the seed."""
         chosen = [self.model, self.number]
-        self.another.click(lambda model, now: other(self.count(model), now), chosen, self.number, **LIGHT_EVENT)
+        self.another.click(told()(lambda model, now: other(self.count(model), now)), chosen, self.number, **LIGHT_EVENT)
         self.again.click(None, None, self.seed, js=DICE, api_visibility="private")
         self.kind.input(
-            lambda model, name, now: of_class(self.engine, self.offer_of(model).data, name, now),
+            told()(lambda model, name, now: of_class(self.engine, self.offer_of(model).data, name, now)),
             [self.model, self.kind, self.number],
             self.number,
             **LIGHT_EVENT,

@@ -100,11 +100,10 @@ class Picker:
         def fit(chosen: Any, source: Any) -> tuple[Any, Any, Any]:
             uploads = source == "upload"
             label = TEXT.get(source, "") if isinstance(source, str) else ""
-            return (
-                gr.update(visible=not uploads, label=label.format(last=self.count(chosen) - 1)),
-                gr.update(visible=uploads),
-                gr.update(visible=not uploads),
-            )
+            with told():
+                last = self.count(chosen) - 1
+            number = gr.update(visible=not uploads, label=label.format(last=last))
+            return number, gr.update(visible=uploads), gr.update(visible=not uploads)
 
         for changed in (models, self.source):
             changed.change(fit, [models, self.source], [self.number, self.upload, self.another], **LIGHT_EVENT).then(
@@ -114,7 +113,8 @@ class Picker:
             changed.change(show, inputs, self.thumbnail, trigger_mode="always_last", **LIGHT_EVENT)
 
         def another(chosen: Any, source: Any) -> int:
-            top = MAX_SEED + 1 if source == "seed" else max(1, self.count(chosen))
+            with told():
+                top = MAX_SEED + 1 if source == "seed" else max(1, self.count(chosen))
             return int(np.random.default_rng().integers(top))
 
         self.another.click(another, [models, self.source], self.number, **LIGHT_EVENT)

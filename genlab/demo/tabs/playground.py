@@ -35,7 +35,7 @@ from genlab.demo.limits_plane import (
 )
 from genlab.demo.live import SECONDS, Kept, learn, on_worker
 from genlab.demo.player import Segment
-from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, told
+from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, OPENING_EVENT, told
 from genlab.demo.tabs.score import NAMES as DATA_TITLES
 from genlab.plane import PointDDPM, PointVAE, Progress, Walk, forward, lattice, points, reverse
 from genlab.plane import drawn as around
@@ -561,8 +561,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     dice.click(None, None, seed, js=DICE, api_visibility="private")
     share.click(link_of, controls, link, **LIGHT_EVENT).success(None, link, link, js=ABSOLUTE, api_visibility="private")
     points = gr.State(())  # not the drawing itself, so that a page without a link leaves it alone
-    page.load(opened, None, [data, model, walk, steps, seed, points], **LIGHT_EVENT)
-    gr.on([points.change], linked, points, drawing, **LIGHT_EVENT)
+    page.load(opened, None, [data, model, walk, steps, seed, points], **OPENING_EVENT)
+    gr.on([points.change], linked, points, drawing, **OPENING_EVENT)
 
     named = [
         data,

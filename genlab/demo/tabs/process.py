@@ -249,6 +249,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     connect(run, stop, show, inputs, [player])
     dice.click(None, None, seed, js=DICE, api_visibility="private")
 
+    @told()
     def next_of_class(chosen: Any, name: Any, current: Any) -> Any:
         return of_class(engine, engine.offers[parse_choice(MODEL, chosen, models)].data, name, current)
 

@@ -36,6 +36,7 @@ from genlab.demo.tabs import (
     LIGHT_EVENT,
     MODEL_EVENT,
     NEWEST_EVENT,
+    OPENING_EVENT,
     Film,
     Pace,
     choices,
@@ -245,7 +246,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     for component in (steps, count, guidance):
         component.input(cost, asked, curve, **NEWEST_EVENT)
     poster = Poster(engine, first)
-    page.load(poster.show, None, player, **LIGHT_EVENT).then(cost, asked, curve, **LIGHT_EVENT)
+    page.load(poster.show, None, player, **OPENING_EVENT).then(cost, asked, curve, **OPENING_EVENT)
 
 
 def _film(engine: Engine, request: SampleRequest) -> Film:

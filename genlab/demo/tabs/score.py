@@ -474,7 +474,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     def switch(running: bool) -> Any:
         return lambda: (gr.update(interactive=not running), gr.update(interactive=running))
 
-    once = {**NEWEST_EVENT, "trigger_mode": "once"}
+    films: dict[str, Any] = {**NEWEST_EVENT, "trigger_mode": "once", "concurrency_id": "film"}  # as the playground's
     figure.input(show, [figure, data], figure, **NEWEST_EVENT)
     data.input(show, [figure, data], figure, **NEWEST_EVENT)
     event = run.click(switch(True), None, [run, stop], **LIGHT_EVENT).then(train_it, [figure, data], figure, **LIGHT_EVENT)
@@ -482,8 +482,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         over(switch(False), None, [run, stop], **LIGHT_EVENT)
     ended = stop.click(switch(False), None, [run, stop], cancels=[event], **LIGHT_EVENT)
     ended.then(show, [figure, data], figure, **NEWEST_EVENT)
-    particles_button.click(particles_walk, [figure, data, seed], figure, **once)
-    reverse_button.click(reverse_walk, [figure, data, seed], figure, **once)
+    particles_button.click(particles_walk, [figure, data, seed], figure, **films)
+    reverse_button.click(reverse_walk, [figure, data, seed], figure, **films)
     dice.click(None, None, seed, js=DICE, api_visibility="private")
     named = [
         data,
