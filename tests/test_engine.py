@@ -475,7 +475,7 @@ def test_a_hub_id_is_read_at_its_revision(folders, monkeypatch):
     hub_read = hub.read
     monkeypatch.setattr(hub, "read", read)
     engine = Engine.load(["me/my-model@v1", "me/my-model"])
-    assert asked == [("me/my-model", "v1"), ("me/my-model", None)]
+    assert sorted(asked, key=str) == [("me/my-model", "v1"), ("me/my-model", None)]
     assert [(m.id, m.origin) for m in engine.models.values()] == [
         ("my-model", "me/my-model @ " + "a" * 40),
         ("my-model-2", "me/my-model @ " + "a" * 40),
@@ -489,11 +489,24 @@ def test_a_hub_that_says_nothing_is_not_waited_for(folders, monkeypatch):
     monkeypatch.setattr(hub, "read", lambda source, **_: read(source) if Path(source).is_dir() else answered.wait(60))
     monkeypatch.setattr(engine_module, "HUB_SECONDS", 0.05)
     try:
-        engine = Engine.load(["me/stalled", folders[0]])
+        engine = Engine.load(["me/stalled", folders[0], "me/too"])
     finally:
         answered.set()
     assert list(engine.models) == [DDPM_ID]
-    assert choose(engine.problems[0]) == "me/stalled could not be loaded: the Hub did not deliver it within 0.05 seconds"
+    late = "could not be loaded: the Hub did not deliver it within 0.05 seconds"
+    assert [choose(problem) for problem in engine.problems] == [f"me/stalled {late}", f"me/too {late}"]
+
+
+def test_models_on_the_hub_are_asked_for_at_once(folders, monkeypatch):
+    both_asked = threading.Barrier(2)
+    hub_read = hub.read
+
+    def read(source, revision=None):
+        both_asked.wait(30)  # breaks, where one waits for the other
+        return replace(hub_read(folders[0]), source=str(source))
+
+    monkeypatch.setattr(hub, "read", read)
+    assert list(Engine.load(["me/one", "me/two"]).models) == ["one", "two"]
 
 
 def test_help_loads_nothing_heavy():

@@ -59,7 +59,7 @@ log = logging.getLogger("genlab.demo")
 DEADLINE = 60.0
 """Seconds of wall clock after which a request is ended."""
 HUB_SECONDS = 60.0
-"""How long one model may take to come from the Hub."""
+"""How long the models may take to come from the Hub, all together."""
 EPS_SCALE = 3.0
 """Noise is drawn with 0 as middle gray and this many standard deviations as black and white."""
 SIGMA_WHITE = 0.5
@@ -887,11 +887,13 @@ def _vae_sample(model: VAE, seeds: list[int]) -> Tensor:
 def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
     models: list[Served] = []
     problems: list[str] = []
-    for source in sources:
-        folder = hub.find(source) or expanded(source)
-        name, _, revision = (source, "", "") if folder.is_dir() else source.partition("@")
+    folders = [hub.find(source) or expanded(source) for source in sources]
+    coming = [None if folder.is_dir() else _ask_hub(source) for source, folder in zip(sources, folders, strict=True)]
+    deadline = time.monotonic() + HUB_SECONDS
+    for source, folder, awaited in zip(sources, folders, coming, strict=True):
+        name = source if awaited is None else source.partition("@")[0]
         try:
-            package = hub.read(folder) if folder.is_dir() else _from_hub(name, revision or None)
+            package = hub.read(folder) if awaited is None else _from_hub(awaited, deadline)
         except Exception as error:  # one model that is broken in whatever way must not keep the others from being served
             log.warning("could not load %s", source, exc_info=not isinstance(error, (hub.HubError, EngineError)))
             message = error.text if isinstance(error, EngineError) else hub_text.told(error)
@@ -907,22 +909,28 @@ def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
     return models, problems
 
 
-def _from_hub(name: str, revision: str | None) -> hub.Package:
-    """The model of that name on the Hub; a Hub that says nothing is waited for no longer than `HUB_SECONDS`.
-
-    Raises:
-        EngineError: it took longer. HubError: see `hub.read`.
-    """
+def _ask_hub(source: str) -> Future[hub.Package]:
+    """The model of that id on the Hub, read in a thread of its own: a Hub that says nothing holds up nothing else."""
     package: Future[hub.Package] = Future()
+    name, _, revision = source.partition("@")
 
     def read() -> None:
         try:
-            package.set_result(hub.read(name, revision=revision))
+            package.set_result(hub.read(name, revision=revision or None))
         except Exception as error:
             package.set_exception(error)
 
     threading.Thread(target=read, name=f"read {name}", daemon=True).start()
-    if not wait([package], HUB_SECONDS).done:
+    return package
+
+
+def _from_hub(package: Future[hub.Package], deadline: float) -> hub.Package:
+    """A model that was asked for, waited for until the deadline, monotonic.
+
+    Raises:
+        EngineError: it took longer. HubError: see `hub.read`.
+    """
+    if not wait([package], max(0.0, deadline - time.monotonic())).done:
         raise EngineError(TEXT["hub too slow"].format(seconds=f"{HUB_SECONDS:g}"))
     return package.result()
 
