@@ -59,8 +59,8 @@ from genlab.demo.picture_input import REFUSED, PictureInput  # noqa: E402
 log = logging.getLogger("genlab.demo")
 
 PORT = 7860
-QUEUE = 32
-"""Jobs that may wait."""
+QUEUE = 64
+"""Jobs that may wait: more than a few visitors can fill, each of whom may have 12."""
 POLL_SECONDS = 0.005
 """Time between two looks of gradio for a job that can begin. Its own 0.001 is 1000 looks a second, day and night."""
 SPARE_SECONDS = 1.0
