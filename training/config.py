@@ -52,7 +52,7 @@ class Training:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the network; auto takes bf16 where the hardware computes in it."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the networks (torch.compile): a minute or two at the start; auto does on a GPU. On two CPU cores it gains 13%."""
+    """Compile the networks (torch.compile): a minute or two at the start; auto does on a GPU, and on a CPU it gains little."""
     store: Literal["fp16", "fp32"] = "fp16"
     """How the finished model's weights are stored; fp16 halves the file. They are read as fp32 again."""
     log_every: int = 50
