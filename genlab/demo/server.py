@@ -71,7 +71,7 @@ CONNECTIONS = 512
 HEAD_SECONDS = 10.0
 """How long the head of a request may take to arrive."""
 UNREAD_SECONDS = 30.0
-"""How long a visitor may read nothing of a reply that waits for it."""
+"""How long a visitor may read nothing of a reply that waits."""
 SENT_AHEAD = 256 * 1024
 """Bytes that the system may take before they are read."""
 UNREAD = 200
@@ -515,11 +515,11 @@ def on_space() -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, whose connections send at once (TCP_NODELAY), and not more than `SENT_AHEAD` bytes ahead: how much
-    the system has taken but nobody has read is not seen from here.
+    """A listening socket, whose connections send at once (TCP_NODELAY), and no more than `SENT_AHEAD` bytes ahead.
 
-    Without that, a small message waits for the receipt of the one before: 40 ms before a reply's first line, and often before a
-    frame. asyncio asks for it only where the socket says its protocol, which `create_server` leaves at 0.
+    Without TCP_NODELAY, a small message waits for the receipt of the one before: 40 ms before a reply's first line, and often
+    before a frame. asyncio asks for it only where the socket says its protocol, which `create_server` leaves at 0. Without
+    `SENT_AHEAD`, a slow reader could seem to read nothing: what was read of all that the system has taken is not seen here.
 
     Raises:
         SystemExit: one line that names the port and what to do.
