@@ -53,6 +53,8 @@ NEWEST_EVENT: dict[str, Any] = {
 }
 """Options of events that compute what the page shows while something is moved: they stand in the same queue, and of what one
 page asks only the newest matters."""
+FILM: dict[str, Any] = {"concurrency_id": "film", "concurrency_limit": 2}
+"""Puts events that compute whole films into a queue of their own: what only answers a drag does not wait behind them."""
 LATEX: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "$", "right": "$", "display": False},

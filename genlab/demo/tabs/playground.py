@@ -35,7 +35,7 @@ from genlab.demo.limits_plane import (
 )
 from genlab.demo.live import SECONDS, Kept, learn, on_worker
 from genlab.demo.player import Segment
-from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, OPENING_EVENT, told
+from genlab.demo.tabs import DICE, FILM, LATEX, LIGHT_EVENT, OPENING_EVENT, told
 from genlab.demo.tabs.score import NAMES as DATA_TITLES
 from genlab.plane import PointDDPM, PointVAE, Progress, Walk, forward, lattice, points, reverse
 from genlab.plane import drawn as around
@@ -509,9 +509,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         return asked.data, asked.model, look, asked.steps, asked.seed, (asked.data, asked.marks)
 
     def linked(points: Any) -> FigureData:
-        if (
-            not points
-        ):  # a page without a link, whose state gradio reports as new too: its figure, not there yet, takes no value
+        # A page without a link, too, has its state reported as new by gradio: its figure, not there yet, takes no value.
+        if not points:
             raise gr.Error("no link", visible=False, print_exception=False)
         data, marks = points
         return board(data, tuple(tuple(mark) for mark in marks))
@@ -545,8 +544,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         return lambda: tuple(gr.update(interactive=on) for on in (not running, running, not running))
 
     buttons = [train, stop, again]
-    # Films are computed by the thread of the trainings: what only answers a drag does not wait in line behind them.
-    films: dict[str, Any] = {**LIGHT_EVENT, "concurrency_id": "film", "concurrency_limit": 2}
+    films = {**LIGHT_EVENT, **FILM}
     event = train.click(switch(True), None, buttons, **LIGHT_EVENT).then(train_it, controls, [figure, name], **LIGHT_EVENT)
     event.success(switch(False), None, buttons, **LIGHT_EVENT)
     event.failure(lambda: (gr.update(interactive=True), gr.update(interactive=False)), None, [train, stop], **LIGHT_EVENT)

@@ -19,7 +19,7 @@ from genlab.demo.language import both
 from genlab.demo.limits import SEED
 from genlab.demo.limits_plane import LEVEL, SIDE, ScoreRequest, T, parse_data, parse_score
 from genlab.demo.live import learn, on_worker
-from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, NEWEST_EVENT, told
+from genlab.demo.tabs import DICE, FILM, LATEX, LIGHT_EVENT, NEWEST_EVENT, told
 from genlab.oracle import Mixture
 from genlab.plane import (
     DATA_NAMES,
@@ -474,7 +474,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     def switch(running: bool) -> Any:
         return lambda: (gr.update(interactive=not running), gr.update(interactive=running))
 
-    films: dict[str, Any] = {**NEWEST_EVENT, "trigger_mode": "once", "concurrency_id": "film"}  # as the playground's
+    films = {**NEWEST_EVENT, "trigger_mode": "once", **FILM}
     figure.input(show, [figure, data], figure, **NEWEST_EVENT)
     data.input(show, [figure, data], figure, **NEWEST_EVENT)
     event = run.click(switch(True), None, [run, stop], **LIGHT_EVENT).then(train_it, [figure, data], figure, **LIGHT_EVENT)
