@@ -28,7 +28,7 @@ class UNet(nn.Module):
         if size % config.stride:
             raise ValueError(
                 f"expected a picture side that is a multiple of {config.stride} "
-                f"(patch {config.patch}, and {len(config.multipliers)} levels, each half as wide as the one before), got {size}"
+                f"(patch {config.patch} × 2 for each of {len(config.multipliers) - 1} halvings), got {size}"
             )
         self.patch = config.patch
         self.width = config.width

@@ -87,7 +87,7 @@ def test_times_and_labels_that_do_not_exist_are_refused() -> None:
 def test_a_side_that_does_not_fit_is_refused(size: int, stride: int) -> None:
     config = UNetConfig(width=8, patch=2, multipliers=(1,) * (2 if stride == 4 else 3))
     assert config.stride == stride
-    message = f"multiple of {stride} \\(patch 2, and {len(config.multipliers)} levels, .*\\), got {size}"
+    message = f"multiple of {stride} \\(patch 2 × 2 for each of {len(config.multipliers) - 1} halvings\\), got {size}"
     with pytest.raises(ValueError, match=message):
         DDPM(DDPMConfig(unet=config), DataSpec(size=size))
 
