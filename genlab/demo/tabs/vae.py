@@ -229,7 +229,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
 
     def show_model(model: Any, seed: Any) -> Any:
         with told():
-            vae_offer(engine.offers, model)
+            vae_offer(engine.offers, model)  # refuses what is no model here
             return *begin(model, seed), *measurements.tables(engine, model), *one.fit(model)
 
     def show_density(model: Any, canvas: Any, figure: Any, seed: Any) -> Any:
