@@ -29,7 +29,8 @@ from genlab.demo.engine import Engine
 from genlab.demo.language import choose
 from genlab.demo.player import PlayerData
 from genlab.demo.server import Calls
-from genlab.demo.tabs import sample
+from genlab.demo.tabs import MODEL_EVENT, sample
+from genlab.demo.turns import Turns
 from tests import tiny
 
 SHAPE = Path(__file__).with_name("api.json")
@@ -81,13 +82,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
 def evaluations(site, monkeypatch) -> list[float]:
     """Times of the computations."""
     calls: list[float] = []
-    real = Engine._once
+    real = Turns._ask
 
-    def once(self: Engine, *arguments: Any) -> Any:
+    def ask(self: Turns, *arguments: Any) -> Any:
         calls.append(time.monotonic())
         return real(self, *arguments)
 
-    monkeypatch.setattr(Engine, "_once", once)
+    monkeypatch.setattr(Turns, "_ask", ask)
     return calls
 
 
@@ -253,8 +254,8 @@ def test_a_python_client_gets_the_message(site):
 
 @pytest.mark.parametrize("name", ["sample", "sample_stream", "interpolate", "diffuse"])
 def test_a_cancelled_job_stops_computing(site, evaluations, monkeypatch, name):
-    real = Engine._once
-    monkeypatch.setattr(Engine, "_once", lambda self, *a: time.sleep(0.1) or real(self, *a))
+    real = Turns._ask
+    monkeypatch.setattr(Turns, "_ask", lambda self, *a: time.sleep(0.1) or real(self, *a))
     good = {"sample": SAMPLE, "sample_stream": SAMPLE, "interpolate": INTERPOLATE, "diffuse": DIFFUSE}[name]
     job = site.client.submit(**{**good, "steps": 40}, api_name=f"/{name}")
     deadline = time.monotonic() + 60
@@ -393,23 +394,25 @@ def test_the_table_of_models_takes_any_measurements(metrics: object, bits: str |
 
 
 def test_what_looks_at_a_model_once_does_not_wait_for_whole_pictures(site: SimpleNamespace) -> None:
-    """A blocking walk holds the queue of the models: the others answer all the same."""
-    begun, let_go = threading.Event(), threading.Event()
+    """Walks that wait fill the queue of the models: the others answer all the same."""
+    many = MODEL_EVENT["concurrency_limit"]
+    begun, let_go = threading.Semaphore(0), threading.Event()
     real = type(site.engine).sample
 
     def sample(self: Engine, request: object) -> Iterator[object]:
-        begun.set()
+        begun.release()
         assert let_go.wait(60)
         yield from real(self, request)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(site.engine), "sample", sample)
-        job = site.client.submit(count=1, steps=1, api_name="/sample")
+        jobs = [site.client.submit(count=1, steps=1, api_name="/sample") for _ in range(many + 1)]
         try:
-            assert begun.wait(60)
+            assert all(begun.acquire(timeout=60) for _ in range(many))
             for name in ("/cross_entropy", "/divergence", "/pixel_density", "/bound"):
                 assert site.client.submit(api_name=name).result(60)
-            assert not job.done()
+            assert not any(job.done() for job in jobs)
+            assert not begun.acquire(timeout=0.5)
         finally:
             let_go.set()
-        assert job.result(60)
+        assert all(job.result(60) for job in jobs)

@@ -32,10 +32,10 @@ class Gate:
     def __init__(self, engine: Engine) -> None:
         self._open, self._steps = threading.Event(), threading.Semaphore(0)
         self._open.set()
-        self._compute = engine._once
-        engine._once = self._once  # type: ignore[method-assign]
+        self._compute = engine._turns._ask
+        engine._turns._ask = self._ask  # type: ignore[method-assign]
 
-    def _once(self, *arguments: Any) -> Any:
+    def _ask(self, *arguments: Any) -> Any:
         while not self._open.is_set() and not self._steps.acquire(timeout=0.05):
             pass
         return self._compute(*arguments)

@@ -1,7 +1,8 @@
 """The models that are served, and what the page and the API compute with them. No gradio in here.
 
 Every computation is a generator that yields after each step of the network and stops when it is closed, so that a visitor who
-leaves costs one step at most. The steps of all requests pass one turnstile: one at a time, in the order of asking.
+leaves costs one step at most. What the models compute for all requests is computed by one thread (`turns`), the steps of walks
+with the same model together.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -44,11 +44,12 @@ from genlab.demo.limits import (
     VAERequest,
     label_choices,
 )
+from genlab.demo.turns import Turns
 from genlab.divergence import Gaussian, kl, standard_normal
 from genlab.interpolate import lerp, slerp
 from genlab.nn import drawing_precision
 from genlab.process import eps_from_x0, p_reverse, q_marginal, q_posterior, q_step, reverse_log_var
-from genlab.sampler import SAMPLERS, SPACING, Frame, Noise, Step, ddim, invert, spaced, timesteps, walk
+from genlab.sampler import SAMPLERS, SPACING, Frame, Noise, Predict, Step, ddim, invert, spaced, timesteps, walk
 from genlab.schedule import Schedule
 from genlab.vae import VAE, log_mean_exp
 from genlab.vlb import discretised_log_prob, level_log_probs, prior_term, step_terms
@@ -76,10 +77,6 @@ DDPM_SPHERICAL = both("DDPM, along the sphere", "DDPM，沿球面")
 
 TITLES = {"fashion-mnist": "Fashion-MNIST", "mnist": "MNIST"}
 TEXT = {
-    "busy": both(
-        "the demo is busy and this request's turn did not come in time; try again in a minute",
-        "演示正忙，没有及时轮到这个请求；请一分钟后再试",
-    ),
     "too long": both(
         "stopped after {seconds} seconds; ask for fewer pictures or steps", "已运行 {seconds} 秒，被中止；请减少图片数量或步数"
     ),
@@ -343,34 +340,6 @@ class BoundStep:
         return level_log_probs(_pixel(self.p, row, column))[0].exp()
 
 
-@dataclass
-class Turnstile:
-    """Lets one thread through at a time, in the order of coming."""
-
-    _condition: threading.Condition = field(default_factory=threading.Condition)
-    _waiting: deque[object] = field(default_factory=deque)
-
-    @contextmanager
-    def turn(self, deadline: float) -> Iterator[None]:
-        """Hold the turnstile; `deadline` is the monotonic time until which to wait.
-
-        Raises:
-            EngineError: the turn did not come in time.
-        """
-        ticket = object()
-        with self._condition:
-            self._waiting.append(ticket)
-            if not self._condition.wait_for(lambda: self._waiting[0] is ticket, max(0.0, deadline - time.monotonic())):
-                self._waiting.remove(ticket)
-                raise EngineError(TEXT["busy"])
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._waiting.popleft()
-                self._condition.notify_all()
-
-
 class Engine:
     """The models by their short id, and the computations.
 
@@ -387,7 +356,7 @@ class Engine:
         self.models = {served.id: served for served in models}
         self.problems = tuple(problems)
         self.deadline = deadline
-        self._turnstile = Turnstile()
+        self._turns = Turns()
         self._activity: dict[str, Tensor] = {}
         self._decoded: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._seconds: dict[tuple[str, int], float | None] = {}
@@ -471,21 +440,9 @@ class Engine:
         noise = Noise.from_seeds(seeds, served.data.shape)
         x_T = noise.draw()
         yield SampleFrame(0, request.steps, model.schedule.T, to_pixels(x_T))
-        look = _predictor(model, _labels(model, request.label, seeds), request.guidance, clip=True)
-        asked = (served.id, request.count)
-
-        def predict(x_t: Tensor, t: Tensor) -> Denoised:
-            started = time.perf_counter()
-            seen = look(x_t, t)
-            if request.guidance == 1:
-                spent, before = time.perf_counter() - started, self._seconds.get(asked)
-                if before is not None:
-                    spent = 0.8 * before + 0.2 * spent
-                self._seconds[asked] = spent if asked in self._seconds else None  # the very first step is a cold one
-            return seen
-
+        predict = self._predictor(served, _labels(model, request.label, seeds), request.guidance, True, deadline)
         times = spaced(model.schedule, request.steps, SPACING[request.sampler])
-        for frame in self._steps(walk(predict, _step(model, request.sampler, noise), x_T, times), deadline):
+        for frame in walk(predict, _step(model, request.sampler, noise), x_T, times):
             yield SampleFrame(frame.index, frame.count, frame.s, to_pixels(frame.x_s))
 
     def seconds(self, model_id: str, count: int, steps: int) -> float | None:
@@ -521,7 +478,7 @@ class Engine:
 
         model: DDPM = ddpm.model  # type: ignore[assignment]
         times = timesteps(model.schedule.T, request.steps)
-        predict, count = _predictor(model, None, 1.0, clip=False), 2 * request.steps
+        predict, count = self._predictor(ddpm, None, 1.0, False, deadline), 2 * request.steps
         rows = self._vae_rows(vae, ends, w, deadline)
         walks: list[tuple[list[int], Iterator[Frame]]] = []
         given = [i for i in (0, 1) if ends[i] is not None]
@@ -534,7 +491,7 @@ class Engine:
             noise = Noise.from_seeds([seeds[i] for i in drawn], ddpm.data.shape).draw()
             x_T = dict(zip(drawn, noise, strict=True))
             walks.append((drawn, walk(predict, ddim(model.schedule), noise, times)))
-        for index, frames in enumerate(zip(*(self._steps(steps, deadline) for _, steps in walks), strict=True), start=1):
+        for index, frames in enumerate(zip(*(steps for _, steps in walks), strict=True), start=1):
             now = {i: x for (who, _), frame in zip(walks, frames, strict=True) for i, x in zip(who, frame.x_s, strict=True)}
             if index == request.steps:
                 x_T.update({i: now[i] for i in given})
@@ -543,7 +500,7 @@ class Engine:
             rows = {**rows, DDPM_SPHERICAL: to_pixels(slerp(now[0], now[1], w))}
             yield PathFrame(index, count, "ends", frames[0].s, to_pixels(now[0]), to_pixels(now[1]), rows)
 
-        for frame in self._steps(walk(predict, ddim(model.schedule), slerp(x_T[0], x_T[1], w), times), deadline):
+        for frame in walk(predict, ddim(model.schedule), slerp(x_T[0], x_T[1], w), times):
             finished = frame.s == 0
             rows = {**rows, DDPM_SPHERICAL: to_pixels(frame.x_s if finished else frame.x0_hat)}
             index = request.steps + frame.index
@@ -576,13 +533,15 @@ class Engine:
         x_t = x0
         yield frame(0, "forward", 0, x0, x0, torch.zeros_like(x0))
         for index, (s, t) in enumerate(zip(times[::-1], times[::-1][1:], strict=False), start=1):
-            x_t = self._once(lambda x=x_t, s=s, t=t: _forward(schedule, noise, x, s, t), deadline)  # type: ignore[misc]
+            self._in_time(deadline)
+            x_t = _forward(schedule, noise, x_t, s, t)
             yield frame(index, "forward", t, x_t, x0, eps_from_x0(schedule, x_t, x0, torch.tensor([t])))
 
         start = noise.draw() if request.fresh_noise else x_t
         free = request.label is None and request.until < schedule.T
-        predict = _predictor(model, None if free else _labels(model, request.label, [request.seed]), 1.0, clip=True)
-        for step in self._steps(walk(predict, _step(model, request.sampler, noise), start, times), deadline):
+        labels = None if free else _labels(model, request.label, [request.seed])
+        predict = self._predictor(served, labels, 1.0, True, deadline)
+        for step in walk(predict, _step(model, request.sampler, noise), start, times):
             index = request.steps + step.index
             yield frame(index, "reverse", step.t, step.x_t, step.x0_hat, step.eps_hat)
             if step.s == 0:
@@ -749,15 +708,49 @@ class Engine:
 
     def _once(self, compute: Callable[[], R], deadline: float) -> R:
         """One computation in its turn."""
+        self._in_time(deadline)
+        return self._turns.alone(compute, deadline)
+
+    def _predictor(self, served: Served, labels: Tensor | None, guidance: float, clip: bool, deadline: float) -> Predict:
+        """What a walk asks at each step, answered together with other walks of the same model, guidance and clipping."""
+        kind = (served.id, labels is None, guidance, clip)
+        compute = partial(self._look, served, guidance, clip)
+
+        def predict(x_t: Tensor, t: Tensor) -> Denoised:
+            self._in_time(deadline)
+            size = x_t.numel() * (1 if guidance == 1 else 2)
+            return self._turns.together(kind, compute, (x_t, t, labels), size, deadline)
+
+        return predict
+
+    def _look(
+        self, served: Served, guidance: float, clip: bool, asked: list[tuple[Tensor, Tensor, Tensor | None]]
+    ) -> list[Denoised]:
+        """What a model sees in each batch x_t (B C H W) at t (B), with labels (B) for all of them or for none, in one pass of
+        its network, in the arithmetic in which pictures are drawn.
+        """
+        model: DDPM = served.model  # type: ignore[assignment]
+        x_t, t = (torch.cat([each[i] for each in asked]) for i in (0, 1))  # type: ignore[misc]
+        labels = [each[2] for each in asked if each[2] is not None]
+        started = time.perf_counter()
+        with drawing_precision():
+            seen = model.predict(x_t, t, torch.cat(labels) if labels else None, guidance, clip)
+        if guidance == 1:
+            self._took((served.id, len(x_t)), time.perf_counter() - started)
+        counts = [len(each[0]) for each in asked]
+        eps_hats, x0_hats = seen.eps_hat.split(counts), seen.x0_hat.split(counts)
+        fractions = [None] * len(asked) if seen.fraction is None else seen.fraction.split(counts)
+        return [Denoised(*each) for each in zip(eps_hats, x0_hats, fractions, strict=True)]
+
+    def _took(self, asked: tuple[str, int], seconds: float) -> None:
+        """Keep in mind how long a look of a model at so many pictures took; the very first is a cold one."""
+        before = self._seconds.get(asked)
+        warm = seconds if before is None else 0.8 * before + 0.2 * seconds
+        self._seconds[asked] = warm if asked in self._seconds else None
+
+    def _in_time(self, deadline: float) -> None:
         if time.monotonic() > deadline:
             raise EngineError(TEXT["too long"].format(seconds=f"{self.deadline:g}"))
-        with self._turnstile.turn(deadline), torch.inference_mode():
-            return compute()
-
-    def _steps(self, steps: Iterator[Frame], deadline: float) -> Iterator[Frame]:
-        """The same frames, every step in its turn."""
-        while (frame := self._once(lambda: next(steps, None), deadline)) is not None:
-            yield frame
 
 
 def _bound_step(model: DDPM, at: int, x0: Tensor, eps: Tensor) -> BoundStep:
@@ -830,16 +823,6 @@ def _labels(model: DDPM, label: int | None, seeds: Sequence[int]) -> Tensor | No
     """The class of each picture, (B): `label`, or, where any will do, the classes in turn by the picture's seed."""
     classes = len(model.data.classes)
     return torch.tensor([seed % classes if label is None else label for seed in seeds]) if classes else None
-
-
-def _predictor(model: DDPM, labels: Tensor | None, guidance: float, clip: bool) -> Callable[[Tensor, Tensor], Denoised]:
-    """What a walk asks at each step, in the arithmetic in which pictures are drawn."""
-
-    def predict(x_t: Tensor, t: Tensor) -> Denoised:
-        with drawing_precision():
-            return model.predict(x_t, t, labels, guidance, clip)
-
-    return predict
 
 
 def _step(model: DDPM, sampler: str, noise: Noise) -> Step:

@@ -1,6 +1,6 @@
 """Learning while visitors watch: who may learn now, where it is computed, and what is kept of it. No gradio in here.
 
-A live training never touches the engine's turnstile, so the models that are served answer meanwhile. All trainings share one
+A live training never takes a turn of the engine's, so the models that are served answer meanwhile. All trainings share one
 thread, which takes one core of the machine: a few optimiser's steps of one, a few of the other. `RUNNING` visitors learn at the
 same time, `WAITING` may wait for them, in the order of coming; the next one is told to come back. A training is a generator; it
 ends when it is closed, between two steps, and in any case after `SECONDS`.

@@ -26,11 +26,12 @@ from genlab.demo.player import PlayerData, Segment, frames_to_webp, new_run, pla
 
 MODEL_EVENT: dict[str, Any] = {
     "concurrency_id": "model",
-    "concurrency_limit": 1,
+    "concurrency_limit": 8,
     "preprocess": False,
     "show_progress": "hidden",
 }
-"""Options of every event that runs a model: they form one queue, and one runs at a time."""
+"""Options of every event that runs a model: they form one queue. Eight run at a time: four are computed together while the
+frames of the other four are made and sent."""
 LIGHT_EVENT: dict[str, Any] = {
     "concurrency_limit": None,
     "preprocess": False,
