@@ -11,6 +11,7 @@ in fp32, is answered by the network itself.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import logging
 import os
 import signal
@@ -18,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,6 +40,7 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 has 8 bits, and compiled code rounds to them at other places."""
 COUNTS = (1, 2, 16)
 """Pictures at once with which compiled code is tried before it is used."""
+POINTER = ctypes.c_void_p
 
 
 def compile_network(model: DDPM, package: Path) -> None:
@@ -53,7 +56,7 @@ def compile_module(module: nn.Module, example: tuple[Tensor | None, ...], packag
 
     Args:
         example: what it takes, for two pictures or more.
-        package: the file to write (.pt2), for `torch._inductor.aoti_load_package`.
+        package: the file to write (.pt2), for `torch._inductor.aoti_load_package` or, where it returns one tensor, `load`.
     """
     from torch import _inductor as inductor
     from torch.export import Dim, export
@@ -75,9 +78,7 @@ def use(model: DDPM, package: Path) -> None:
     Raises:
         ValueError: the compiled code's answers are not those of the network.
     """
-    from torch import _inductor as inductor
-
-    own, run, classes = model.network, inductor.aoti_load_package(str(package)), bool(model.data.classes)
+    own, run, classes = model.network, load(package), bool(model.data.classes)
     bf16 = computes_bf16()
     tolerance = TOLERANCE["bf16" if bf16 else "fp32"]
 
@@ -86,7 +87,7 @@ def use(model: DDPM, package: Path) -> None:
             return own(x_t, t, label)
         label = torch.full_like(t, -1) if label is None else label
         # The code goes by the addresses alone: it does not see how a tensor is laid out.
-        return run(x_t.contiguous(), t.contiguous(), label.contiguous() if classes else None)
+        return run(*(each.contiguous() for each in ((x_t, t, label) if classes else (x_t, t))))
 
     with torch.no_grad(), drawing_precision():
         for count in COUNTS:
@@ -98,6 +99,42 @@ def use(model: DDPM, package: Path) -> None:
                     f"expected compiled code within {tolerance:g} of the network for {count} pictures, got {miss:.3g} off"
                 )
     model.network = network  # type: ignore[method-assign]
+
+
+def load(package: Path) -> Callable[..., Tensor]:
+    """What `compile_module` compiled, as a function of contiguous tensors that returns one; other threads go on meanwhile.
+
+    torch's own loader holds the interpreter's lock while the code runs (pytorch issue 197516), so that a server would answer
+    nobody else. The C functions are those of torch/csrc/inductor/aoti_runtime/interface.h.
+
+    Raises:
+        RuntimeError: there is no such code in the package, or it fails; torch says more on the standard error.
+    """
+    with zipfile.ZipFile(package) as archive, tempfile.TemporaryDirectory() as folder:
+        name = next((name for name in archive.namelist() if name.endswith(".so")), None)
+        if name is None:
+            raise RuntimeError(f"expected compiled code in {package.name}, got {', '.join(archive.namelist())}")
+        library = ctypes.CDLL(archive.extract(name, folder))
+    address, capsule, tensors = ctypes.pythonapi.PyCapsule_GetPointer, ctypes.pythonapi.PyCapsule_New, torch._C._aoti
+    address.restype, address.argtypes = POINTER, [ctypes.py_object, ctypes.c_char_p]
+    capsule.restype, capsule.argtypes = ctypes.py_object, [POINTER, ctypes.c_char_p, POINTER]
+    create, compute = library.AOTInductorModelContainerCreateWithDevice, library.AOTInductorModelContainerRun
+    create.argtypes = [POINTER, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_char_p]
+    compute.argtypes = [POINTER, POINTER, ctypes.c_size_t, POINTER, ctypes.c_size_t, POINTER, POINTER]
+    container = POINTER()
+    if create(ctypes.byref(container), 1, b"cpu", None):
+        raise RuntimeError("the compiled code could not be loaded")
+
+    def run(*given: Tensor) -> Tensor:
+        handles = tensors.unsafe_alloc_void_ptrs_from_tensors(list(given))  # `compute` frees them
+        taken = (POINTER * len(handles))(*(address(each, None) for each in handles))
+        made = POINTER()
+        if compute(container, taken, len(taken), ctypes.byref(made), 1, None, None):
+            raise RuntimeError("the compiled code failed")
+        (tensor,) = tensors.alloc_tensors_by_stealing_from_void_ptrs([capsule(made, None, None)])
+        return tensor
+
+    return run
 
 
 def start(packages: Sequence[hub.Package]) -> threading.Thread:
