@@ -134,6 +134,7 @@ class Slow(torch.nn.Module):
         return x
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 def test_other_threads_go_on_while_compiled_code_runs_and_nothing_is_kept_of_what_it_took_and_made(tmp_path: Path) -> None:
     package = tmp_path / "slow.pt2"
