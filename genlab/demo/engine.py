@@ -429,7 +429,7 @@ class Engine:
         """New pictures, step by step; the last frame has the finished ones. A VAE needs one step.
 
         Raises:
-            EngineError: it took too long.
+            EngineError: it took too long. TurnError: a turn did not come in time.
         """
         deadline = time.monotonic() + self.deadline
         served = self.models[request.model]
@@ -458,7 +458,7 @@ class Engine:
         A picture from a seed is the one that the DDPM draws from that seed's noise (the VAE where there is no DDPM).
 
         Raises:
-            EngineError: it took too long.
+            EngineError: it took too long. TurnError: a turn did not come in time.
         """
         deadline = time.monotonic() + self.deadline
         w = torch.linspace(0, 1, request.points)
@@ -513,7 +513,7 @@ class Engine:
         From a middle t, where part of the picture is left, the way back is not led to a class unless the request names one.
 
         Raises:
-            EngineError: it took too long.
+            EngineError: it took too long. TurnError: a turn did not come in time.
         """
         deadline = time.monotonic() + self.deadline
         served = self.models[request.model]
@@ -551,7 +551,7 @@ class Engine:
         """A picture through encoder and decoder, in one turn.
 
         Raises:
-            EngineError: the turn did not come in time.
+            TurnError: the turn did not come in time.
         """
         model, x = self._seen(request)
         generator = torch.Generator().manual_seed(request.seed)
@@ -591,7 +591,7 @@ class Engine:
         """The terms of log p(x), of the mass on 8-bit pixels, better with each yield; one turn for each.
 
         Raises:
-            EngineError: it took too long.
+            EngineError: it took too long. TurnError: a turn did not come in time.
         """
         deadline = time.monotonic() + self.deadline
         model, x = self._seen(request)
@@ -635,7 +635,7 @@ class Engine:
         """What a VAE, and the test pictures, say of one pixel.
 
         Raises:
-            EngineError: it took too long.
+            EngineError: it took too long. TurnError: a turn did not come in time.
         """
         served = self.models[request.model]
         model: VAE = served.model  # type: ignore[assignment]
@@ -661,7 +661,7 @@ class Engine:
         """The bound of a diffusion model at one step, classes hidden, in one turn.
 
         Raises:
-            EngineError: the turn did not come in time.
+            TurnError: the turn did not come in time.
         """
         served = self.models[request.model]
         x0 = to_model(self.picture(served.data.name, request.picture))[None]
