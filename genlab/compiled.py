@@ -40,7 +40,7 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 has 8 bits, and compiled code rounds to them at other places."""
 COUNTS = (1, 2, 16)
 """Pictures at once with which compiled code is tried before it is used."""
-POINTER = ctypes.c_void_p
+HANDLE = ctypes.c_void_p
 
 
 def compile_network(model: DDPM, package: Path) -> None:
@@ -116,19 +116,19 @@ def load(package: Path) -> Callable[..., Tensor]:
             raise RuntimeError(f"expected compiled code in {package.name}, got {', '.join(archive.namelist())}")
         library = ctypes.CDLL(archive.extract(name, folder))
     address, capsule, tensors = ctypes.pythonapi.PyCapsule_GetPointer, ctypes.pythonapi.PyCapsule_New, torch._C._aoti
-    address.restype, address.argtypes = POINTER, [ctypes.py_object, ctypes.c_char_p]
-    capsule.restype, capsule.argtypes = ctypes.py_object, [POINTER, ctypes.c_char_p, POINTER]
+    address.restype, address.argtypes = HANDLE, [ctypes.py_object, ctypes.c_char_p]
+    capsule.restype, capsule.argtypes = ctypes.py_object, [HANDLE, ctypes.c_char_p, HANDLE]
     create, compute = library.AOTInductorModelContainerCreateWithDevice, library.AOTInductorModelContainerRun
-    create.argtypes = [POINTER, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_char_p]
-    compute.argtypes = [POINTER, POINTER, ctypes.c_size_t, POINTER, ctypes.c_size_t, POINTER, POINTER]
-    container = POINTER()
+    create.argtypes = [HANDLE, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_char_p]
+    compute.argtypes = [HANDLE, HANDLE, ctypes.c_size_t, HANDLE, ctypes.c_size_t, HANDLE, HANDLE]
+    container = HANDLE()
     if create(ctypes.byref(container), 1, b"cpu", None):
         raise RuntimeError("the compiled code could not be loaded")
 
     def run(*given: Tensor) -> Tensor:
         handles = tensors.unsafe_alloc_void_ptrs_from_tensors(list(given))  # `compute` frees them
-        taken = (POINTER * len(handles))(*(address(each, None) for each in handles))
-        made = POINTER()
+        taken = (HANDLE * len(handles))(*(address(each, None) for each in handles))
+        made = HANDLE()
         if compute(container, taken, len(taken), ctypes.byref(made), 1, None, None):
             raise RuntimeError("the compiled code failed")
         (tensor,) = tensors.alloc_tensors_by_stealing_from_void_ptrs([capsule(made, None, None)])
