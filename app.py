@@ -43,13 +43,14 @@ def main() -> None:
     chosen = options()
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     gc.disable()  # next to nothing of what a start makes is garbage; `server.serve` looks for it again
-    from genlab.demo.imports import import_gradio
+    from genlab.serving.gradio_patches import import_gradio
 
     import_gradio()
-    from genlab.demo import server, theme
+    from genlab.demo import theme
     from genlab.demo.app import create_app
     from genlab.demo.engine import Engine, EngineError
-    from genlab.demo.language import choose
+    from genlab.serving import server
+    from genlab.serving.language import choose
 
     try:
         engine = Engine.load(chosen.models)

@@ -26,11 +26,11 @@ from genlab.data import ungrid
 from genlab.demo import limits, limits_plane
 from genlab.demo.app import create_app, served_table
 from genlab.demo.engine import Engine
-from genlab.demo.language import choose
 from genlab.demo.player import PlayerData
-from genlab.demo.server import Calls
 from genlab.demo.tabs import MODEL_EVENT, sample
 from genlab.demo.turns import Turns
+from genlab.serving.language import choose
+from genlab.serving.server import Calls
 from tests import tiny
 
 SHAPE = Path(__file__).with_name("api.json")

@@ -12,7 +12,7 @@ import pytest
 
 from genlab.demo.app import TABS
 from genlab.demo.engine import Engine, EngineError
-from genlab.demo.guard import PRESENCE
+from genlab.serving.guard import PRESENCE
 from tests import tiny
 
 PATIENCE = 120_000

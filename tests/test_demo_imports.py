@@ -21,7 +21,7 @@ import ast, inspect
 parsed, getfile = [], inspect.getfile
 whole = ast.get_source_segment
 ast.get_source_segment = lambda *a, **k: parsed.append(a) or whole(*a, **k)
-from genlab.demo.imports import import_gradio
+from genlab.serving.gradio_patches import import_gradio
 import_gradio()
 import gradio as gr
 from genlab.demo.player import Player
@@ -36,7 +36,7 @@ print(len(parsed), inspect.getfile is getfile, len(page.fns))
 def test_pandas_waits_until_gradio_asks_for_it() -> None:
     code = """
 import sys
-from genlab.demo.imports import import_gradio
+from genlab.serving.gradio_patches import import_gradio
 import_gradio()
 import gradio as gr
 with gr.Blocks():
@@ -58,7 +58,7 @@ compiled, read = Counter(), []
 compile, create = jinja2.Environment.compile, ssl.create_default_context
 jinja2.Environment.compile = lambda self, source, *a, **k: compiled.update([source]) or compile(self, source, *a, **k)
 ssl.create_default_context = counted = lambda *a, **k: read.append(a) or create(*a, **k)
-from genlab.demo.imports import import_gradio
+from genlab.serving.gradio_patches import import_gradio
 import_gradio()
 import gradio as gr
 print(len(compiled) > 20, max(compiled.values()), len(read), ssl.create_default_context is counted)
@@ -73,7 +73,7 @@ import gc, sys
 from pathlib import Path
 sys.path[0] = {str(ROOT)!r}
 import app
-from genlab.demo import server
+from genlab.serving import server
 from genlab.demo.engine import Engine
 from tests import tiny
 sources, load = tiny.save_models(Path({str(tmp_path)!r})), Engine.load

@@ -25,8 +25,8 @@ from genlab.data import to_model, to_pixels, ungrid
 from genlab.demo import engine as engine_module
 from genlab.demo import limits
 from genlab.demo.engine import DDPM_SPHERICAL, VAE_LINEAR, VAE_SPHERICAL, Engine, EngineError, Served, png
-from genlab.demo.language import choose
 from genlab.demo.limits import LimitError, Offer, Pick
+from genlab.serving.language import choose
 from tests import tiny
 from training.sample_quality import Sampling
 

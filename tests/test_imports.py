@@ -32,8 +32,8 @@ def packages(path: Path) -> set[str]:
 
 
 def within_genlab(path: Path) -> set[str]:
-    """The modules of genlab that a file imports, by their stems; `demo` for all of the demo."""
-    stems = {p.stem for p in (ROOT / "genlab").glob("*.py")} | {"demo"}
+    """The modules of genlab that a file imports, by their stems; a folder by its name."""
+    stems = {p.stem for p in (ROOT / "genlab").glob("*.py")} | {"demo", "serving"}
     return {name.split(".")[1] for name in imports(path) if name.startswith("genlab.")} & stems
 
 
@@ -76,13 +76,15 @@ def test_the_hub_is_imported_only_when_it_is_asked_for(stem: str) -> None:
 
 @pytest.mark.parametrize("path", GENLAB, ids=lambda p: str(p.relative_to(ROOT)))
 def test_genlab_keeps_its_borders(path: Path) -> None:
-    inside_demo = path.is_relative_to(ROOT / "genlab" / "demo")
+    place = path.relative_to(ROOT / "genlab").parts[0]
     used = packages(path)
     assert "training" not in used
     assert "diffusers" not in used
-    if not inside_demo:
+    if place not in {"demo", "serving"}:
         assert not used & {"gradio", "gradio_client"}
-        assert "demo" not in within_genlab(path)
+        assert not within_genlab(path) & {"demo", "serving"}
+    if place == "serving":
+        assert within_genlab(path) <= {"serving"}
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))
@@ -90,7 +92,7 @@ def test_each_door_to_the_outside_is_in_one_file(path: Path) -> None:
     used, place = packages(path), str(path.relative_to(ROOT))
     assert "huggingface_hub" not in used or place in {"genlab/hub.py", "genlab/data.py"}
     assert "datasets" not in used or place == "genlab/data.py"
-    assert not used & {"gradio"} or place.startswith("genlab/demo/") or place == "app.py"
+    assert not used & {"gradio"} or place.startswith(("genlab/demo/", "genlab/serving/")) or place == "app.py"
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))

@@ -21,9 +21,10 @@ import pytest
 import genlab.demo
 from genlab import hub
 from genlab.card import escape
-from genlab.demo import hub_text, language
+from genlab.demo import hub_text
 from genlab.demo.engine import Engine
-from genlab.demo.language import Told, Translation, accepted, both, choose, choose_in_json, each, language_of
+from genlab.serving import language
+from genlab.serving.language import Told, Translation, accepted, both, choose, choose_in_json, each, language_of
 from tests import tiny
 
 HAN = re.compile(r"[\u3400-\u9fff]")

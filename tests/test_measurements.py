@@ -11,9 +11,9 @@ import pytest
 
 from genlab import hub
 from genlab.demo.engine import Engine
-from genlab.demo.language import choose
 from genlab.demo.measured import chain_of, evidence_of, ode_of, samples_of
 from genlab.demo.tabs import measurements
+from genlab.serving.language import choose
 from tests import tiny
 
 SUMS = {

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from genlab.demo import server
-from genlab.demo.picture_input import KEPT_SIDE, MAX_PIXELS, MAX_SIDE, REFUSED, PictureInput, decode
+from genlab.serving import server
+from genlab.serving.picture_input import KEPT_SIDE, MAX_PIXELS, MAX_SIDE, REFUSED, PictureInput, decode
 
 import gradio as gr  # isort: skip
 

@@ -22,7 +22,6 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 
 from genlab.demo import theme
-from genlab.demo.language import choose
 from genlab.demo.player import (
     LABELS,
     Player,
@@ -34,6 +33,7 @@ from genlab.demo.player import (
     player_frame,
     player_sheet,
 )
+from genlab.serving.language import choose
 
 NAMES = ("x_t", "x̂_0", "ε̂")
 

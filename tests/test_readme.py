@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks.shipped import rows, table
 from genlab.demo.app import TABS
 from genlab.demo.engine import Engine
-from genlab.demo.language import choose
+from genlab.serving.language import choose
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]

@@ -26,12 +26,12 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError, ValidationError
 from PIL import Image
 
-from genlab.demo import server
 from genlab.demo.figure import DRAWN
-from genlab.demo.guard import Allowance, Guard, Limits, Refused, plain_json
-from genlab.demo.language import choose
 from genlab.demo.limits import DRAWN_VALUES
-from genlab.demo.picture_input import REFUSED, PictureInput
+from genlab.serving import server
+from genlab.serving.guard import Allowance, Guard, Limits, Refused, plain_json
+from genlab.serving.language import choose
+from genlab.serving.picture_input import REFUSED, PictureInput
 from tests import tiny
 
 import gradio as gr  # isort: skip
@@ -335,7 +335,7 @@ def test_files_outside_the_uploads_are_never_served(site: SimpleNamespace, pictu
         f"{site.uploads}/..%5csecret.txt", f"{site.uploads}%00/../secret.txt", f"{site.uploads}/x/../../secret.txt",
         f"{site.uploads}-else/secret.txt", f"{up}{secret}", f"..%2f..%2f..%2f{secret}", f"file://{secret}", f"file:{secret}",
         f"{path}/../../../secret.txt", "secret.txt", "/etc/hostname", "/proc/self/environ", f"{up}etc/hostname", "~/secret.txt",
-        f"{site.uploads}/link.txt/", "README.md", "app.py", "genlab/demo/server.py", ".", "", "/", f"{site.uploads}",
+        f"{site.uploads}/link.txt/", "README.md", "app.py", "genlab/serving/server.py", ".", "", "/", f"{site.uploads}",
     ]  # fmt: skip
     routes = [
         "gradio_api/file=",
@@ -1315,13 +1315,13 @@ def test_page_made_with_other_folders_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "shared"))
     with gr.Blocks() as demo:
         pass
-    with pytest.raises(ValueError, match=r"expected a page made after genlab\.demo\.server was imported"):
+    with pytest.raises(ValueError, match=r"expected a page made after genlab\.serving\.server was imported"):
         server.build(demo, ready=lambda: True)
 
 
 PROGRAM = """
 import os, time
-from genlab.demo import server
+from genlab.serving import server
 import gradio as gr
 
 def stream():

@@ -17,11 +17,11 @@ import pytest
 from scipy import special, stats
 
 from genlab.demo.figure import Packed
-from genlab.demo.language import choose
 from genlab.demo.limits import FitRequest, LimitError, OutcomesRequest, parse_fit, parse_outcomes
 from genlab.demo.tabs import divergence as tab
 from genlab.demo.tabs import outcomes
 from genlab.demo.tabs.divergence import EXAMPLES, draw, numbers, read, solve
+from genlab.serving.language import choose
 from tests import tiny
 
 FIRST = FitRequest(*next(iter(EXAMPLES.values()))[1])

@@ -29,10 +29,10 @@ from genlab.data import to_model, to_pixels
 from genlab.demo import limits
 from genlab.demo.canvas import Canvas, CanvasData, canvas_data
 from genlab.demo.engine import BOUND_SEED, EPS_SCALE, SIGMA_WHITE, Engine, PixelDensity, Served
-from genlab.demo.language import choose
 from genlab.demo.limits import LimitError, Offer, Pick, PixelRequest, VAERequest
 from genlab.demo.tabs import process
 from genlab.demo.tabs import vae as tab
+from genlab.serving.language import choose
 from genlab.vae import VAE
 from tests import tiny
 

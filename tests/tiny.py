@@ -19,10 +19,11 @@ from genlab import hub
 from genlab.config import DataSpec, DDPMConfig, UNetConfig, VAEConfig
 from genlab.data import KNOWN, Dataset
 from genlab.ddpm import DDPM
-from genlab.demo import server, theme  # before any page is made
+from genlab.demo import theme
 from genlab.demo.app import create_app
 from genlab.demo.engine import Engine
-from genlab.demo.guard import Limits
+from genlab.serving import server  # before any page is made
+from genlab.serving.guard import Limits
 from genlab.vae import VAE
 
 T = 60

@@ -9,10 +9,10 @@ import gradio as gr
 
 from genlab.card import escape
 from genlab.demo.engine import Engine
-from genlab.demo.imports import without_application
-from genlab.demo.language import SWITCH, both, each
 from genlab.demo.measured import bound_of
 from genlab.demo.tabs import OPENING_EVENT, bound, divergence, interpolate, playground, process, sample, score, vae
+from genlab.serving.gradio_patches import without_application
+from genlab.serving.language import SWITCH, both, each
 
 TABS = (sample, interpolate, process, divergence, vae, bound, score, playground)
 """The tabs in their order; each has a TITLE and build(engine, page)."""

@@ -24,9 +24,9 @@ from gradio.data_classes import GradioModel
 from pydantic import ConfigDict, Field
 
 from genlab.colours import COLOURS
-from genlab.demo.language import both
 from genlab.demo.limits import DRAWN_VALUES
 from genlab.demo.player import Scripted, static, with_labels
+from genlab.serving.language import both
 
 LABELS: dict[str, str] = {
     "canvas": both("Pictures", "图片"),

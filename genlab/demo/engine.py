@@ -28,7 +28,6 @@ from genlab.config import DataSpec, Variance, expanded
 from genlab.data import fit, grid, to_model, to_pixels
 from genlab.ddpm import DDPM, Denoised
 from genlab.demo import hub_text
-from genlab.demo.language import Told, both
 from genlab.demo.limits import (
     COMPONENTS,
     PIXELS_AT_ONCE,
@@ -51,6 +50,7 @@ from genlab.nn import drawing_precision
 from genlab.process import eps_from_x0, p_reverse, q_marginal, q_posterior, q_step, reverse_log_var
 from genlab.sampler import SAMPLERS, SPACING, Frame, Noise, Predict, Step, ddim, invert, spaced, timesteps, walk
 from genlab.schedule import Schedule
+from genlab.serving.language import Told, both
 from genlab.vae import VAE, log_mean_exp
 from genlab.vlb import discretised_log_prob, level_log_probs, prior_term, step_terms
 

@@ -33,8 +33,8 @@ from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, model_valid
 
 from genlab.colours import COLOURS
 from genlab.demo import player
-from genlab.demo.language import both
 from genlab.demo.limits import LimitError
+from genlab.serving.language import both
 
 INK = "ink"
 """The colour of text, for what stands for nothing in particular."""

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from genlab.demo.language import both
 from genlab.hub import HubError
+from genlab.serving.language import both
 
 CHINESE: dict[str, str] = {
     "{source}: {error}": "{source}：{error}",

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from genlab.config import DataSpec
-from genlab.demo.language import Told, both
+from genlab.serving.language import Told, both
 
 ANY = "any"
 """The choice of no class in particular: the classes take turns, by each picture's seed."""

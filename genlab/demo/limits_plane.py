@@ -21,9 +21,9 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from genlab.demo.language import both
 from genlab.demo.limits import DATA_SET, SEED, LimitError, Range, parse_choice, shown
 from genlab.plane import DATA_NAMES, MAX_DRAWN, DataName
+from genlab.serving.language import both
 
 T = 200
 """Length of the chain of every model of points."""

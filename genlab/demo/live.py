@@ -21,8 +21,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from genlab.demo.language import Told, both
 from genlab.plane import PointDDPM, PointVAE, Progress, train
+from genlab.serving.language import Told, both
 
 R = TypeVar("R")
 

@@ -29,8 +29,8 @@ from PIL import Image
 from pydantic import Field
 
 from genlab.colours import COLOURS
-from genlab.demo.language import both
 from genlab.demo.theme import colour_of
+from genlab.serving.language import both
 
 JPEG_QUALITY = 90
 """Of colour pictures, live and in the sheet."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 import gradio as gr
 
 from genlab.colours import COLOURS
-from genlab.demo.language import both
+from genlab.serving.language import both
 
 COLOURS_DARK: dict[str, str] = {
     "p": "#2A9BE0",

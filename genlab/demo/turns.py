@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from genlab.demo.language import Told, both
+from genlab.serving.language import Told, both
 
 G = TypeVar("G")
 R = TypeVar("R")

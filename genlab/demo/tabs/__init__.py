@@ -20,9 +20,9 @@ from torch import Tensor
 
 from genlab.config import DataSpec
 from genlab.demo.engine import Engine
-from genlab.demo.language import Told, both
 from genlab.demo.limits import ANY
 from genlab.demo.player import PlayerData, Segment, frames_to_webp, new_run, player_frame, player_sheet
+from genlab.serving.language import Told, both
 
 MODEL_EVENT: dict[str, Any] = {
     "concurrency_id": "model",

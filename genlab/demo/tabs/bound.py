@@ -29,7 +29,6 @@ from genlab.demo.figure import (
     Stack,
     selected,
 )
-from genlab.demo.language import both
 from genlab.demo.limits import (
     PICTURES,
     SEED,
@@ -44,6 +43,7 @@ from genlab.demo.tabs import LATEX, NEWEST_EVENT, ONE_LOOK_EVENT, measurements, 
 from genlab.demo.tabs.measurements import SIGMA, own_first, plain, small, with_error
 from genlab.demo.tabs.one_picture import OnePicture
 from genlab.divergence import bits_per_dim, nats_to_bits
+from genlab.serving.language import both
 
 TITLE = both("Bound", "变分界")
 COLOURS: dict[Variance, str] = {"learned": "p", "posterior": "q", "beta": "x_t"}

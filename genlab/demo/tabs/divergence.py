@@ -11,7 +11,6 @@ from torch import Tensor
 
 from genlab.demo.engine import Engine
 from genlab.demo.figure import Area, Axis, Bars, Figure, FigureData, Frame, Handle, Line, Panel, Stack, positions
-from genlab.demo.language import both
 from genlab.demo.limits import (
     FIT_MEAN,
     FIT_START_MEAN,
@@ -37,6 +36,7 @@ from genlab.divergence import (
     reverse,
     tabulate,
 )
+from genlab.serving.language import both
 
 TITLE = both("KL", "KL 散度")
 TEXT = {

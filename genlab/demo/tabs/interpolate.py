@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from genlab.demo.engine import DDPM_SPHERICAL, VAE_LINEAR, VAE_SPHERICAL, Engine, PathFrame, data_title, png
-from genlab.demo.language import both
 from genlab.demo.limits import (
     DATA_SET,
     PATH_STEPS,
@@ -25,6 +24,7 @@ from genlab.demo.limits import (
 from genlab.demo.player import Player
 from genlab.demo.tabs import LATEX, LIGHT_EVENT, MODEL_EVENT, Film, Pace, connect, heading, pane, to_file, told
 from genlab.demo.tabs.picker import Picker
+from genlab.serving.language import both
 
 TITLE = both("Interpolate", "插值")
 TEXT = {

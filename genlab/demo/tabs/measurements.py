@@ -9,7 +9,6 @@ import gradio as gr
 from genlab.card import escape
 from genlab.config import Variance
 from genlab.demo.engine import Engine
-from genlab.demo.language import both
 from genlab.demo.measured import (
     ODE,
     Evidence,
@@ -22,6 +21,7 @@ from genlab.demo.measured import (
     samples_of,
 )
 from genlab.demo.tabs import LATEX
+from genlab.serving.language import both
 
 SIGMA: dict[Variance, str] = {"learned": both("Σ learned", "学得的 Σ"), "posterior": "Σ = β̃", "beta": "Σ = β"}
 TEXT = {

@@ -10,10 +10,10 @@ import numpy as np
 from gradio.data_classes import ImageData
 
 from genlab.demo.engine import Engine
-from genlab.demo.language import both
 from genlab.demo.limits import PICTURES, SEED, Offer, Pick, parse_drawing, parse_pick
-from genlab.demo.picture_input import PictureInput
 from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, choices, of_class, other, told
+from genlab.serving.language import both
+from genlab.serving.picture_input import PictureInput
 
 TEXT = {
     "picture": both("Picture", "图片"),

@@ -11,10 +11,10 @@ import gradio as gr
 import torch
 
 from genlab.demo.figure import Axis, Bars, Figure, FigureData, Handle, Line, Panel, Stack, positions
-from genlab.demo.language import both
 from genlab.demo.limits import OutcomesRequest, parse_choice, parse_outcomes
 from genlab.demo.tabs import LATEX, LIGHT_EVENT, NEWEST_EVENT, ONE_LOOK_EVENT, told
 from genlab.divergence import Categorical, code_length, cross_entropy, entropy, kl, kl_terms, nats_to_bits
+from genlab.serving.language import both
 
 TEXT = {
     "lead": both(

@@ -11,10 +11,10 @@ from gradio.data_classes import ImageData
 from torch import Tensor
 
 from genlab.demo.engine import Engine, png
-from genlab.demo.language import both, choose
 from genlab.demo.limits import MAX_SEED, LimitError, Pick, parse_pick
-from genlab.demo.picture_input import PictureInput
 from genlab.demo.tabs import LIGHT_EVENT, choices, to_file, told
+from genlab.serving.language import both, choose
+from genlab.serving.picture_input import PictureInput
 
 TEXT = {
     "source": both("{name} comes from", "来源（{name}）"),

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from genlab.demo.engine import Engine
 from genlab.demo.figure import Arrows, Axis, Figure, FigureData, Frame, Line, Panel, Points, drawn
-from genlab.demo.language import both
 from genlab.demo.limits import DATA_SET, SEED, LimitError, parse_choice
 from genlab.demo.limits_plane import (
     DATA,
@@ -42,6 +41,7 @@ from genlab.plane import drawn as around
 from genlab.plane import field as score_field
 from genlab.sampler import Frame as Reversed
 from genlab.schedule import linear_schedule
+from genlab.serving.language import both
 
 TITLE = both("Playground", "实验场")
 TEXT = {

@@ -9,7 +9,6 @@ from typing import Any
 import gradio as gr
 
 from genlab.demo.engine import ChainFrame, Engine
-from genlab.demo.language import both
 from genlab.demo.limits import (
     ANY,
     CHAIN_SAMPLERS,
@@ -41,6 +40,7 @@ from genlab.demo.tabs import (
     told,
 )
 from genlab.demo.tabs.picker import Picker
+from genlab.serving.language import both
 
 TITLE = both("Diffusion", "扩散")
 TEXT = {

@@ -15,7 +15,6 @@ import numpy as np
 from genlab.data import grid
 from genlab.demo.engine import Engine, SampleFrame, columns_of, png
 from genlab.demo.figure import Figure, FigureData
-from genlab.demo.language import both
 from genlab.demo.limits import (
     ANY,
     COUNT,
@@ -47,6 +46,7 @@ from genlab.demo.tabs import (
     told,
 )
 from genlab.demo.tabs import steps as steps_curve
+from genlab.serving.language import both
 
 log = logging.getLogger("genlab.demo")
 

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from genlab.demo.engine import Engine
 from genlab.demo.figure import Arrows, Axis, Figure, FigureData, Frame, Handle, Heat, Line, Panel, Points, Rule, positions
-from genlab.demo.language import both
 from genlab.demo.limits import SEED
 from genlab.demo.limits_plane import LEVEL, SIDE, ScoreRequest, T, parse_data, parse_score
 from genlab.demo.live import learn, on_worker
@@ -38,6 +37,7 @@ from genlab.process import q_marginal
 from genlab.sampler import Predict, ddim, spaced, walk
 from genlab.schedule import linear_schedule
 from genlab.score import reverse_sde, score_from_eps
+from genlab.serving.language import both
 
 TITLE = both("Score", "分数")
 NAMES = {

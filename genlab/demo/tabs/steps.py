@@ -9,9 +9,9 @@ import numpy as np
 
 from genlab.demo.engine import Engine
 from genlab.demo.figure import Axis, FigureData, Line, Panel, Points, Rule
-from genlab.demo.language import both
 from genlab.demo.measured import Curve, curve_of
 from genlab.demo.tabs import NAMES
+from genlab.serving.language import both
 
 TEXT = {
     "figure": both("What steps buy", "步数换来什么"),

@@ -33,7 +33,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from genlab.demo.language import both, choose_in_json, language_of
+from genlab.serving.language import both, choose_in_json, language_of
 
 log = logging.getLogger("genlab.demo")
 

@@ -51,10 +51,10 @@ from gradio.utils import cancel_tasks, get_upload_folder  # noqa: E402
 from gradio_client.utils import construct_args  # noqa: E402
 from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402
 
-from genlab.demo.guard import TEXT, Guard, Limits, Refused  # noqa: E402
-from genlab.demo.imports import without_application, without_description  # noqa: E402
-from genlab.demo.language import Translation  # noqa: E402
-from genlab.demo.picture_input import REFUSED, PictureInput  # noqa: E402
+from genlab.serving.gradio_patches import without_application, without_description  # noqa: E402
+from genlab.serving.guard import TEXT, Guard, Limits, Refused  # noqa: E402
+from genlab.serving.language import Translation  # noqa: E402
+from genlab.serving.picture_input import REFUSED, PictureInput  # noqa: E402
 
 log = logging.getLogger("genlab.demo")
 
@@ -115,7 +115,7 @@ def build(
     folder = get_upload_folder()
     if folder != demo.GRADIO_CACHE or not os.path.basename(folder).startswith("genlab-"):
         raise ValueError(
-            f"expected a page made after genlab.demo.server was imported, got one with its files in {demo.GRADIO_CACHE}"
+            f"expected a page made after genlab.serving.server was imported, got one with its files in {demo.GRADIO_CACHE}"
         )
     os.makedirs(folder, mode=0o700, exist_ok=True)
     os.chmod(folder, 0o700)
