@@ -19,7 +19,7 @@ MAX_WIDTH = 512
 ScheduleName = Literal["mixed", "linear", "cosine"]
 Variance = Literal["posterior", "beta", "learned"]
 Prediction = Literal["eps", "v"]
-DecoderName = Literal["gaussian", "gaussian-per-pixel", "bernoulli"]
+DecoderName = Literal["gaussian", "gaussian-per-pixel", "logistic", "logistic-per-pixel", "bernoulli"]
 
 
 def expanded(path: str | Path) -> Path:
@@ -145,16 +145,31 @@ class VAEConfig:
     """A variational autoencoder: its latent variable, its likelihood and the network."""
 
     latent: int = 32
-    """Number of latent variables, the length of z."""
+    """Number of latent variables: the length of z, or its channels where z is a map."""
+    side: int = 1
+    """Side of the map that z is: 1 for a vector (the notes), or a picture's side halved once or more, 14 or 7 for 28."""
     likelihood: DecoderName = "gaussian"
-    """p(x|z): a Gaussian with one calibrated σ, a Gaussian with σ(z) for every pixel, or Bernoulli for binarised pictures."""
+    """p(x|z): gaussian (one calibrated σ), gaussian-per-pixel (σ(z), the notes), logistic (discretised, one learned scale
+    for each pixel position), logistic-per-pixel (its scale from z), or bernoulli for binarised pictures."""
     width: int = 32
-    """Channels of the first convolution; each halving of the picture doubles them."""
+    """Channels of the first convolution; each halving of the picture doubles them where z is a vector, and keeps them else."""
     hidden: int = 256
-    """Units of the fully connected layer beside z."""
+    """Units of the fully connected layer beside z, where z is a vector."""
+    blocks: int = 3
+    """Residual blocks at each side of encoder and decoder, where z is a map."""
+    dropout: float = 0.0
+    """Probability that an activation inside a residual block is dropped in training."""
 
     def __post_init__(self) -> None:
         _whole("latent", self.latent, 1, 1024)
+        _whole("side", self.side, 1, 64)
         _choice("likelihood", self.likelihood, DecoderName)
         _whole("width", self.width, 8, MAX_WIDTH)
         _whole("hidden", self.hidden, 8, 4096)
+        _whole("blocks", self.blocks, 1, 16)
+        _number("dropout", self.dropout, 0.0, 0.9)
+
+    @property
+    def latents(self) -> int:
+        """Number of values of z, latent·side²."""
+        return self.latent * self.side**2

@@ -154,6 +154,70 @@ class PictureDecoder(nn.Sequential):
         )
 
 
+class MapBlock(nn.Module):
+    """Two 3×3 convolutions around a shortcut that keep channels and side (He et al. 2016, normalised before each)."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            group_norm(channels),
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            group_norm(channels),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            zero_init(nn.Conv2d(channels, channels, 3, padding=1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+class MapEncoder(nn.Sequential):
+    """Picture (B C H W) → maps (B, outputs·side²), flattened: residual blocks at H/2, and at each halving down to `side`."""
+
+    def __init__(self, channels: int, size: int, width: int, side: int, blocks: int, dropout: float, outputs: int) -> None:
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, width, 3, padding=1)]
+        for level in range(map_levels(size, side)):
+            if level:
+                layers.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+            layers += [MapBlock(width, dropout) for _ in range(blocks)]
+        super().__init__(
+            *layers, group_norm(width), nn.SiLU(), nn.Conv2d(width, outputs, 3, padding=1), nn.Flatten(start_dim=1)
+        )
+
+
+class MapDecoder(nn.Sequential):
+    """Maps (B, inputs·side²), flattened → picture (B channels H W), the encoder's mirror image."""
+
+    def __init__(self, inputs: int, width: int, side: int, blocks: int, dropout: float, size: int, channels: int) -> None:
+        layers: list[nn.Module] = [nn.Unflatten(1, (inputs, side, side)), nn.Conv2d(inputs, width, 3, padding=1)]
+        for level in range(map_levels(size, side)):
+            if level:
+                layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1)]
+            layers += [MapBlock(width, dropout) for _ in range(blocks)]
+        super().__init__(
+            *layers, group_norm(width), nn.SiLU(), nn.Conv2d(width, 4 * channels, 3, padding=1), nn.PixelShuffle(2)
+        )
+
+
+def map_levels(size: int, side: int) -> int:
+    """Return how many sides lie between size/2 and `side`, both included, each half of the one before.
+
+    Raises:
+        ValueError: halving `size` does not lead to `side`.
+    """
+    sides = []
+    here = size
+    while here % 2 == 0:
+        here //= 2
+        sides.append(here)
+    if side not in sides:
+        possible = ", ".join(str(each) for each in sides if each > 1) or "none"
+        raise ValueError(f"expected a side of the latent map that halving {size} leads to ({possible}), got {side}")
+    return sides.index(side) + 1
+
+
 def _widths(size: int, width: int) -> list[int]:
     """Channels at each side, from size/2 downwards, doubling with each halving.
 

@@ -43,7 +43,7 @@ from genlab.process import eps_from_v, q_marginal, q_step, v_from_eps, x0_from_e
 from genlab.sampler import Frame, Noise, Predict, ancestral, ddim, timesteps, walk
 from genlab.schedule import Schedule, linear_schedule
 from genlab.score import annealed_times, langevin, reverse_sde, score_from_eps
-from genlab.vae import ELBO, floored
+from genlab.vae import ELBO, LOWEST_LOG_VAR, floored
 
 DataName = Literal["moons", "rings", "spiral", "letters", "gaussians", "blobs", "pinwheel", "checkerboard"]
 DATA_NAMES: tuple[DataName, ...] = get_args(DataName)
@@ -322,7 +322,7 @@ class PointVAE(nn.Module):
     def decode(self, z: Tensor) -> Gaussian:
         """p(x|z), (B, 2), of z (B, latent)."""
         mean = self.decoder(z)
-        return Gaussian(mean, floored(self.log_var).expand_as(mean))
+        return Gaussian(mean, floored(self.log_var, LOWEST_LOG_VAR).expand_as(mean))
 
     def elbo(self, x: Tensor, noise: Tensor) -> ELBO:
         """The two terms of the ELBO, nats (B) each; noise (B, latent) standard normal."""

@@ -69,10 +69,11 @@ from torch import Tensor
 
 from genlab.ddpm import Denoised
 from genlab.divergence import standard_normal, sum_dims
+from genlab.likelihood import discretised_log_prob
 from genlab.process import q_marginal
 from genlab.sampler import Noise, Predict, Step, timesteps
 from genlab.schedule import Schedule, at, spread
-from genlab.vlb import Decoder, Reverse, discretised_log_prob
+from genlab.vlb import Decoder, Reverse
 
 
 def score_from_eps(schedule: Schedule, eps: Tensor, t: Tensor) -> Tensor:

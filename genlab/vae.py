@@ -8,9 +8,11 @@
 (4) is Burda et al. 2016. The notes say that log p(x) may fall when KL[q(z|x)‖p(z|x)] falls while p(x|z) is being improved.
 By (2) log p(x) changes by the change of the ELBO plus the change of that KL, and the latter is at least −(its old value).
 
-Three distributions make a VAE: the encoder q(z|x), the prior p(z), and the decoder p(x|z), which is a Gaussian with one σ
-learned for all pixels (the calibrated decoder of Rybkin et al. 2021), a Gaussian with σ(z) for every pixel, or, for binarised
-pictures, Bernoulli. All results are nats per picture.
+Three distributions make a VAE: the encoder q(z|x), the prior p(z), and the decoder p(x|z). The decoder is a Gaussian with one σ
+learned for all pixels (the calibrated decoder of Rybkin et al. 2021) or with σ(z) for every pixel (the notes); a discretised
+logistic distribution (`likelihood`, eq. 2) with one learned scale for each pixel position (Kingma, F. et al. 2019) or
+a scale from z for every pixel; or, for binarised pictures, Bernoulli. z is a vector, or a map of side × side positions, whose
+values are passed around flattened, (B, D). All results are nats per picture.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from genlab.config import DataSpec, VAEConfig
-from genlab.divergence import Gaussian, kl, standard_normal, sum_dims
-from genlab.nn import PictureDecoder, PictureEncoder
-from genlab.vlb import discretised_log_prob
+from genlab.divergence import Gaussian, kl, standard_normal
+from genlab.likelihood import HALF_LEVEL, Bernoulli, Logistic, discretised_log_prob
+from genlab.nn import MapDecoder, MapEncoder, PictureDecoder, PictureEncoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,25 +38,13 @@ LOWEST_LOG_VAR = -10.0
 """Floor of the decoder's log σ²: σ of a little under one gray level (2/255) in the [−1, 1] scale."""
 
 
-def floored(log_var: Tensor) -> Tensor:
-    """A learned log σ², not below the floor; its gradient goes on there, so that one step too far can be taken back."""
-    return log_var + (log_var.clamp(min=LOWEST_LOG_VAR) - log_var).detach()
+LOWEST_LOG_SCALE = math.log(2 * HALF_LEVEL / 8)
+"""Floor of the logistic decoder's log s: an eighth of the distance of two gray levels."""
 
 
-@dataclass(frozen=True)
-class Bernoulli:
-    """p(x|z) of a binarised picture: `logits` of the pixel being light (B C H W)."""
-
-    logits: Tensor
-
-    @property
-    def mean(self) -> Tensor:
-        """E[x] in the [−1, 1] scale, 2p − 1."""
-        return torch.tanh(self.logits / 2)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x) in nats, (B), for x of −1 and 1."""
-        return sum_dims(F.logsigmoid(x * self.logits))
+def floored(values: Tensor, lowest: float) -> Tensor:
+    """Return learned values, not below a floor; the gradient goes on there, so that one step too far can be taken back."""
+    return values + (values.clamp(min=lowest) - values).detach()
 
 
 @dataclass(frozen=True)
@@ -90,12 +80,18 @@ class VAE(nn.Module):
         super().__init__()
         self.config = config
         self.data = data
-        per_pixel = config.likelihood == "gaussian-per-pixel"
-        self.encoder = PictureEncoder(data.channels, data.size, config.width, config.hidden, 2 * config.latent)
-        self.decoder = PictureDecoder(
-            config.latent, config.hidden, config.width, data.size, data.channels * (2 if per_pixel else 1)
-        )
+        outputs = data.channels * (2 if config.likelihood.endswith("-per-pixel") else 1)
+        self.encoder: nn.Module
+        self.decoder: nn.Module
+        if config.side == 1:
+            self.encoder = PictureEncoder(data.channels, data.size, config.width, config.hidden, 2 * config.latent)
+            self.decoder = PictureDecoder(config.latent, config.hidden, config.width, data.size, outputs)
+        else:
+            shape = (config.width, config.side, config.blocks, config.dropout)
+            self.encoder = MapEncoder(data.channels, data.size, *shape, 2 * config.latent)
+            self.decoder = MapDecoder(config.latent, *shape, data.size, outputs)
         self.log_var = nn.Parameter(torch.tensor(-3.0)) if config.likelihood == "gaussian" else None
+        self.log_scale = nn.Parameter(torch.full(data.shape, -3.0)) if config.likelihood == "logistic" else None
 
     @property
     def binary(self) -> bool:
@@ -103,34 +99,38 @@ class VAE(nn.Module):
         return self.config.likelihood == "bernoulli"
 
     def encode(self, x: Tensor) -> Gaussian:
-        """q(z|x), (B, latent), of x (B C H W)."""
+        """q(z|x), (B, D), of x (B C H W)."""
         mean, log_var = self.encoder(x).to(x.dtype).chunk(2, dim=1)
         return Gaussian(mean, log_var.clamp(-20, 20))
 
-    def decode(self, z: Tensor) -> Gaussian | Bernoulli:
-        """p(x|z), (B C H W), of z (B, latent)."""
+    def decode(self, z: Tensor) -> Gaussian | Logistic | Bernoulli:
+        """p(x|z), (B C H W), of z (B, D)."""
         output = self.decoder(z).to(z.dtype)
         if self.binary:
             return Bernoulli(output)
         if self.log_var is not None:
-            return Gaussian(output, floored(self.log_var).expand_as(output))
-        mean, log_var = output.chunk(2, dim=1)
-        return Gaussian(mean, LOWEST_LOG_VAR + F.softplus(log_var - LOWEST_LOG_VAR - 3.0))
+            return Gaussian(output, floored(self.log_var, LOWEST_LOG_VAR).expand_as(output))
+        if self.log_scale is not None:
+            return Logistic(output, floored(self.log_scale, LOWEST_LOG_SCALE).expand_as(output))
+        mean, spread = output.chunk(2, dim=1)
+        if self.config.likelihood == "logistic-per-pixel":
+            return Logistic(mean, LOWEST_LOG_SCALE + F.softplus(spread - LOWEST_LOG_SCALE - 3.0))
+        return Gaussian(mean, LOWEST_LOG_VAR + F.softplus(spread - LOWEST_LOG_VAR - 3.0))
 
     def elbo(self, x: Tensor, noise: Tensor, discretised: bool = False) -> ELBO:
         """The two terms of the ELBO, eq. 3.
 
         Args:
             x: (B C H W) in [−1, 1]; −1 and 1 alone for the Bernoulli decoder.
-            noise: (B, latent) standard normal; z = mean + σ·noise.
-            discretised: the mass on x's gray level in the place of the density at x (`vlb.discretised_log_prob`), so that the
-                ELBO bounds the log-probability of an 8-bit picture. No difference for Bernoulli.
+            noise: (B, D) standard normal; z = mean + σ·noise.
+            discretised: for a Gaussian decoder, the mass on x's gray level in the place of the density at x, so that the ELBO
+                bounds the log-probability of an 8-bit picture. The other decoders are discrete as they are.
         """
         q = self.encode(x)
         return ELBO(self._log_likelihood(q.sample(noise), x, discretised), kl(q, standard_normal(q.mean)))
 
     def log_weights(self, x: Tensor, noise: Tensor, discretised: bool = False, at_once: int = 512) -> Tensor:
-        """log p(x, z_i)/q(z_i|x), nats (k, B), for z_i = mean + σ·noise_i; noise (k, B, latent).
+        """log p(x, z_i)/q(z_i|x), nats (k, B), for z_i = mean + σ·noise_i; noise (k, B, D).
 
         Args:
             at_once: how many z are decoded together; bounds the memory.
@@ -146,7 +146,7 @@ class VAE(nn.Module):
         return torch.cat(likelihood).reshape(k, -1) + log_prior_ratio
 
     def importance_weighted_bound(self, x: Tensor, noise: Tensor, discretised: bool = False) -> Tensor:
-        """L_k, eq. 4, nats (B); noise (k, B, latent)."""
+        """L_k, eq. 4, nats (B); noise (k, B, D)."""
         return log_mean_exp(self.log_weights(x, noise, discretised))
 
     def _log_likelihood(self, z: Tensor, x: Tensor, discretised: bool) -> Tensor:

@@ -8,8 +8,7 @@
 The notes say that (2) and (3) are not KL divergences; inside the outer expectation over x_0 and x_t they are, which is why each
 is ≥ 0 and a closed form between two Gaussians. The notes put the optimum of (3) at 0: it is 0 only where x_t determines x_0,
 since p_θ does not see x_0. And (4) is bounded below by 0 only for discrete data, hence the discretised Gaussian for 8-bit
-pictures (Ho et al. 2020, eq. 13): all the mass that N(μ, σ²) has within half a gray level of x_0, the outermost levels taking
-the tails.
+pictures (`likelihood`, eq. 1).
 
 Evaluating every t of every picture is T looks of the network. Cut 1…T into K strata S_k and draw one t_k in each, evenly: then,
 with ℓ_t the term of step t (ℓ_1 = L_0, else L_{t−1}),
@@ -32,33 +31,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genlab.divergence import Gaussian, kl, standard_normal, sum_dims
+from genlab.divergence import Gaussian, kl, standard_normal
+from genlab.likelihood import discretised_log_prob
 from genlab.process import q_marginal, q_posterior
 from genlab.schedule import Schedule, holds
 
 Reverse = Callable[[Tensor, Tensor], Gaussian]
 Decoder = Callable[[Gaussian, Tensor], Tensor]
-
-
-def discretised_log_prob(p: Gaussian, x0: Tensor) -> Tensor:
-    """log of the mass of N(μ, σ²) on the gray level of x0, nats per picture (B); Ho et al. 2020, eq. 13.
-
-    Args:
-        p: mean and log σ², broadcastable to x0.
-        x0: (B, …) 8-bit values mapped to [−1, 1], levels 2/255 apart.
-    """
-    # In float64: in float32 torch's derivative of log Φ(z) is 5 % off at z = −1000 and can be NaN from −5e4 on.
-    x, mean, precision = x0.double(), p.mean.double(), (-0.5 * p.log_var.double()).exp()
-    above = (x + 1 / 255 - mean) * precision
-    below = (x - 1 / 255 - mean) * precision
-    # Both ends are reflected into the lower tail, where log Φ keeps its precision: Φ(a) − Φ(b) = Φ(−b) − Φ(−a).
-    flip = above + below > 0
-    high = torch.special.log_ndtr(torch.where(flip, -below, above))
-    low = torch.special.log_ndtr(torch.where(flip, -above, below))
-    inside = high + torch.log(-torch.expm1((low - high).clamp(max=-1e-12)))
-    darkest = torch.special.log_ndtr(above)
-    brightest = torch.special.log_ndtr(-below)
-    return sum_dims(torch.where(x < -0.999, darkest, torch.where(x > 0.999, brightest, inside))).to(x0.dtype)
 
 
 def prior_term(schedule: Schedule, x0: Tensor) -> Tensor:
@@ -97,13 +76,6 @@ def step_terms(
     of_value = Gaussian(each(p.mean), each(p.log_var))
     times = t.repeat_interleave(x0[0].numel())
     return step_term(schedule, lambda *_: of_value, each(x0), each(x_t), times, decoder).reshape(x0.shape)
-
-
-def level_log_probs(p: Gaussian) -> Tensor:
-    """log of the mass of N(μ, σ²) on each of the 256 gray levels, nats, (N, 256) for mean and log σ² (N)."""
-    levels = torch.linspace(-1, 1, 256, dtype=p.mean.dtype, device=p.mean.device).repeat(len(p.mean))[:, None]
-    each = Gaussian(p.mean.repeat_interleave(256)[:, None], p.log_var.repeat_interleave(256)[:, None])
-    return discretised_log_prob(each, levels).reshape(-1, 256)
 
 
 def strata(T: int, count: int) -> tuple[int, ...]:

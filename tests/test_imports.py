@@ -48,13 +48,14 @@ def test_there_is_code_to_look_at() -> None:
         ("divergence", set()),
         ("schedule", {"config"}),
         ("process", {"config", "divergence", "schedule"}),
-        ("vlb", {"divergence", "process", "schedule"}),
+        ("likelihood", {"divergence"}),
+        ("vlb", {"divergence", "likelihood", "process", "schedule"}),
         ("nn", set()),
         ("unet", {"config", "nn"}),
-        ("vae", {"config", "divergence", "nn", "vlb", "hub"}),
+        ("vae", {"config", "divergence", "likelihood", "nn", "hub"}),
         ("ddpm", {"config", "divergence", "process", "schedule", "unet", "vlb", "hub"}),
         ("sampler", {"config", "ddpm", "process", "schedule"}),
-        ("score", {"ddpm", "divergence", "process", "sampler", "schedule", "vlb"}),
+        ("score", {"ddpm", "divergence", "likelihood", "process", "sampler", "schedule", "vlb"}),
         ("plane", {"config", "ddpm", "divergence", "nn", "oracle", "process", "sampler", "schedule", "score", "vae"}),
         ("oracle", {"ddpm", "divergence", "process", "schedule"}),
         ("data", {"config"}),
@@ -63,7 +64,7 @@ def test_there_is_code_to_look_at() -> None:
     ],
 )
 def test_imports_go_one_way(stem: str, may_import: set[str]) -> None:
-    """schedule ← process ← {vlb, sampler} ← score, divergence ← {vae, vlb}; only `from_pretrained` reaches for the hub."""
+    """schedule ← process ← {vlb, sampler} ← score, divergence ← likelihood ← {vae, vlb}; hub only by `from_pretrained`."""
     assert within_genlab(ROOT / "genlab" / f"{stem}.py") <= may_import
 
 

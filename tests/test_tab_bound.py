@@ -33,9 +33,10 @@ from genlab.demo.measured import likelihood_of, samples_of
 from genlab.demo.tabs import bound as tab
 from genlab.demo.tabs import measurements
 from genlab.divergence import Gaussian
+from genlab.likelihood import level_log_probs
 from genlab.oracle import DataSetOracle
 from genlab.schedule import cosine_schedule
-from genlab.vlb import level_log_probs, step_term, step_terms
+from genlab.vlb import step_term, step_terms
 from tests import tiny
 from training.likelihood import diffusion_bound
 from training.partial import Partial, Progress

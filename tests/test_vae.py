@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch import distributions as peer
 
-from genlab.config import DataSpec, VAEConfig
+from genlab.config import DataSpec, DecoderName, VAEConfig
 from genlab.divergence import Gaussian
+from genlab.likelihood import Bernoulli
 from genlab.oracle import LinearGaussianVAE
-from genlab.vae import LOWEST_LOG_VAR, VAE, Bernoulli, floored
+from genlab.vae import LOWEST_LOG_VAR, VAE, floored
 from training.likelihood import vae_bound
 from training.partial import Partial, Progress
 
@@ -62,7 +64,7 @@ def as_vae(oracle: LinearGaussianVAE, shift: float = 0.0) -> VAE:
     return vae
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian-per-pixel", "bernoulli"])
+@pytest.mark.parametrize("likelihood", get_args(DecoderName))
 def test_the_elbo_is_computed_in_fp32_where_the_network_is_not(likelihood: str) -> None:
     vae, x = tiny(likelihood), torch.rand(3, 1, 8, 8).round() * 2 - 1
     with torch.autocast("cpu", torch.bfloat16):
@@ -72,10 +74,11 @@ def test_the_elbo_is_computed_in_fp32_where_the_network_is_not(likelihood: str) 
 
 def test_a_sigma_below_its_floor_comes_back() -> None:
     log_var = torch.tensor(LOWEST_LOG_VAR - 1, requires_grad=True)
-    assert float(floored(log_var)) == LOWEST_LOG_VAR
-    (0.5 * (floored(log_var) + torch.exp(-floored(log_var)))).backward()  # −log N(1; 0, σ²), which wants a larger σ
+    assert float(floored(log_var, LOWEST_LOG_VAR)) == LOWEST_LOG_VAR
+    value = floored(log_var, LOWEST_LOG_VAR)
+    (0.5 * (value + torch.exp(-value))).backward()  # −log N(1; 0, σ²), which wants a larger σ
     assert log_var.grad < -1e3
-    assert float(floored(torch.tensor(-3.0))) == -3
+    assert float(floored(torch.tensor(-3.0), LOWEST_LOG_VAR)) == -3
 
 
 def tiny(likelihood: str) -> VAE:
@@ -380,3 +383,19 @@ def test_shapes(channels: int, size: int, likelihood: str) -> None:
 def test_sides_that_cannot_be_halved_are_refused(size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VAE(VAEConfig(width=8, hidden=8), DataSpec(size=size))
+
+
+@pytest.mark.parametrize(("size", "side"), [(28, 14), (28, 7), (32, 4), (48, 3)])
+def test_z_may_be_a_map(size: int, side: int) -> None:
+    torch.manual_seed(0)
+    config = VAEConfig(latent=2, side=side, likelihood="logistic", width=8, blocks=1)
+    vae, x = VAE(config, DataSpec(size=size, channels=3)).eval(), torch.rand(2, 3, size, size) * 2 - 1
+    assert vae.encode(x).mean.shape == (2, config.latents) == (2, 2 * side**2)
+    elbo = vae.elbo(x, torch.randn(2, config.latents))
+    assert elbo.total.shape == (2,)
+
+
+@pytest.mark.parametrize(("size", "side", "possible"), [(28, 8, "14, 7"), (28, 28, "14, 7"), (33, 4, "none")])
+def test_a_side_that_halving_does_not_lead_to_is_refused(size: int, side: int, possible: str) -> None:
+    with pytest.raises(ValueError, match=rf"halving {size} leads to \({possible}\), got {side}"):
+        VAE(VAEConfig(side=side, width=8), DataSpec(size=size))

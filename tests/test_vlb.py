@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import mpmath
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ from genlab.vlb import (
     Ledger,
     Reverse,
     bound,
-    discretised_log_prob,
     draw_times,
     prior_term,
     step_term,
@@ -171,76 +169,6 @@ def test_the_ledger_has_every_term_once_in_its_place() -> None:
     torch.testing.assert_close(ledger.prior, prior_term(schedule, x0))
     assert bool((ledger.prior > 0).all())
     assert bool((ledger.steps[:, 1:] >= 0).all())  # correction 2: each is a KL divergence
-
-
-# ---- the discretised Gaussian
-
-
-LEVELS = torch.arange(256) / 127.5 - 1
-
-
-def exact_log_mass(level: int, mean: float, log_var: float) -> float:
-    """log of the mass of N(μ, σ²) on a gray level, with 60 digits."""
-    with mpmath.workdps(60):
-        std = mpmath.exp(mpmath.mpf(log_var) / 2)
-        x = (mpmath.mpf(level) * 2 - 255) / 255
-        low = mpmath.mpf("-inf") if level == 0 else (x - mpmath.mpf(1) / 255 - mpmath.mpf(mean)) / std
-        high = mpmath.mpf("inf") if level == 255 else (x + mpmath.mpf(1) / 255 - mpmath.mpf(mean)) / std
-        if low + high > 0:  # keep to the tail that is small
-            low, high = -high, -low
-        return float(mpmath.log(mpmath.ncdf(high) - mpmath.ncdf(low)))
-
-
-@pytest.mark.parametrize("std", [1e-3, 0.0067, 0.05, 0.5, 3.0, 100.0])
-@pytest.mark.parametrize("mean", [0.0, 0.301, -1.0, 0.999, 2.5, -20.0])
-def test_masses_of_all_levels_sum_to_one(std: float, mean: float) -> None:
-    p = Gaussian(torch.full((256, 1), mean), torch.full((256, 1), 2 * math.log(std)))
-    log_mass = discretised_log_prob(p, LEVELS[:, None])
-    assert bool((log_mass <= 0).all())
-    # At σ = 0.001 a float32 rounding of x_0 − μ is 1e-4 of σ.
-    assert float(log_mass.double().exp().sum()) == pytest.approx(1, abs=1e-6 + 6e-8 / std)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("std", [0.0067, 0.05, 0.5, 3.0])
-def test_masses_agree_with_high_precision(std: float, dtype: torch.dtype) -> None:
-    log_var = 2 * math.log(std)
-    for mean in (-1.0, -0.25, 0.0, 0.875, 1.5):
-        chosen = [0, 1, 2, 40, 100, 127, 128, 200, 253, 254, 255]
-        # Means and levels of few binary digits: the argument itself has no rounding error but for x_0's own.
-        p = Gaussian(torch.full((len(chosen), 1), mean, dtype=dtype), torch.full((len(chosen), 1), log_var, dtype=dtype))
-        x0 = (torch.tensor(chosen, dtype=torch.float64) / 127.5 - 1).to(dtype)[:, None]
-        got = discretised_log_prob(p, x0).double()
-        expected = torch.tensor([exact_log_mass(level, mean, log_var) for level in chosen], dtype=torch.float64)
-        tolerance = 1e-10 if dtype == torch.float64 else 1e-4
-        torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
-
-
-def test_discretised_gradients_are_finite_and_point_home() -> None:
-    means = torch.tensor([-1e4, -50.0, -1.0, 0.0, 0.5, 1.0, 50.0, 1e4])
-    log_vars = torch.tensor([-12.0, -10.0, -5.0, 0.0, 10.0])
-    combined = torch.cartesian_prod(means, log_vars, LEVELS[[0, 1, 127, 254, 255]])
-    mean, log_var, x0 = (column.clone().requires_grad_() for column in combined.split(1, dim=1))
-    log_mass = discretised_log_prob(Gaussian(mean, log_var), x0)
-    by_mean, by_log_var = torch.autograd.grad(log_mass.sum(), (mean, log_var))
-    for values in (log_mass, by_mean, by_log_var):
-        assert values.dtype == torch.float32
-        assert bool(torch.isfinite(values).all())
-    # Far from μ the mass is that beside the level's nearer edge e: log mass ≈ −½ (e − μ)²/σ², with the slope (e − μ)/σ² in μ.
-    # (Not so for the outermost levels with μ beyond them: there the mass is 1.)
-    with torch.no_grad():
-        edge = x0 - torch.sign(x0 - mean) / 255
-        far = ((edge - mean) / (log_var / 2).exp()).abs() > 1000
-        far &= ~((x0 < -0.999) & (mean < 0)) & ~((x0 > 0.999) & (mean > 0))
-        assert int(far.sum()) > 20
-        torch.testing.assert_close(by_mean[far], ((edge - mean) / log_var.exp())[far], rtol=1e-2, atol=0)
-
-
-def test_discretised_gradient_is_that_of_the_exact_mass() -> None:
-    mean = torch.tensor([[0.1], [0.3], [-0.99]], dtype=torch.float64, requires_grad=True)
-    log_var = torch.tensor([[-6.0], [-9.0], [-3.0]], dtype=torch.float64, requires_grad=True)
-    x0 = LEVELS.double()[[140, 100, 0]][:, None]
-    assert torch.autograd.gradcheck(lambda m, v: discretised_log_prob(Gaussian(m, v), x0), (mean, log_var))
 
 
 # ---- the published definition

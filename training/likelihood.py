@@ -27,11 +27,12 @@ from genlab.colours import COLOURS
 from genlab.config import DataSpec, DDPMConfig, Variance
 from genlab.data import binarise, to_model
 from genlab.divergence import Gaussian, bits_per_dim, kl, standard_normal, sum_dims
+from genlab.likelihood import discretised_log_prob
 from genlab.process import p_reverse, q_marginal
 from genlab.schedule import Schedule
 from genlab.score import ODEBound, flow_times, ode_bound
 from genlab.vae import log_mean_exp
-from genlab.vlb import Decoder, discretised_log_prob, draw_times, prior_term, step_term, strata
+from genlab.vlb import Decoder, draw_times, prior_term, step_term, strata
 from training.partial import Partial, Progress, generator
 from training.sample_quality import Sampling, draw
 
@@ -332,7 +333,7 @@ def vae_bound(
     Returns:
         The section `likelihood` of metrics.json.
     """
-    N, D = len(pictures), model.config.latent
+    N, D = len(pictures), model.config.latents
     sums = {
         "elbo": torch.zeros(N, dtype=torch.float64),
         "kl": torch.zeros(N, dtype=torch.float64),
@@ -396,7 +397,7 @@ def _vae_section(model: VAE, sums: dict[str, Tensor], subset: Tensor, k: int, ma
         "kl_standard_error_nats": mean_and_error(sums["kl"])[1],
         "kl_per_latent_nats": _digits(sums["latent_kl"] / N),
         "posterior_mean_variance_per_latent": _digits(spread),
-        "latents": model.config.latent,
+        "latents": model.config.latents,
         "active_latents": int((spread > ACTIVE_VARIANCE).sum()),
     }
     if model.binary:

@@ -310,7 +310,9 @@ class Trainer:
         found = load_checkpoint(root)
         if found is None:
             raise RunError(f"--resume: no complete checkpoint in {root}; start without --resume")
-        before, now = leaves(found.facts["options"]), leaves(self.config.fixed())
+        # An option that did not exist yet when the run began had the meaning of its default.
+        before = leaves(type(self.config)().fixed()) | leaves(found.facts["options"])
+        now = leaves(self.config.fixed())
         before["precision"], now["precision"] = found.facts["arithmetic"], self.arithmetic  # what auto was, not the word
         changed = [f"{flag(k)} {before.get(k)} → {now.get(k)}" for k in sorted(before | now) if before.get(k) != now.get(k)]
         if found.facts["data_sha256"] != self.data.sha256:

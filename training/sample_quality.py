@@ -169,7 +169,7 @@ def draw(
         numbers = range(first, min(first + batch_size, count))
         seeds = [seed * 1_000_000 + i for i in numbers]
         if not isinstance(model, DDPM):
-            z = Noise.from_seeds(seeds, (model.config.latent,)).draw().to(device)
+            z = Noise.from_seeds(seeds, (model.config.latents,)).draw().to(device)
             with torch.inference_mode():
                 x = model.decode(z).mean
             on_step(len(x))

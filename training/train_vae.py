@@ -34,12 +34,12 @@ def task(config: VAETraining) -> Task:
     def loss(network: nn.Module, x: Tensor, label: Tensor | None) -> dict[str, Tensor]:
         if config.model.likelihood == "bernoulli":
             x = binarise(x)
-        terms = network(x, torch.randn(len(x), config.model.latent, device=x.device))
+        terms = network(x, torch.randn(len(x), config.model.latents, device=x.device))
         return {"loss": -terms.total, "reconstruction": -terms.reconstruction, "kl": terms.kl}
 
     def sample(model: nn.Module) -> Tensor:
         assert isinstance(model, VAE)
-        z = torch.randn(64, config.model.latent, generator=torch.Generator().manual_seed(0))
+        z = torch.randn(64, config.model.latents, generator=torch.Generator().manual_seed(0))
         return model.decode(z.to(next(model.parameters()).device)).mean
 
     return Task(build, loss, sample)

@@ -46,13 +46,14 @@ from genlab.demo.limits import (
 from genlab.demo.turns import Turns
 from genlab.divergence import Gaussian, kl, standard_normal
 from genlab.interpolate import lerp, slerp
+from genlab.likelihood import discretised_log_prob, level_log_probs
 from genlab.nn import drawing_precision
 from genlab.process import eps_from_x0, p_reverse, q_marginal, q_posterior, q_step, reverse_log_var
 from genlab.sampler import SAMPLERS, SPACING, Frame, Noise, Predict, Step, ddim, invert, spaced, timesteps, walk
 from genlab.schedule import Schedule
 from genlab.serving.language import Told, both
 from genlab.vae import VAE, log_mean_exp
-from genlab.vlb import discretised_log_prob, level_log_probs, prior_term, step_terms
+from genlab.vlb import prior_term, step_terms
 
 R = TypeVar("R")
 log = logging.getLogger("genlab.demo")
@@ -126,7 +127,7 @@ class Served:
     def offer(self) -> Offer:
         """What it can be asked for."""
         T = self.model.schedule.T if isinstance(self.model, DDPM) else 0
-        latent = self.model.config.latent if isinstance(self.model, VAE) else 0
+        latent = self.model.config.latents if isinstance(self.model, VAE) else 0
         return Offer(self.id, self.model.kind, self.data, T, len(self.package.examples), latent)  # type: ignore[arg-type]
 
     def describe(self) -> dict[str, Any]:
@@ -621,7 +622,7 @@ class Engine:
             model: VAE = served.model  # type: ignore[assignment]
             package = self.examples(served.data.name)
             if package is None:
-                return torch.zeros(model.config.latent)
+                return torch.zeros(model.config.latents)
             x = _as_seen(model, to_model(package.examples))
             parts = x.split(_together(model.data, len(x)))
             means = [
@@ -640,7 +641,7 @@ class Engine:
         served = self.models[request.model]
         model: VAE = served.model  # type: ignore[assignment]
         deadline = time.monotonic() + self.deadline
-        z = Noise.from_seeds(list(range(int(COMPONENTS.high))), (model.config.latent,)).draw()
+        z = Noise.from_seeds(list(range(int(COMPONENTS.high))), (model.config.latents,)).draw()
         parts = z.split(_together(model.data, Z_AT_ONCE))
         done = self._decoded.setdefault(request.model, [])
 
@@ -864,7 +865,7 @@ def _bounds(log_weights: Tensor) -> tuple[tuple[int, float], ...]:
 
 def _vae_sample(model: VAE, seeds: list[int]) -> Tensor:
     """Pictures (N C H W) uint8: the decoder's mean at z ~ N(0, I)."""
-    return to_pixels(model.decode(Noise.from_seeds(seeds, (model.config.latent,)).draw()).mean)
+    return to_pixels(model.decode(Noise.from_seeds(seeds, (model.config.latents,)).draw()).mean)
 
 
 def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
