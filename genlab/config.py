@@ -149,10 +149,9 @@ class VAEConfig:
     side: int = 1
     """Side of the map that z is: 1 for a vector (the notes), or a picture's side halved once or more, 14 or 7 for 28."""
     likelihood: DecoderName = "gaussian"
-    """p(x|z): gaussian (one calibrated σ), gaussian-per-pixel (σ(z), the notes), logistic (discretised, one learned scale
-    for each pixel position), logistic-per-pixel (its scale from z), or bernoulli for binarised pictures."""
+    """p(x|z): gaussian (one σ), logistic (one scale a pixel position), either -per-pixel (from z), or bernoulli (binarised)."""
     width: int = 32
-    """Channels of the first convolution; each halving of the picture doubles them where z is a vector, and keeps them else."""
+    """Channels of the first convolution; each halving of the picture doubles them, unless z is a map."""
     hidden: int = 256
     """Units of the fully connected layer beside z, where z is a vector."""
     blocks: int = 3

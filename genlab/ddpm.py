@@ -6,7 +6,13 @@ one more map that places log Σ_θ between log β̃_t and log β_t (Nichol & Dha
     L_simple = E ‖target − prediction‖²           (Ho et al. 2020, eq. 14; target ε or v)              (1)
     L_hybrid = L_simple + λ L_VLB, λ = 0.001      (Nichol & Dhariwal 2021, eq. 16), μ_θ held fixed in L_VLB   (2)
 
-both averaged over t, which is drawn evenly: where the schedule has its steps is where training looks (`schedule`).
+both averaged over t, which is drawn evenly: the schedule decides where along the chain the steps lie (`schedule`). Or it
+minimises the bound itself, less L_T, which has no weights,
+
+    Σ_t ℓ_t = E_{t~p} [ℓ_t / p_t],   p_t ∝ √E[ℓ_t²]     (Nichol & Dhariwal 2021, section 3.3)              (3)
+
+with the gradient through μ_θ and Σ_θ. Its terms differ by orders of magnitude, so that t is drawn where they are large: that
+p_t has the least variance, and `TimeSampler` estimates it while training goes on.
 """
 
 from __future__ import annotations
@@ -31,7 +37,7 @@ from genlab.process import (
 )
 from genlab.schedule import holds, make_schedule
 from genlab.unet import UNet
-from genlab.vlb import step_term
+from genlab.vlb import step_term, strata
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +56,60 @@ def training_times(T: int, count: int, u: Tensor) -> Tensor:
     return ((torch.arange(count) + u.double()) / count * T).long().clamp(max=T - 1) + 1
 
 
+class TimeSampler:
+    """Draws times by how large the bound's terms are there, p_t of eq. 3, from the terms that it is given.
+
+    The second moment of the terms is kept for each of K strata of 1…T (`vlb.strata`), as a running mean that forgets with
+    a weight of 1/100 a term at most. A tenth of the draws is even over all t, so that no stratum starves and no weight 1/p_t
+    exceeds 10 T.
+
+    Attributes:
+        state: the running means, (2, K): number of terms seen, at most 100, and mean square. It is updated in place.
+    """
+
+    EVEN = 0.1
+    MEMORY = 100.0
+
+    def __init__(self, T: int, count: int = 50) -> None:
+        self.last = torch.tensor(strata(T, min(count, T)))
+        self.length = torch.tensor([0, *self.last.tolist()]).diff()
+        self.state = torch.zeros(2, len(self.last), dtype=torch.float64)
+
+    def probabilities(self) -> Tensor:
+        """Return p_t of one time in each stratum, (K) float64; even until every stratum has been seen."""
+        T = int(self.last[-1])
+        if bool((self.state[0] == 0).any()):
+            return torch.full((len(self.last),), 1 / T, dtype=torch.float64)
+        root = self.state[1].sqrt()
+        return (1 - self.EVEN) * root / (root * self.length).sum() + self.EVEN / T
+
+    def draw(self, count: int, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return times (count) in 1…T and their weights 1/p_t (count), spread as `training_times` spreads them.
+
+        Args:
+            u: one number in [0, 1), (1) or (), that shifts all of them.
+        """
+        p = self.probabilities()
+        upper = (p * self.length).cumsum(0)
+        place = (torch.arange(count) + u.double()) / count * upper[-1]
+        stratum = torch.searchsorted(upper, place, right=True).clamp(max=len(p) - 1)
+        within = ((place - upper[stratum]) / p[stratum] + self.length[stratum]).long()
+        within = within.minimum(self.length[stratum] - 1).clamp(min=0)
+        return self.last[stratum] - self.length[stratum] + 1 + within, 1 / p[stratum]
+
+    def update(self, t: Tensor, terms: Tensor) -> None:
+        """Add terms ℓ_t (N) at times t (N) to the running means."""
+        t, squares = t.cpu(), terms.detach().double().cpu() ** 2
+        stratum = torch.searchsorted(self.last, t)
+        sums, counts = (torch.zeros(len(self.last), dtype=torch.float64) for _ in range(2))
+        sums.index_add_(0, stratum, squares)
+        counts.index_add_(0, stratum, torch.ones(len(t), dtype=torch.float64))
+        known, mean = self.state
+        total = (known + counts).clamp(min=1)
+        self.state[1] = torch.where(counts > 0, (known * mean + sums) / total, mean)
+        self.state[0] = total.clamp(max=self.MEMORY) * (known + counts > 0)
+
+
 @dataclass(frozen=True)
 class Denoised:
     """What the model sees in x_t: the noise, the picture, and where Σ lies between β̃ (0) and β (1), each like x_t."""
@@ -66,7 +126,7 @@ class DDPMLoss:
     simple: Tensor
     """Mean squared error of the prediction, eq. 1."""
     bound: Tensor
-    """T times the bound's term of step t, bits per dimension, gradient through Σ only; 0 where Σ is not learned."""
+    """T times the bound's term of step t, bits per dimension; 0 where it was not asked for. See `DDPM.loss`."""
 
     @property
     def total(self) -> Tensor:
@@ -152,8 +212,13 @@ class DDPM(nn.Module):
         seen = self.predict(x_t, t, label)
         return p_reverse(self.schedule, x_t, seen.x0_hat, t, s, variance or self.config.variance, seen.fraction)
 
-    def loss(self, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None = None) -> DDPMLoss:
-        """The training loss at x_t = √ᾱ_t x0 + √(1−ᾱ_t) ε, per picture (B); eqs. 1 and 2."""
+    def loss(self, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None = None, whole_bound: bool = False) -> DDPMLoss:
+        """Return the training loss at x_t = √ᾱ_t x0 + √(1−ᾱ_t) ε, per picture (B); eqs. 1 and 2.
+
+        Args:
+            whole_bound: let the gradient of the bound's term go through μ_θ as well, for eq. 3. Else it goes through Σ_θ alone,
+                and the term is 0 where Σ is not learned.
+        """
         x_t = q_marginal(self.schedule, x0, t).sample(eps)
         seen = self.predict(x_t, t, label, clip=False)
         if self.config.prediction == "v":
@@ -162,15 +227,16 @@ class DDPM(nn.Module):
         else:
             target, guess = eps, seen.eps_hat
         simple = sum_dims((target - guess) ** 2) / self.data.dims
-        if seen.fraction is None:
+        if seen.fraction is None and not whole_bound:
             return DDPMLoss(simple, torch.zeros_like(simple))
-        p = p_reverse(self.schedule, x_t, seen.x0_hat.detach(), t, None, "learned", seen.fraction)
+        x0_hat = seen.x0_hat if whole_bound else seen.x0_hat.detach()
+        p = p_reverse(self.schedule, x_t, x0_hat, t, None, self.config.variance, seen.fraction)
         term = step_term(self.schedule, lambda *_: p, x0, x_t, t)
         return DDPMLoss(simple, self.schedule.T * bits_per_dim(term, self.data.dims))
 
-    def forward(self, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None = None) -> DDPMLoss:
-        """The training loss, so that a wrapper for several processes sees the call."""
-        return self.loss(x0, t, eps, label)
+    def forward(self, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None = None, whole_bound: bool = False) -> DDPMLoss:
+        """Return the training loss; a wrapper for several processes wraps this call."""
+        return self.loss(x0, t, eps, label, whole_bound)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, revision: str | None = None, token: str | None = None) -> DDPM:

@@ -10,7 +10,9 @@ import math
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from genlab.config import MAX_SIZE, DDPMConfig, VAEConfig, expanded
 
@@ -29,6 +31,8 @@ class Training:
     """1 for gray, 3 for RGB; the data set's own where none is given."""
     run: Path | None = None
     """Run folder for checkpoints, log, pictures and the finished model; runs/KIND-DATASET where none is given."""
+    from_model: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """Model to start from: a run, a folder, a shipped name, or user/name on the Hub; random weights where none is given."""
     resume: bool = False
     """Go on from the newest checkpoint of the run folder; give the options that the run was started with again."""
     seed: int = 0
@@ -117,7 +121,8 @@ class Training:
         """The options that make the finished model; of a data set in a folder of this machine, the folder's name alone."""
         local = expanded(self.dataset)
         is_local = local.is_dir() or local.is_absolute() or self.dataset.startswith(".")
-        return self.fixed() | {"store": self.store} | ({"dataset": self.dataset_name} if is_local else {})
+        source = {"from_model": Path(self.from_model).name} if self.from_model and expanded(self.from_model).is_dir() else {}
+        return self.fixed() | {"store": self.store} | source | ({"dataset": self.dataset_name} if is_local else {})
 
     def command(self) -> str:
         """The command that trains this model: the published options that are not at their defaults."""
@@ -136,8 +141,8 @@ def leaves(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def flag(name: str) -> str:
-    """The flag of an option."""
-    return "--" + name.replace("_", "-")
+    """Return the flag of an option; `from` is a word of Python's and cannot be a field."""
+    return "--from" if name == "from_model" else "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,8 @@ class DDPMTraining(Training):
 
     model: DDPMConfig = field(default_factory=DDPMConfig)
     """The model."""
+    objective: Literal["hybrid", "bound"] = "hybrid"
+    """hybrid: the error of the prediction, which makes the best pictures; bound: the variational bound itself, fewer bits."""
     label_dropout: float = 0.1
     """Share of the pictures whose class is hidden from the network, so that it can be guided (Ho & Salimans 2022)."""
 

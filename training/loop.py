@@ -107,6 +107,7 @@ class Trainer:
         loss: LossFunction,
         data: Dataset,
         accelerator: Accelerator,
+        loss_state: dict[str, Tensor] | None = None,
     ) -> None:
         self.config = config
         self.data = data
@@ -126,6 +127,7 @@ class Trainer:
         self.seconds = 0.0
         self.stopped: int | None = None
         self._loss = loss
+        self._loss_state = loss_state or {}
         self._saved = 0
         self._sums: dict[str, float] = {}
         self._counted = 0
@@ -287,6 +289,7 @@ class Trainer:
     def _write(self) -> None:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.shown.state_dict().items()}
+        tensors |= {f"loss.{k}": v for k, v in self._loss_state.items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
         broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
@@ -324,12 +327,14 @@ class Trainer:
                 f"--resume: the run in {self.config.run_folder} was started with other options: {'; '.join(changed)}. "
                 "Give the same again, or start another run with --run"
             )
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}, "loss": {}}
         for name, tensor in found.tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         self.model.load_state_dict(parts["model"])
         self.shown.load_state_dict(parts["average"])
+        for name, tensor in parts["loss"].items():
+            self._loss_state[name].copy_(tensor)
         weights = [*self.model.parameters()]
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in parts["optimiser"].items():

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from genlab.data import Dataset
 from genlab.ddpm import DDPM
 from genlab.vae import VAE
 from training.checkpoint import RunError, run_lock
-from training.config import Training
+from training.config import Training, leaves
 from training.loop import DivergedError, Log, LossFunction, Record, Stop, Trainer, anywhere, make_accelerator
 
 HELD_OUT = 512
@@ -38,11 +38,19 @@ Problem = (ValueError, OSError, RunError, DivergedError, hub.HubError)
 
 @dataclass(frozen=True)
 class Task:
-    """What a script brings: how to build its model, its loss, and 64 samples (64 C H W) in [−1, 1] of a model."""
+    """What a script brings to the loop.
+
+    Attributes:
+        build: returns the model for a data set.
+        loss: see `LossFunction`.
+        sample: returns 64 samples (64 C H W) in [−1, 1] of a model.
+        state: tensors that `loss` updates in place, by name; they are saved in checkpoints.
+    """
 
     build: Callable[[DataSpec], nn.Module]
     loss: LossFunction
     sample: Callable[[nn.Module], Tensor]
+    state: dict[str, Tensor] = field(default_factory=dict)
 
 
 def main(config: Training, task: Task) -> int:
@@ -99,7 +107,8 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
     )
     spec = train_set.spec
     test_set = pictures.load(config.dataset, "test", config.data_dir, spec.size, spec.channels)
-    trainer = Trainer(config, task.build, task.loss, train_set, accelerator)
+    build = task.build if config.from_model is None or config.resume else starting_from(config.from_model, task.build)
+    trainer = Trainer(config, build, task.loss, train_set, accelerator, task.state)
     stop = Stop()
     try:
         if not accelerator.is_main_process:
@@ -161,6 +170,28 @@ def progress(config: Training, record: Record) -> str:
     clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
     rate = f"{record.images_per_second:.0f} images/s"
     return f"step {record.step} of {config.steps}, loss {record.losses['loss']:.4g}, {rate}, {clock} left"
+
+
+def starting_from(source: str, build: Callable[[DataSpec], nn.Module]) -> Callable[[DataSpec], nn.Module]:
+    """Return a `build` whose models have the weights of another model.
+
+    Raises (when called):
+        HubError: there is no such model.
+        ValueError: its configuration or its pictures are others.
+    """
+
+    def built(spec: DataSpec) -> nn.Module:
+        fresh, given = build(spec), hub.read(source).model
+        assert isinstance(fresh, (DDPM, VAE))
+        for what, wanted, got in (("model", fresh.config, given.config), ("pictures", fresh.data, given.data)):
+            before, now = leaves(asdict(got)), leaves(asdict(wanted))
+            changed = [f"{name} {before.get(name)} → {now.get(name)}" for name in now if before.get(name) != now[name]]
+            if changed:
+                raise ValueError(f"--from {source}: its {what} differ from what is to be trained: {'; '.join(changed)}")
+        fresh.load_state_dict(given.state_dict())
+        return fresh
+
+    return built
 
 
 def check_size(build: Callable[[DataSpec], nn.Module], spec: DataSpec) -> None:

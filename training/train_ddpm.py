@@ -23,18 +23,31 @@ if TYPE_CHECKING:
 def task(config: DDPMTraining) -> Task:
     """What training a DDPM needs beside the loop."""
     import torch
+    from accelerate.utils import gather
 
-    from genlab.ddpm import DDPM, training_times
+    from genlab.ddpm import DDPM, TimeSampler, training_times
     from genlab.sampler import Noise, ddim, timesteps, walk
     from training.run import Task
 
     def build(data: DataSpec) -> DDPM:
         return DDPM(config.model, data)
 
+    times = TimeSampler(config.model.T)
+
     def loss(network: nn.Module, x0: Tensor, label: Tensor | None) -> dict[str, Tensor]:
-        t = training_times(config.model.T, len(x0), torch.rand(1)).to(x0.device, non_blocking=True)
+        t, weight = training_times(config.model.T, len(x0), torch.rand(1)), None
+        if config.objective == "bound":
+            t, weight = times.draw(len(x0), torch.rand(1))
+            weight = weight.to(x0, non_blocking=True)
+        t = t.to(x0.device, non_blocking=True)
         if label is not None and network.training:
             label = label.where(torch.rand(len(x0), device=x0.device) >= config.label_dropout, -1)
+        if weight is not None:
+            parts = network(x0, t, torch.randn_like(x0), label, whole_bound=True)
+            terms = parts.bound / config.model.T
+            if network.training:
+                times.update(gather(t), gather(terms.detach()))
+            return {"loss": terms * weight, "simple": parts.simple}
         parts = network(x0, t, torch.randn_like(x0), label)
         bound = {"bound": parts.bound} if config.model.variance == "learned" else {}
         return {"loss": parts.total, "simple": parts.simple} | bound
@@ -50,7 +63,7 @@ def task(config: DDPMTraining) -> Task:
         *_, last = frames
         return last.x_s
 
-    return Task(build, loss, sample)
+    return Task(build, loss, sample, {"times": times.state})
 
 
 def main() -> int:
