@@ -29,6 +29,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
+from genlab import emoji
 from genlab.config import MAX_SIZE, DataSpec, expanded
 
 Split = Literal["train", "test"]
@@ -42,6 +43,9 @@ KNOWN = {
     ),
     "mnist": ("ylecun/mnist", tuple("0123456789")),
 }
+EMOJI = "emoji"
+"""Name of the data set that is drawn from Debian's emoji font."""
+FONTS = {".ttf", ".otf", ".ttc"}
 DEBIAN = Path("/usr/share/datasets")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -153,7 +157,8 @@ def load(
     """Read a data set.
 
     Args:
-        name: `fashion-mnist`, `mnist`, a folder of pictures, or `user/name` on the Hub.
+        name: `fashion-mnist`, `mnist`, `emoji`, a folder of pictures, the file of an emoji font (see `emoji`), or `user/name`
+            on the Hub.
         split: where a data set has no test pictures (no folder `test` beside `train`, no split of that name on the Hub), a
             tenth is held out: in a folder chosen by the file names, on the Hub every tenth row. The test pictures of a folder,
             or of a data set on the Hub that has no name here, are mixed, always in the same way, so that the first few of them
@@ -169,11 +174,13 @@ def load(
     """
     if name in KNOWN:
         return _known(name, split, data_dir, size, channels, check)
+    if name == EMOJI or (expanded(name).suffix.lower() in FONTS and expanded(name).is_file()):
+        return _emoji(emoji.FONT if name == EMOJI else expanded(name), split, size, channels, check)
     if name and expanded(name).is_dir():
         return _folder(expanded(name), split, size, channels, check)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
         return _hub(name, name.split("/")[1], split, size, channels, check)
-    ways = ", ".join([*KNOWN, "an existing folder of pictures", "user/name of a data set on the Hub"])
+    ways = ", ".join([*KNOWN, EMOJI, "an existing folder of pictures or emoji font", "user/name of a data set on the Hub"])
     raise DataError(f"--dataset: expected one of {ways}; got {name!r}")
 
 
@@ -207,6 +214,19 @@ def _known(name: str, split: Split, data_dir: str | None, size: int | None, chan
             + "install Debian's dataset-fashion-mnist (Fashion-MNIST only), or connect to the Hub."
         ) from error
     return replace(dataset, spec=replace(dataset.spec, classes=classes))
+
+
+def _emoji(font: Path, split: Split, size: int | None, channels: int | None, check: Check) -> Dataset:
+    spec = DataSpec(EMOJI, channels or 3, size or 32, emoji.listed()[1])
+    check(spec)
+    try:
+        drawn = [(each, picture) for each, picture in emoji.draw(font) if each.held_out == (split == "test")]
+    except emoji.FontError as error:
+        raise DataError(f"--dataset {font if font != emoji.FONT else EMOJI}: {error}") from error
+    if split == "test":  # so that the first few are of all groups
+        drawn.sort(key=lambda one: hashlib.sha256(one[0].name.encode()).digest())
+    images = torch.stack([fit(picture, spec.size, spec.channels) for _, picture in drawn])
+    return Dataset(spec, images, torch.tensor([each.group for each, _ in drawn]), str(font))
 
 
 def _find_idx(root: Path, name: str, split: Split) -> tuple[Path, Path] | None:

@@ -22,7 +22,7 @@ class Training:
     """What both kinds of model have in common."""
 
     dataset: str = "fashion-mnist"
-    """fashion-mnist, mnist, a folder of pictures (sub-folders are classes), or user/name of a data set on the Hub."""
+    """fashion-mnist, mnist, emoji, a folder of pictures (sub-folders are classes), a font, or user/name on the Hub."""
     data_dir: str | None = None
     """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
     size: int | None = None
