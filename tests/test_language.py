@@ -24,7 +24,7 @@ from genlab.card import escape
 from genlab.demo import hub_text
 from genlab.demo.engine import Engine
 from genlab.serving import language
-from genlab.serving.language import Told, Translation, accepted, both, choose, choose_in_json, each, language_of
+from genlab.serving.language import Translation, UserFacingError, accepted, both, choose, choose_in_json, each, language_of
 from tests import tiny
 
 HAN = re.compile(r"[\u3400-\u9fff]")
@@ -123,7 +123,7 @@ def test_a_text_is_filled_nested_and_joined_like_any_string():
     assert choose(text, "en") == "see row 1; row 2\n$x$ end"
     assert choose(text, "zh") == "见 第 1 行; 第 2 行\n$x$ 结束"
     assert choose(each(escape, both("a|b", "甲|乙")), "zh") == r"甲\|乙"
-    error = Told(text)
+    error = UserFacingError(text)
     assert str(error) == choose(text, "en")
     assert error.text == text
 

@@ -51,7 +51,7 @@ from genlab.nn import drawing_precision
 from genlab.process import eps_from_x0, p_reverse, q_marginal, q_posterior, q_step, reverse_log_var
 from genlab.sampler import SAMPLERS, SPACING, Frame, Noise, Predict, Step, ddim, invert, spaced, timesteps, walk
 from genlab.schedule import Schedule
-from genlab.serving.language import Told, both
+from genlab.serving.language import UserFacingError, both
 from genlab.vae import VAE, log_mean_exp
 from genlab.vlb import prior_term, step_terms
 
@@ -96,7 +96,7 @@ TEXT = {
 }
 
 
-class EngineError(Told, RuntimeError):
+class EngineError(UserFacingError, RuntimeError):
     """A computation could not be done or finished; the message is for people."""
 
 

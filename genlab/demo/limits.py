@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from genlab.config import DataSpec
-from genlab.serving.language import Told, both
+from genlab.serving.language import UserFacingError, both
 
 ANY = "any"
 """The choice of no class in particular: the classes take turns, by each picture's seed."""
@@ -128,7 +128,7 @@ TEXT = {
 }
 
 
-class LimitError(Told, ValueError):
+class LimitError(UserFacingError, ValueError):
     """A request asks for something that is not offered; the message is for people and says what to change."""
 
 

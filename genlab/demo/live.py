@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from genlab.plane import PointDDPM, PointVAE, Progress, train
-from genlab.serving.language import Told, both
+from genlab.serving.language import UserFacingError, both
 
 R = TypeVar("R")
 
@@ -48,7 +48,7 @@ TEXT = {
 }
 
 
-class LiveError(Told, RuntimeError):
+class LiveError(UserFacingError, RuntimeError):
     """Something live cannot be had now; the message is for people."""
 
 

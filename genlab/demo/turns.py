@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from genlab.serving.language import Told, both
+from genlab.serving.language import UserFacingError, both
 
 G = TypeVar("G")
 R = TypeVar("R")
@@ -32,7 +32,7 @@ TEXT = {
 }
 
 
-class TurnError(Told, RuntimeError):
+class TurnError(UserFacingError, RuntimeError):
     """A computation's turn did not come in time; the message is for people."""
 
 

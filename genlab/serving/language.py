@@ -80,7 +80,7 @@ def both(en: str, zh: str) -> str:
     return f"{OPEN}{en}{MIDDLE}{zh}{CLOSE}"
 
 
-class Told(Exception):
+class UserFacingError(Exception):
     """An error whose message is a text for people: `text` in both languages, `str()` in English."""
 
     def __init__(self, text: str) -> None:

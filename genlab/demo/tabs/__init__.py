@@ -22,7 +22,7 @@ from genlab.config import DataSpec
 from genlab.demo.engine import Engine
 from genlab.demo.limits import ANY
 from genlab.demo.player import PlayerData, Segment, frames_to_webp, new_run, player_frame, player_sheet
-from genlab.serving.language import Told, both
+from genlab.serving.language import UserFacingError, both
 
 MODEL_EVENT: dict[str, Any] = {
     "concurrency_id": "model",
@@ -95,7 +95,7 @@ def told() -> Iterator[None]:
     """Show the engine's and the parsers' messages to people; other errors stay hidden."""
     try:
         yield
-    except Told as error:
+    except UserFacingError as error:
         raise gr.Error(error.text, print_exception=False) from error
 
 
