@@ -25,8 +25,8 @@ from PIL import Image
 from genlab.data import ungrid
 from genlab.demo import limits, limits_plane
 from genlab.demo.app import create_app, served_table
+from genlab.demo.components.player import PlayerData
 from genlab.demo.engine import Engine
-from genlab.demo.player import PlayerData
 from genlab.demo.tabs import MODEL_EVENT, sample
 from genlab.demo.turns import Turns
 from genlab.serving.language import choose

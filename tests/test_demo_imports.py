@@ -24,7 +24,7 @@ ast.get_source_segment = lambda *a, **k: parsed.append(a) or whole(*a, **k)
 from genlab.serving.gradio_patches import import_gradio
 import_gradio()
 import gradio as gr
-from genlab.demo.player import Player
+from genlab.demo.components.player import Player
 with gr.Blocks() as page:
     Player(label="frames")
     gr.Button().click(lambda: 1, None, gr.Number())

@@ -20,8 +20,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from gradio_client.utils import json_schema_to_python_type
 
-from genlab.demo import figure, theme
-from genlab.demo.figure import (
+from genlab.demo import theme
+from genlab.demo.components import figure
+from genlab.demo.components.figure import (
     Area,
     Arrows,
     Axis,

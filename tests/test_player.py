@@ -22,7 +22,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 
 from genlab.demo import theme
-from genlab.demo.player import (
+from genlab.demo.components.player import (
     LABELS,
     Player,
     PlayerData,

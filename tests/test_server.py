@@ -26,7 +26,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError, ValidationError
 from PIL import Image
 
-from genlab.demo.figure import DRAWN
+from genlab.demo.components.figure import DRAWN
 from genlab.demo.limits import DRAWN_VALUES
 from genlab.serving import server
 from genlab.serving.guard import Allowance, Guard, Limits, Refused, plain_json
@@ -888,7 +888,7 @@ def test_what_is_light_follows_from_the_function_that_is_called(site: SimpleName
 
 
 def test_the_figures_pace_stays_below_what_a_visitor_may() -> None:
-    gap = int(re.search(r"GAP_MS = (\d+)", (ROOT / "genlab/demo/static/requests.js").read_text())[1])
+    gap = int(re.search(r"GAP_MS = (\d+)", (ROOT / "genlab/demo/components/controls/requests.js").read_text())[1])
     assert 1000 / gap < Limits().light_per_second
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from genlab.demo.figure import Packed
+from genlab.demo.components.figure import Packed
 from genlab.demo.limits import FitRequest, LimitError, OutcomesRequest, parse_fit, parse_outcomes
 from genlab.demo.tabs import divergence as tab
 from genlab.demo.tabs import outcomes

@@ -21,8 +21,8 @@ import pytest
 import torch
 
 from genlab.demo import live
+from genlab.demo.components.figure import Packed
 from genlab.demo.engine import Engine
-from genlab.demo.figure import Packed
 from genlab.demo.limits import LimitError
 from genlab.demo.limits_plane import (
     DATA,

@@ -16,7 +16,7 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from genlab.demo import live
-from genlab.demo.figure import Packed
+from genlab.demo.components.figure import Packed
 from genlab.demo.limits import LimitError
 from genlab.demo.limits_plane import LEVEL, ScoreRequest, T, parse_score
 from genlab.demo.tabs import score as tab

@@ -10,8 +10,8 @@ import gradio as gr
 import pytest
 
 from genlab import hub
+from genlab.demo.components.figure import Figure, Line, Points, Rule
 from genlab.demo.engine import Engine
-from genlab.demo.figure import Figure, Line, Points, Rule
 from genlab.demo.limits import parse_sample
 from genlab.demo.measured import curve_of
 from genlab.demo.tabs import sample

@@ -27,7 +27,7 @@ from genlab import hub
 from genlab.config import DataSpec, VAEConfig
 from genlab.data import to_model, to_pixels
 from genlab.demo import limits
-from genlab.demo.canvas import Canvas, CanvasData, canvas_data
+from genlab.demo.components.canvas import Canvas, CanvasData, canvas_data
 from genlab.demo.engine import BOUND_SEED, EPS_SCALE, SIGMA_WHITE, Engine, PixelDensity, Served
 from genlab.demo.limits import LimitError, Offer, Pick, PixelRequest, VAERequest
 from genlab.demo.tabs import process

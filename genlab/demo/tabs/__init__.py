@@ -19,9 +19,9 @@ from gradio.utils import get_upload_folder
 from torch import Tensor
 
 from genlab.config import DataSpec
+from genlab.demo.components.player import PlayerData, Segment, frames_to_webp, new_run, player_frame, player_sheet
 from genlab.demo.engine import Engine
 from genlab.demo.limits import ANY
-from genlab.demo.player import PlayerData, Segment, frames_to_webp, new_run, player_frame, player_sheet
 from genlab.serving.language import UserFacingError, both
 
 MODEL_EVENT: dict[str, Any] = {

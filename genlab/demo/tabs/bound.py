@@ -12,9 +12,8 @@ import torch
 
 from genlab.config import Variance
 from genlab.data import to_pixels
-from genlab.demo.canvas import Canvas, CanvasData, canvas_data
-from genlab.demo.engine import BoundStep, Engine
-from genlab.demo.figure import (
+from genlab.demo.components.canvas import Canvas, CanvasData, canvas_data
+from genlab.demo.components.figure import (
     AnyLayer,
     Area,
     Axis,
@@ -29,6 +28,8 @@ from genlab.demo.figure import (
     Stack,
     selected,
 )
+from genlab.demo.components.player import new_run
+from genlab.demo.engine import BoundStep, Engine
 from genlab.demo.limits import (
     PICTURES,
     SEED,
@@ -38,7 +39,6 @@ from genlab.demo.limits import (
     parse_step,
 )
 from genlab.demo.measured import Likelihood, Samples, likelihood_of, samples_of
-from genlab.demo.player import new_run
 from genlab.demo.tabs import LATEX, NEWEST_EVENT, ONE_LOOK_EVENT, measurements, pane, told
 from genlab.demo.tabs.measurements import SIGMA, own_first, plain, small, with_error
 from genlab.demo.tabs.one_picture import OnePicture

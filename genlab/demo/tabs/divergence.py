@@ -9,8 +9,8 @@ import gradio as gr
 import torch
 from torch import Tensor
 
+from genlab.demo.components.figure import Area, Axis, Bars, Figure, FigureData, Frame, Handle, Line, Panel, Stack, positions
 from genlab.demo.engine import Engine
-from genlab.demo.figure import Area, Axis, Bars, Figure, FigureData, Frame, Handle, Line, Panel, Stack, positions
 from genlab.demo.limits import (
     FIT_MEAN,
     FIT_START_MEAN,

@@ -9,6 +9,7 @@ import gradio as gr
 import torch
 from torch import Tensor
 
+from genlab.demo.components.player import Player
 from genlab.demo.engine import DDPM_SPHERICAL, VAE_LINEAR, VAE_SPHERICAL, Engine, PathFrame, data_title, png
 from genlab.demo.limits import (
     DATA_SET,
@@ -21,7 +22,6 @@ from genlab.demo.limits import (
     parse_choice,
     parse_interpolate,
 )
-from genlab.demo.player import Player
 from genlab.demo.tabs import LATEX, LIGHT_EVENT, MODEL_EVENT, Film, Pace, connect, heading, pane, to_file, told
 from genlab.demo.tabs.picker import Picker
 from genlab.serving.language import both

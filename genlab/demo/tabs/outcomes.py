@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import torch
 
-from genlab.demo.figure import Axis, Bars, Figure, FigureData, Handle, Line, Panel, Stack, positions
+from genlab.demo.components.figure import Axis, Bars, Figure, FigureData, Handle, Line, Panel, Stack, positions
 from genlab.demo.limits import OutcomesRequest, parse_choice, parse_outcomes
 from genlab.demo.tabs import LATEX, LIGHT_EVENT, NEWEST_EVENT, ONE_LOOK_EVENT, told
 from genlab.divergence import Categorical, code_length, cross_entropy, entropy, kl, kl_terms, nats_to_bits

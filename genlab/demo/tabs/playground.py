@@ -13,8 +13,9 @@ import gradio as gr
 import torch
 from torch import Tensor
 
+from genlab.demo.components.figure import Arrows, Axis, Figure, FigureData, Frame, Line, Panel, Points, drawn
+from genlab.demo.components.player import Segment
 from genlab.demo.engine import Engine
-from genlab.demo.figure import Arrows, Axis, Figure, FigureData, Frame, Line, Panel, Points, drawn
 from genlab.demo.limits import DATA_SET, SEED, LimitError, parse_choice
 from genlab.demo.limits_plane import (
     DATA,
@@ -33,7 +34,6 @@ from genlab.demo.limits_plane import (
     write_link,
 )
 from genlab.demo.live import SECONDS, Kept, learn, on_worker
-from genlab.demo.player import Segment
 from genlab.demo.tabs import DICE, FILM, LATEX, LIGHT_EVENT, OPENING_EVENT, told
 from genlab.demo.tabs.score import NAMES as DATA_TITLES
 from genlab.plane import PointDDPM, PointVAE, Progress, Walk, forward, lattice, points, reverse

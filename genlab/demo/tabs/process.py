@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from genlab.demo.components.player import Player
 from genlab.demo.engine import ChainFrame, Engine
 from genlab.demo.limits import (
     ANY,
@@ -23,7 +24,6 @@ from genlab.demo.limits import (
     parse_choice,
     parse_diffuse,
 )
-from genlab.demo.player import Player
 from genlab.demo.tabs import (
     DICE,
     LATEX,

@@ -13,8 +13,9 @@ import gradio as gr
 import numpy as np
 
 from genlab.data import grid
+from genlab.demo.components.figure import Figure, FigureData
+from genlab.demo.components.player import Player, PlayerData
 from genlab.demo.engine import Engine, SampleFrame, columns_of, png
-from genlab.demo.figure import Figure, FigureData
 from genlab.demo.limits import (
     ANY,
     COUNT,
@@ -28,7 +29,6 @@ from genlab.demo.limits import (
     label_choices,
     parse_sample,
 )
-from genlab.demo.player import Player, PlayerData
 from genlab.demo.tabs import (
     DICE,
     LATEX,

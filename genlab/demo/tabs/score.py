@@ -13,8 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genlab.demo.components.figure import (
+    Arrows,
+    Axis,
+    Figure,
+    FigureData,
+    Frame,
+    Handle,
+    Heat,
+    Line,
+    Panel,
+    Points,
+    Rule,
+    positions,
+)
 from genlab.demo.engine import Engine
-from genlab.demo.figure import Arrows, Axis, Figure, FigureData, Frame, Handle, Heat, Line, Panel, Points, Rule, positions
 from genlab.demo.limits import SEED
 from genlab.demo.limits_plane import LEVEL, SIDE, ScoreRequest, T, parse_data, parse_score
 from genlab.demo.live import learn, on_worker

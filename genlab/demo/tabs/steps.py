@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from genlab.demo.components.figure import Axis, FigureData, Line, Panel, Points, Rule
 from genlab.demo.engine import Engine
-from genlab.demo.figure import Axis, FigureData, Line, Panel, Points, Rule
 from genlab.demo.measured import Curve, curve_of
 from genlab.demo.tabs import NAMES
 from genlab.serving.language import both

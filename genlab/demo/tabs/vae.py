@@ -12,9 +12,23 @@ import gradio as gr
 import numpy as np
 import torch
 
-from genlab.demo.canvas import Canvas, CanvasData, canvas_data
+from genlab.demo.components.canvas import Canvas, CanvasData, canvas_data
+from genlab.demo.components.figure import (
+    AnyLayer,
+    Area,
+    Axis,
+    Bars,
+    Figure,
+    FigureData,
+    Frame,
+    Handle,
+    Line,
+    Panel,
+    Stack,
+    positions,
+)
+from genlab.demo.components.player import new_run
 from genlab.demo.engine import SIGMA_WHITE, Z_AT_ONCE, Bound, Encoded, Engine, PixelDensity, png
-from genlab.demo.figure import AnyLayer, Area, Axis, Bars, Figure, FigureData, Frame, Handle, Line, Panel, Stack, positions
 from genlab.demo.limits import (
     COMPONENTS,
     PICTURES,
@@ -29,7 +43,6 @@ from genlab.demo.limits import (
     vae_offer,
     vae_offers,
 )
-from genlab.demo.player import new_run
 from genlab.demo.tabs import LATEX, MODEL_EVENT, NEWEST_EVENT, ONE_LOOK_EVENT, Pace, measurements, pane, to_file, told
 from genlab.demo.tabs.one_picture import OnePicture
 from genlab.divergence import bits_per_dim

@@ -24,8 +24,8 @@ from gradio.data_classes import GradioModel
 from pydantic import ConfigDict, Field
 
 from genlab.colours import COLOURS
+from genlab.demo.components import Scripted, static, with_labels
 from genlab.demo.limits import DRAWN_VALUES
-from genlab.demo.player import Scripted, static, with_labels
 from genlab.serving.language import both
 
 LABELS: dict[str, str] = {
@@ -138,9 +138,9 @@ class Canvas(Scripted):
         super().__init__(
             value=value,
             label=label,
-            html_template=static("canvas.html"),
-            css_template=static("controls.css") + static("canvas.css"),
-            js_on_load=static("requests.js") + static("canvas.js"),
+            html_template=static("canvas/canvas.html"),
+            css_template=static("controls/controls.css") + static("canvas/canvas.css"),
+            js_on_load=static("controls/requests.js") + static("canvas/canvas.js"),
             apply_default_css=False,
             labels=self.labels,
             empty=CanvasData().model_dump(),

@@ -32,7 +32,7 @@ from gradio.data_classes import GradioModel
 from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from genlab.colours import COLOURS
-from genlab.demo import player
+from genlab.demo.components import Scripted, player, static, with_labels
 from genlab.demo.limits import LimitError
 from genlab.serving.language import both
 
@@ -449,7 +449,7 @@ def drawn(value: Any) -> np.ndarray:
     return np.asarray(points or np.zeros((0, 2)), dtype=np.float64).reshape(-1, 2)
 
 
-class Figure(player.Scripted):
+class Figure(Scripted):
     """Shows `FigureData` and sends back what the visitor moves: an output and an input.
 
     Args:
@@ -475,14 +475,14 @@ class Figure(player.Scripted):
         **kwargs: Any,
     ) -> None:
         # All arguments become attributes: for a missing one that stands in quotes in the script, gr.HTML makes up an event.
-        self.animated, self.segmented, self.labels = animated, segmented, player.with_labels(LABELS, labels)
+        self.animated, self.segmented, self.labels = animated, segmented, with_labels(LABELS, labels)
 
         super().__init__(
             value=value,
             label=label,
-            html_template=player.static("figure.html").replace("<!-- controls -->", player.static("controls.html")),
-            css_template=player.static("controls.css") + player.static("figure.css"),
-            js_on_load="".join(player.static(name) for name in ("controls.js", "requests.js", "figure.js")),
+            html_template=static("figure/figure.html").replace("<!-- controls -->", static("controls/controls.html")),
+            css_template=static("controls/controls.css") + static("figure/figure.css"),
+            js_on_load="".join(static(name) for name in ("controls/controls.js", "controls/requests.js", "figure/figure.js")),
             apply_default_css=False,
             labels=self.labels,
             empty={"segmented": segmented, "animated": animated, "segments": [], "drawn": DRAWN},

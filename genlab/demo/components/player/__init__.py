@@ -16,11 +16,9 @@ import io
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import numpy as np
 from gradio.data_classes import FileData, GradioModel
 from gradio.processing_utils import save_bytes_to_cache
@@ -29,6 +27,7 @@ from PIL import Image
 from pydantic import Field
 
 from genlab.colours import COLOURS
+from genlab.demo.components import Scripted, static, with_labels
 from genlab.demo.theme import colour_of
 from genlab.serving.language import both
 
@@ -36,7 +35,6 @@ JPEG_QUALITY = 90
 """Of colour pictures, live and in the sheet."""
 WEBP_SIDE = 336
 """Pixels that the longer side of a downloaded animation should have, about."""
-STATIC = Path(__file__).parent / "static"
 
 LABELS: dict[str, str] = {
     "player": both("Animation player", "动画播放器"),
@@ -239,49 +237,6 @@ def frames_to_webp(
     return buffer.getvalue()
 
 
-class Scripted(gr.HTML):
-    """A component with a long script that shows a `data_model`: what `Player`, `Figure` and `Canvas` are.
-
-    Attributes:
-        data_model: what it shows, at first with every field's default.
-        described: what the API says of it.
-
-    For every attribute that is asked for and missing, gr.HTML searches the script for it by a regular expression, hundreds of
-    times while a page is made and milliseconds each; a plain search comes first here.
-    """
-
-    data_model: type[GradioModel]
-    described: str
-
-    def postprocess(self, value: GradioModel | None) -> GradioModel | None:  # type: ignore[override]
-        """None shows nothing."""
-        if value is not None and not isinstance(value, self.data_model):
-            raise ValueError(f"expected {self.data_model.__name__} or None, got {type(value).__name__}")
-        return value
-
-    @classmethod
-    @cache
-    def schema(cls) -> dict[str, Any]:
-        """The schema of `data_model`; gradio asks for it dozens of times while a page is built."""
-        return cls.data_model.model_json_schema()
-
-    def api_info(self) -> dict[str, Any]:
-        """The fields of `data_model`."""
-        return {**self.schema(), "description": self.described}
-
-    def example_payload(self) -> dict[str, Any]:
-        return self.data_model().model_dump()
-
-    def example_value(self) -> GradioModel:
-        return self.data_model()
-
-    def __getattr__(self, name: str) -> Any:
-        script = self.__dict__.get("js_on_load") or ""
-        if not any(f"{quote}{name}{quote}" in script for quote in "'\"`"):
-            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}, nor an event of that name in its script")
-        return super().__getattr__(name)
-
-
 class Player(Scripted):
     """Shows `PlayerData`: an output component that plays, steps, scrubs and loops in the browser.
 
@@ -322,9 +277,9 @@ class Player(Scripted):
         super().__init__(
             value=value,
             label=label,
-            html_template=static("player.html").replace("<!-- controls -->", static("controls.html")),
-            css_template=static("controls.css") + static("player.css"),
-            js_on_load=static("controls.js") + static("player.js"),
+            html_template=static("player/player.html").replace("<!-- controls -->", static("controls/controls.html")),
+            css_template=static("controls/controls.css") + static("player/player.css"),
+            js_on_load=static("controls/controls.js") + static("player/player.js"),
             apply_default_css=False,
             labels=self.labels,
             empty={
@@ -337,23 +292,6 @@ class Player(Scripted):
             },
             **kwargs,
         )
-
-
-def with_labels(defaults: Mapping[str, str], labels: Mapping[str, str] | None) -> dict[str, str]:
-    """The texts of a component, some of them replaced.
-
-    Raises:
-        ValueError: there is no such text.
-    """
-    unknown = sorted(set(labels or {}) - set(defaults))
-    if unknown:
-        raise ValueError(f"expected labels among {sorted(defaults)}, got {unknown}")
-    return {**defaults, **(labels or {})}
-
-
-def static(name: str) -> str:
-    """The text of a file in STATIC; controls.* are the frame and the controls that the player shares with `figure.Figure`."""
-    return (STATIC / name).read_text(encoding="utf-8")
 
 
 def _stacked(frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
