@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from genlab.config import DataSpec, DDPMConfig, Variance
 from genlab.divergence import Gaussian, bits_per_dim, sum_dims
 from genlab.process import (
+    Denoised,
     eps_from_v,
     eps_from_x0,
     grid_eps,
@@ -108,15 +109,6 @@ class TimeSampler:
         total = (known + counts).clamp(min=1)
         self.state[1] = torch.where(counts > 0, (known * mean + sums) / total, mean)
         self.state[0] = total.clamp(max=self.MEMORY) * (known + counts > 0)
-
-
-@dataclass(frozen=True)
-class Denoised:
-    """What the model sees in x_t: the noise, the picture, and where Σ lies between β̃ (0) and β (1), each like x_t."""
-
-    eps_hat: Tensor
-    x0_hat: Tensor
-    fraction: Tensor | None
 
 
 @dataclass(frozen=True)

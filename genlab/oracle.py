@@ -29,9 +29,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from genlab.ddpm import Denoised
 from genlab.divergence import LOG_2PI, Gaussian, kl, standard_normal, sum_dims
-from genlab.process import q_posterior
+from genlab.process import Denoised, q_posterior
 from genlab.schedule import Schedule, at
 
 

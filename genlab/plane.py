@@ -35,12 +35,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from genlab.config import Prediction
-from genlab.ddpm import Denoised
 from genlab.divergence import Gaussian, kl, standard_normal
 from genlab.nn import sinusoidal_embedding
 from genlab.oracle import Mixture
-from genlab.process import eps_from_v, q_marginal, q_step, v_from_eps, x0_from_eps, x0_from_v
-from genlab.sampler import Frame, Noise, Predict, ancestral, ddim, timesteps, walk
+from genlab.process import Denoised, Predict, eps_from_v, q_marginal, q_step, v_from_eps, x0_from_eps, x0_from_v
+from genlab.sampler import Frame, Noise, ancestral, ddim, timesteps, walk
 from genlab.schedule import Schedule, linear_schedule
 from genlab.score import annealed_times, langevin, reverse_sde, score_from_eps
 from genlab.vae import ELBO, LOWEST_LOG_VAR, floored

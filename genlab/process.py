@@ -20,7 +20,8 @@ walked. Functions take s, t − 1 by default.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,6 +29,24 @@ from torch import Tensor
 from genlab.config import Variance
 from genlab.divergence import Gaussian
 from genlab.schedule import Schedule, at, holds, spread
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """What a model predicts from x_t, each (B C H W).
+
+    Attributes:
+        eps_hat, x0_hat: the noise ε̂ and the picture x̂_0.
+        fraction: w of eq. 5, where log Σ lies between log β̃ (0) and log β (1); None where Σ is not learned.
+    """
+
+    eps_hat: Tensor
+    x0_hat: Tensor
+    fraction: Tensor | None
+
+
+Predict = Callable[[Tensor, Tensor], Denoised]
+"""A model without its options: x_t (B C H W), t (B) → prediction."""
 
 
 def q_step(schedule: Schedule, x_prev: Tensor, t: Tensor) -> Gaussian:

@@ -38,12 +38,9 @@ import torch
 from torch import Tensor
 
 from genlab.config import Variance
-from genlab.ddpm import Denoised
-from genlab.process import p_reverse, q_posterior
+from genlab.process import Denoised, Predict, p_reverse, q_posterior
 from genlab.schedule import Schedule, spread
 
-Predict = Callable[[Tensor, Tensor], Denoised]
-"""x_t (B C H W), t (B) → what the model sees in it."""
 Spacing = Literal["uniform", "quadratic", "log-SNR", "Karras"]
 SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
 VISIBLE = 0.009

@@ -67,11 +67,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from genlab.ddpm import Denoised
 from genlab.divergence import standard_normal, sum_dims
 from genlab.likelihood import discretised_log_prob
-from genlab.process import q_marginal
-from genlab.sampler import Noise, Predict, Step, timesteps
+from genlab.process import Denoised, Predict, q_marginal
+from genlab.sampler import Noise, Step, timesteps
 from genlab.schedule import Schedule, at, spread
 from genlab.vlb import Decoder, Reverse
 

@@ -26,10 +26,10 @@ from torch import distributions as peer
 
 from genlab import card, data, hub
 from genlab.config import DataSpec, DDPMConfig, UNetConfig, VAEConfig
-from genlab.ddpm import DDPM, Denoised
+from genlab.ddpm import DDPM
 from genlab.divergence import Gaussian, cross_entropy, standard_normal
 from genlab.oracle import GaussianData
-from genlab.process import q_marginal, reverse_log_var
+from genlab.process import Denoised, q_marginal, reverse_log_var
 from genlab.schedule import Schedule, cosine_schedule, linear_schedule, spread
 from genlab.vae import VAE
 from genlab.vlb import draw_times, strata

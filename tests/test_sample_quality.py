@@ -14,10 +14,11 @@ from torch import Tensor
 
 from genlab.config import DataSpec, VAEConfig
 from genlab.data import Dataset, to_model, to_pixels
-from genlab.ddpm import DDPM, Denoised
+from genlab.ddpm import DDPM
 from genlab.features import Classifier, ClassifierConfig, FeatureError, FeatureNet
 from genlab.metrics import frechet_distance
 from genlab.oracle import DataSetOracle
+from genlab.process import Denoised
 from genlab.vae import VAE
 from tests import tiny
 from training.sample_quality import SHOWN, Reference, Sampling, check, curve, draw, measure

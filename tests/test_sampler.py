@@ -12,10 +12,9 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from genlab.ddpm import Denoised
 from genlab.divergence import Gaussian
 from genlab.oracle import GaussianData, Mixture
-from genlab.process import eps_from_x0, x0_from_eps
+from genlab.process import Denoised, eps_from_x0, x0_from_eps
 from genlab.sampler import (
     SAMPLERS,
     SPACINGS,

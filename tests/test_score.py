@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from genlab.config import DataSpec, DDPMConfig, UNetConfig
-from genlab.ddpm import DDPM, Denoised
+from genlab.ddpm import DDPM
 from genlab.divergence import Gaussian, bits_per_dim, standard_normal
 from genlab.oracle import DataSetOracle, GaussianData, Mixture, Oracle
-from genlab.process import q_marginal, x0_from_eps
-from genlab.sampler import Noise, Predict, walk
+from genlab.process import Denoised, Predict, q_marginal, x0_from_eps
+from genlab.sampler import Noise, walk
 from genlab.schedule import Schedule, at, cosine_schedule, linear_schedule, mixed_schedule
 from genlab.score import (
     Flow,

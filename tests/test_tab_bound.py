@@ -25,7 +25,7 @@ from torch.distributions import Normal, kl_divergence
 from genlab import hub
 from genlab.config import DataSpec, DDPMConfig, UNetConfig, Variance
 from genlab.data import to_model
-from genlab.ddpm import DDPM, Denoised
+from genlab.ddpm import DDPM
 from genlab.demo import limits
 from genlab.demo.engine import BoundStep, Engine, Served
 from genlab.demo.limits import LimitError, Offer, Pick, StepRequest
@@ -35,6 +35,7 @@ from genlab.demo.tabs import measurements
 from genlab.divergence import Gaussian
 from genlab.likelihood import level_log_probs
 from genlab.oracle import DataSetOracle
+from genlab.process import Denoised
 from genlab.schedule import cosine_schedule
 from genlab.vlb import step_term, step_terms
 from tests import tiny

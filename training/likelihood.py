@@ -37,7 +37,8 @@ from training.partial import Partial, Progress, generator
 from training.sample_quality import Sampling, draw
 
 if TYPE_CHECKING:
-    from genlab.ddpm import DDPM, Denoised
+    from genlab.ddpm import DDPM
+    from genlab.process import Denoised
     from genlab.vae import VAE
 
 ACTIVE_VARIANCE = 0.01

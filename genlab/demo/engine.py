@@ -26,7 +26,7 @@ from torch import Tensor
 from genlab import hub
 from genlab.config import DataSpec, Variance, expanded
 from genlab.data import fit, grid, to_model, to_pixels
-from genlab.ddpm import DDPM, Denoised
+from genlab.ddpm import DDPM
 from genlab.demo import hub_text
 from genlab.demo.limits import (
     COMPONENTS,
@@ -48,8 +48,8 @@ from genlab.divergence import Gaussian, kl, standard_normal
 from genlab.interpolate import lerp, slerp
 from genlab.likelihood import discretised_log_prob, level_log_probs
 from genlab.nn import drawing_precision
-from genlab.process import eps_from_x0, p_reverse, q_marginal, q_posterior, q_step, reverse_log_var
-from genlab.sampler import SAMPLERS, SPACING, Frame, Noise, Predict, Step, ddim, invert, spaced, timesteps, walk
+from genlab.process import Denoised, Predict, eps_from_x0, p_reverse, q_marginal, q_posterior, q_step, reverse_log_var
+from genlab.sampler import SAMPLERS, SPACING, Frame, Noise, Step, ddim, invert, spaced, timesteps, walk
 from genlab.schedule import Schedule
 from genlab.serving.language import UserFacingError, both
 from genlab.vae import VAE, log_mean_exp

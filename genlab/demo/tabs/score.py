@@ -46,8 +46,8 @@ from genlab.plane import (
     particles,
     points,
 )
-from genlab.process import q_marginal
-from genlab.sampler import Predict, ddim, spaced, walk
+from genlab.process import Predict, q_marginal
+from genlab.sampler import ddim, spaced, walk
 from genlab.schedule import linear_schedule
 from genlab.score import reverse_sde, score_from_eps
 from genlab.serving.language import both
