@@ -9,18 +9,18 @@ chain's probability flow, whose exact solution is, with λ = ½ log SNR and h = 
 
     x_s = √((1 − ᾱ_s)/(1 − ᾱ_t)) x_t + √ᾱ_s (1 − e^(−h)) x̄_0,     x̄_0 = ∫ e^λ x̂_0 dλ / ∫ e^λ dλ from λ_t to λ_s             (3)
 
-Every deterministic solver is (3) with its own guess at x̄_0, the mean of what the model will see along the step. (2) takes the
-x̂_0 it sees now; the multistep solvers draw a polynomial in λ through what they have seen before, at no evaluation more:
+Every deterministic solver is (3) with its own estimate of x̄_0, the mean of the model's predictions along the step. (2) takes
+the present x̂_0; the multistep solvers draw a polynomial in λ through the predictions before, without more evaluations:
 
     DPM-Solver++(2M)  x̄_0 = x̂_0 + ½ h/h′ (x̂_0 − x̂_0′),  ′ the step before                    (Lu et al. 2022b)   (4)
     its SDE form      x_s ~ q(x_s|x_t, x_0 = x̄_0): the ancestral step with x̄_0 in the place of x̂_0                 (5)
     UniPC-p           x̄_0 = x̂_0 + Σ_k ρ_k (x̂_0^k − x̂_0)/r_k,  r_k = (λ_k − λ_t)/h             (Zhao et al. 2023)  (6)
                       Σ_k ρ_k r_k^(n−1) = c_n,  c_n = ∫ u^n e^(hu) du / ∫ e^(hu) du from 0 to 1 = 1/(1 − e^(−h)) − n c_(n−1)/h
 
-(6) over the p − 1 points before predicts x_s. Once the model has seen x_s, (6) over these and that one corrects it, before the
-next step leaves from there: order p + 1 for p evaluations kept. Where there is one point only, ρ = ½ stands for c_1 (B₂(h) in
-the paper), which makes UniPC-2's prediction (4); ρ = ½ h/(1 − e^(−h)) is B₁(h). The first steps of a walk have fewer points.
-The last, to s = 0 where λ is infinite, takes x̄_0 = x̂_0 and so ends on x̂_0 itself: no noise is left.
+(6) over the p − 1 points before predicts x_s. Once the model has been evaluated there, (6) over these and that one corrects
+x_s, before the next step leaves from it: order p + 1 from p stored evaluations. Where there is one point only, ρ = ½ stands for
+c_1 (B₂(h) in the paper), which makes UniPC-2's prediction (4); ρ = ½ h/(1 − e^(−h)) is B₁(h). The first steps of a walk have
+fewer points. The last, to s = 0 where λ is infinite, takes x̄_0 = x̂_0 and so ends on x̂_0 itself: no noise is left.
 
 Where the times of few steps should lie is `spaced`, by rule, or `fit_times`, for a model. A sampler is a generator: it yields a
 `Frame` for every step, so that a progress bar, a live picture and an endpoint can share it, and it stops when closed.
@@ -54,7 +54,7 @@ class Frame:
     Attributes:
         index, count: this is step `index` of `count`, from 1.
         t, s: the step leads from time t to time s.
-        x_t: (B C H W) the state before the step; x0_hat, eps_hat: what the model sees in it.
+        x_t: (B C H W) the state before the step; x0_hat, eps_hat: the model's predictions from it.
         x_s: (B C H W) the state after the step.
     """
 
@@ -68,13 +68,27 @@ class Frame:
     x_s: Tensor
 
 
-class Step(Protocol):
-    """x_t at t, what the model sees in it, and s < t → x_s. t and s (B) are the same for the whole batch in a walk.
+@dataclass(frozen=True, eq=False)
+class History:
+    """What a step takes over from the steps before it on the same walk; a walk begins with `History()`.
 
-    The multistep solvers remember: make a new one for every walk.
+    Attributes:
+        points: (t, x̂_0) of the steps before, the latest first, as many as the solver's polynomial goes through.
+        start: the state that the last step left from, after its correction; of UniPC alone.
     """
 
-    def __call__(self, x_t: Tensor, seen: Denoised, t: Tensor, s: Tensor) -> Tensor: ...
+    points: tuple[tuple[int, Tensor], ...] = ()
+    start: Tensor | None = None
+
+
+class Step(Protocol):
+    """One step of a walk from t to s < t: the history, x_t and what the model predicts from it → x_s and the next history.
+
+    t and s (B) are the same for the whole batch. A step holds nothing that changes but the streams of its noise: it can be used
+    for any number of walks.
+    """
+
+    def __call__(self, history: History, x_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> tuple[Tensor, History]: ...
 
 
 @dataclass(frozen=True)
@@ -100,11 +114,9 @@ class Noise:
 def ancestral(schedule: Schedule, noise: Noise, variance: Variance = "posterior") -> Step:
     """Eq. 1: draw from p_θ(x_s|x_t). The last step, to s = 0, takes the mean."""
 
-    def step(x_t: Tensor, seen: Denoised, t: Tensor, s: Tensor) -> Tensor:
-        p = p_reverse(schedule, x_t, seen.x0_hat, t, s, variance, seen.fraction)
-        if int(s[0]) == 0:
-            return p.mean
-        return p.sample(noise.draw().to(x_t))
+    def step(history: History, x_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> tuple[Tensor, History]:
+        p = p_reverse(schedule, x_t, denoised.x0_hat, t, s, variance, denoised.fraction)
+        return p.mean if int(s[0]) == 0 else p.sample(noise.draw().to(x_t)), history
 
     return step
 
@@ -120,37 +132,36 @@ def ddim(schedule: Schedule, noise: Noise | None = None, eta: float = 0.0) -> St
     if eta > 0 and noise is None:
         raise ValueError(f"expected a source of noise for η = {eta}, got none")
 
-    def step(x_t: Tensor, seen: Denoised, t: Tensor, s: Tensor) -> Tensor:
+    def step(history: History, x_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> tuple[Tensor, History]:
         # The coefficients are float64 and cast last: in float32, 1 − ᾱ near t = 0 would keep three digits.
         alpha_bar_t, alpha_bar_s = (schedule.alpha_bar.to(time.device)[time] for time in (t, s))
-        mean = spread(alpha_bar_s.sqrt(), x_t) * seen.x0_hat
+        mean = spread(alpha_bar_s.sqrt(), x_t) * denoised.x0_hat
         if noise is None or eta == 0 or int(s[0]) == 0:
-            return mean + spread((1 - alpha_bar_s).sqrt(), x_t) * seen.eps_hat
+            return mean + spread((1 - alpha_bar_s).sqrt(), x_t) * denoised.eps_hat, history
         variance = eta**2 * (1 - alpha_bar_s) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_s)
-        mean = mean + spread((1 - alpha_bar_s - variance).sqrt(), x_t) * seen.eps_hat
-        return mean + spread(variance.sqrt(), x_t) * noise.draw().to(x_t)
+        mean = mean + spread((1 - alpha_bar_s - variance).sqrt(), x_t) * denoised.eps_hat
+        return mean + spread(variance.sqrt(), x_t) * noise.draw().to(x_t), history
 
     return step
 
 
 def dpm_solver(schedule: Schedule, noise: Noise | None = None) -> Step:
     """DPM-Solver++(2M), eq. 4; given noise its SDE form, eq. 5. First order at both ends of the walk."""
-    before: list[tuple[int, Tensor]] = []
 
-    def step(x_t: Tensor, seen: Denoised, t: Tensor, s: Tensor) -> Tensor:
+    def step(history: History, x_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> tuple[Tensor, History]:
         now, then = int(t[0]), int(s[0])
-        mean = _mean_x0(schedule, now, then, seen.x0_hat, before)
-        before[:] = [(now, seen.x0_hat)]
+        mean = _mean_x0(schedule, now, then, denoised.x0_hat, history.points)
+        after = History(points=((now, denoised.x0_hat),))
         if noise is None:
-            return _flow(schedule, now, then, x_t, mean)
+            return _flow(schedule, now, then, x_t, mean), after
         posterior = q_posterior(schedule, x_t, mean, t, s)
-        return posterior.mean if then == 0 else posterior.sample(noise.draw().to(x_t))
+        return posterior.mean if then == 0 else posterior.sample(noise.draw().to(x_t)), after
 
     return step
 
 
 def unipc(schedule: Schedule, order: int = 2, times: Sequence[int] = (), b: Literal["B1", "B2"] = "B2") -> Step:
-    """UniPC-p, eq. 6: predict x_s, and correct it once the model has seen it. One evaluation a step.
+    """UniPC-p, eq. 6: predict x_s, and correct it once the model has been evaluated there. One evaluation a step.
 
     Args:
         order: p ≥ 1, the points that a prediction goes through.
@@ -163,19 +174,17 @@ def unipc(schedule: Schedule, order: int = 2, times: Sequence[int] = (), b: Lite
     if order < 1:
         raise ValueError(f"expected an order of 1 or more, got {order}")
     left = {t: len(times) - 1 - i for i, t in enumerate(times)}
-    before: list[tuple[int, Tensor]] = []  # the points of the last prediction: t and x̂_0, the latest first
-    start: list[Tensor] = []  # the state that it left from, corrected
 
-    def step(x_t: Tensor, seen: Denoised, t: Tensor, s: Tensor) -> Tensor:
+    def step(history: History, x_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> tuple[Tensor, History]:
         now, then = int(t[0]), int(s[0])
-        if before:
-            (last, x0_hat), *others = before
-            mean = _mean_x0(schedule, last, now, x0_hat, [*others, (now, seen.x0_hat)], b)
-            x_t = _flow(schedule, last, now, start[0], mean)
-        before.insert(0, (now, seen.x0_hat))
-        del before[min(order, left.get(now, order)) :]
-        start[:] = [x_t]
-        return _flow(schedule, now, then, x_t, _mean_x0(schedule, now, then, seen.x0_hat, before[1:], b))
+        point = (now, denoised.x0_hat)
+        if history.start is not None:
+            (last, x0_hat), *others = history.points
+            mean = _mean_x0(schedule, last, now, x0_hat, [*others, point], b)
+            x_t = _flow(schedule, last, now, history.start, mean)
+        points = (point, *history.points)[: min(order, left.get(now, order))]
+        mean = _mean_x0(schedule, now, then, denoised.x0_hat, points[1:], b)
+        return _flow(schedule, now, then, x_t, mean), History(points, start=x_t)
 
     return step
 
@@ -231,14 +240,14 @@ def walk(predict: Predict, step: Step, x: Tensor, times: list[int]) -> Iterator[
     The times fall from T (or a lower start) to 0 to make pictures; they rise, with the deterministic `ddim`, to undo that.
     Time 0 has no noise to predict: a walk that rises from it asks the network at t = 1.
     """
-    count = len(times) - 1
+    count, history = len(times) - 1, History()
     for index, (t, s) in enumerate(pairwise(times), start=1):
         t_now = torch.full((len(x),), t, device=x.device)
         s_next = torch.full_like(t_now, s)
         with torch.inference_mode():
-            seen = predict(x, t_now.clamp(min=1))
-            after = step(x, seen, t_now, s_next)
-        yield Frame(index, count, t, s, x, seen.x0_hat, seen.eps_hat, after)
+            denoised = predict(x, t_now.clamp(min=1))
+            after, history = step(history, x, denoised, t_now, s_next)
+        yield Frame(index, count, t, s, x, denoised.x0_hat, denoised.eps_hat, after)
         x = after
 
 

@@ -70,7 +70,7 @@ from torch import Tensor
 from genlab.divergence import standard_normal, sum_dims
 from genlab.likelihood import discretised_log_prob
 from genlab.process import Denoised, Predict, q_marginal
-from genlab.sampler import Noise, Step, timesteps
+from genlab.sampler import History, Noise, Step, timesteps
 from genlab.schedule import Schedule, at, spread
 from genlab.vlb import Decoder, Reverse
 
@@ -111,11 +111,12 @@ def langevin(schedule: Schedule, noise: Noise, rate: float) -> Step:
     if not 0 < rate < 2:
         raise ValueError(f"expected a step rate between 0 and 2, got {rate}")
 
-    def step(x_t: Tensor, seen: Denoised, t: Tensor, s: Tensor) -> Tensor:
+    def step(history: History, x_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> tuple[Tensor, History]:
         if int(s[0]) == 0:
-            return seen.x0_hat
+            return denoised.x0_hat, history
         eta = rate * at(1 - schedule.alpha_bar, t, x_t)
-        return x_t + eta * score_from_eps(schedule, seen.eps_hat, t) + (2 * eta).sqrt() * noise.draw().to(x_t)
+        score = score_from_eps(schedule, denoised.eps_hat, t)
+        return x_t + eta * score + (2 * eta).sqrt() * noise.draw().to(x_t), history
 
     return step
 
@@ -134,14 +135,14 @@ def annealed_times(T: int, levels: int, each: int) -> list[int]:
 def reverse_sde(schedule: Schedule, noise: Noise) -> Step:
     """Eq. 7: a step of the reverse SDE. The last one, to s = 0, adds no noise."""
 
-    def step(x_t: Tensor, seen: Denoised, t: Tensor, s: Tensor) -> Tensor:
+    def step(history: History, x_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> tuple[Tensor, History]:
         alpha_bar = schedule.alpha_bar.to(t.device)
         alpha = alpha_bar[t] / alpha_bar[s]
-        score = score_from_eps(schedule, seen.eps_hat, t)
+        score = score_from_eps(schedule, denoised.eps_hat, t)
         mean = spread(2 - alpha.sqrt(), x_t) * x_t + spread(1 - alpha, x_t) * score
         if int(s[0]) == 0:
-            return mean
-        return mean + spread((1 - alpha).sqrt(), x_t) * noise.draw().to(x_t)
+            return mean, history
+        return mean + spread((1 - alpha).sqrt(), x_t) * noise.draw().to(x_t), history
 
     return step
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
@@ -19,6 +19,8 @@ from genlab.sampler import (
     SAMPLERS,
     SPACINGS,
     VISIBLE,
+    Frame,
+    History,
     Noise,
     Step,
     ancestral,
@@ -198,7 +200,7 @@ def test_ddim_with_eta_one_is_the_ancestral_step() -> None:
     for t, s in pairwise([40, 33, 32, 8, 1, 0]):
         seen = predictor(schedule, False)(x, in_time(x, t))
         steps = (ddim(schedule, noise, 1.0), ancestral(schedule, noise))
-        one, other = (step(x, seen, in_time(x, t), in_time(x, s)) for step in steps)
+        one, other = (step(History(), x, seen, in_time(x, t), in_time(x, s))[0] for step in steps)
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
@@ -211,8 +213,8 @@ def test_float32_steps_keep_their_digits_near_clean_data() -> None:
         single = Denoised(seen.eps_hat.float(), seen.x0_hat.float(), None)
         for eta in (0.0, 1.0):
             step = ddim(schedule, noise, eta)
-            exact = step(x, seen, in_time(x, t), in_time(x, s))
-            got = step(x.float(), single, in_time(x, t), in_time(x, s))
+            exact, _ = step(History(), x, seen, in_time(x, t), in_time(x, s))
+            got, _ = step(History(), x.float(), single, in_time(x, t), in_time(x, s))
             assert got.dtype == torch.float32
             torch.testing.assert_close(got.double(), exact, rtol=0, atol=5e-7)
 
@@ -231,7 +233,7 @@ def test_ancestral_sampling_keeps_the_standard_normal(schedule: Schedule, count:
 
         def move(x: Tensor, z: Tensor, t: int = t, s: int = s) -> float:
             step = ancestral(schedule, Given(lambda: z), "beta")
-            return float(step(x, oracle.predict(x, in_time(x, t)), in_time(x, t), in_time(x, s)))
+            return float(step(History(), x, oracle.predict(x, in_time(x, t)), in_time(x, t), in_time(x, s))[0])
 
         assert move(zero, zero) == 0
         variance = move(one, zero) ** 2 * variance + move(zero, one) ** 2
@@ -558,6 +560,23 @@ def test_the_same_seeds_make_the_same_pictures_alone_or_together(name: str) -> N
     assert torch.equal(pictures, sample([1, 2, 3]))
     torch.testing.assert_close(pictures[1:2], sample([2]), rtol=1e-12, atol=1e-12)
     assert float((pictures[0] - pictures[1]).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_one_step_serves_walks_that_take_turns(name: str) -> None:
+    schedule = cosine_schedule(20)
+    noise, times = Given(lambda: randn(0, 2, 1, 2, 2)), spaced(schedule, 6, "Karras")
+
+    def start(step: Step, seed: int) -> Iterator[Frame]:
+        return walk(predictor(schedule, True), step, randn(seed, 2, 1, 2, 2), times)
+
+    alone = [list(start(SAMPLERS[name](schedule, noise, "posterior"), seed)) for seed in (1, 2)]
+    step = SAMPLERS[name](schedule, noise, "posterior")
+    left_half_way = start(step, 3)
+    next(left_half_way), next(left_half_way)
+    together = zip(*zip(start(step, 1), start(step, 2), strict=True), strict=True)
+    for expected, got in zip(alone, together, strict=True):
+        assert all(torch.equal(one.x_s, other.x_s) for one, other in zip(expected, got, strict=True))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
