@@ -26,6 +26,7 @@ import tyro
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from genlab.config import SamplerName
     from genlab.ddpm import DDPM
 
 COUNTS = (4, 5, 6, 8, 10, 12, 15, 20, 50)
@@ -67,14 +68,14 @@ Draw = Callable[[int, "Tensor", "Tensor", list[int]], Iterator["Tensor"]]
 """Steps, x_T (B C H W), labels (B), seeds (B) → the state after each step."""
 
 
-def ours(model: DDPM, sampler: str, spacing: str, fitted: dict[int, list[int]]) -> Draw:
+def ours(model: DDPM, sampler: SamplerName, spacing: str, fitted: dict[int, list[int]]) -> Draw:
     """A sampler of genlab along its own times, or fitted ones."""
     from genlab.sampler import SAMPLERS, Noise, spaced, walk
 
     def draw(count: int, x: Tensor, label: Tensor, seeds: list[int]) -> Iterator[Tensor]:
         noise = Noise.from_seeds([seed + 2**31 for seed in seeds], model.data.shape)
         times = fitted[count] if spacing == "fitted" else spaced(model.schedule, count, spacing)  # type: ignore[arg-type]
-        step = SAMPLERS[sampler](model.schedule, noise, model.config.variance)
+        step = SAMPLERS[sampler].step(model.schedule, noise, model.config.variance, 0.0)
         for frame in walk(lambda x_t, t: model.predict(x_t, t, label), step, x, times):
             yield frame.x_s
 

@@ -19,6 +19,10 @@ MAX_WIDTH = 512
 ScheduleName = Literal["mixed", "linear", "cosine"]
 Variance = Literal["posterior", "beta", "learned"]
 Prediction = Literal["eps", "v"]
+SamplerName = Literal["DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE", "UniPC"]
+"""How the reverse process is walked; `sampler.SAMPLERS` has the step of each."""
+Spacing = Literal["uniform", "quadratic", "log-SNR", "Karras"]
+"""How the times of a walk lie along the chain; `sampler.spaced`."""
 DecoderName = Literal["gaussian", "gaussian-per-pixel", "logistic", "logistic-per-pixel", "bernoulli"]
 
 

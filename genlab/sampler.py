@@ -37,11 +37,10 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
-from genlab.config import Variance
+from genlab.config import SamplerName, Spacing, Variance
 from genlab.process import Denoised, Predict, p_reverse, q_posterior
 from genlab.schedule import Schedule, spread
 
-Spacing = Literal["uniform", "quadratic", "log-SNR", "Karras"]
 SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
 VISIBLE = 0.009
 """√(1 − ᾱ), a little more than a gray level, 2/255: a walk of few steps leaves finer noise to its last one."""
@@ -216,22 +215,26 @@ def _mean_x0(
     return x0_hat + sum(rho_k / r_k * (x0_k - x0_hat) for rho_k, r_k, (_, x0_k) in zip(rho, r, others, strict=True))
 
 
-SAMPLERS: dict[str, Callable[[Schedule, Noise, Variance], Step]] = {
-    "DDIM": lambda schedule, noise, variance: ddim(schedule),
-    "ancestral": ancestral,
-    "DPM-Solver++": lambda schedule, noise, variance: dpm_solver(schedule),
-    "DPM-Solver++ SDE": lambda schedule, noise, variance: dpm_solver(schedule, noise),
-    "UniPC": lambda schedule, noise, variance: unipc(schedule),
+@dataclass(frozen=True)
+class Sampler:
+    """What the name of a sampler stands for.
+
+    Attributes:
+        spacing: how its times lie where no other spacing is chosen.
+        step: its step, from the schedule, the noise, Σ and η; each sampler takes what it needs of them.
+    """
+
+    spacing: Spacing
+    step: Callable[[Schedule, Noise, Variance, float], Step]
+
+
+SAMPLERS: dict[SamplerName, Sampler] = {
+    "DDIM": Sampler("uniform", lambda schedule, noise, variance, eta: ddim(schedule, noise, eta)),
+    "ancestral": Sampler("uniform", lambda schedule, noise, variance, eta: ancestral(schedule, noise, variance)),
+    "DPM-Solver++": Sampler("Karras", lambda schedule, noise, variance, eta: dpm_solver(schedule)),
+    "DPM-Solver++ SDE": Sampler("Karras", lambda schedule, noise, variance, eta: dpm_solver(schedule, noise)),
+    "UniPC": Sampler("Karras", lambda schedule, noise, variance, eta: unipc(schedule)),
 }
-"""Name → a new step for one walk, from the schedule, the noise and the Σ that the sampler takes of them."""
-SPACING: dict[str, Spacing] = {
-    "DDIM": "uniform",
-    "ancestral": "uniform",
-    "DPM-Solver++": "Karras",
-    "DPM-Solver++ SDE": "Karras",
-    "UniPC": "Karras",
-}
-"""Name → how its times lie where nothing else is asked for."""
 
 
 def walk(predict: Predict, step: Step, x: Tensor, times: list[int]) -> Iterator[Frame]:

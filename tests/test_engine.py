@@ -553,11 +553,7 @@ def test_networks_are_compiled_where_that_is_asked_for(monkeypatch):
         assert app.options([]).compile is expected
 
 
-def test_every_sampler_that_is_offered_exists() -> None:
-    assert set(limits.SAMPLERS) == set(sampler.SAMPLERS)
-
-
 def test_a_model_is_measured_as_the_page_draws_at_first() -> None:
     how = Sampling()
     assert (how.sampler, how.steps) == (limits.SAMPLER, limits.STEPS.default)
-    assert how.spacing == sampler.SPACING[limits.SAMPLER]
+    assert how.spacing == sampler.SAMPLERS[limits.SAMPLER].spacing

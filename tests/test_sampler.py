@@ -6,12 +6,14 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
+from genlab.config import SamplerName
 from genlab.divergence import Gaussian
 from genlab.oracle import GaussianData, Mixture
 from genlab.process import Denoised, eps_from_x0, x0_from_eps
@@ -552,7 +554,7 @@ def test_the_same_seeds_make_the_same_pictures_alone_or_together(name: str) -> N
 
     def sample(seeds: list[int]) -> Tensor:
         noise = Noise.from_seeds(seeds, (1, 2, 2))
-        step = SAMPLERS[name](schedule, noise, "posterior")
+        step = SAMPLERS[name].step(schedule, noise, "posterior", 0.0)
         *_, last = walk(predictor(schedule, True), step, noise.draw().double(), timesteps(20, 10))
         return last.x_s
 
@@ -570,8 +572,8 @@ def test_one_step_serves_walks_that_take_turns(name: str) -> None:
     def start(step: Step, seed: int) -> Iterator[Frame]:
         return walk(predictor(schedule, True), step, randn(seed, 2, 1, 2, 2), times)
 
-    alone = [list(start(SAMPLERS[name](schedule, noise, "posterior"), seed)) for seed in (1, 2)]
-    step = SAMPLERS[name](schedule, noise, "posterior")
+    alone = [list(start(SAMPLERS[name].step(schedule, noise, "posterior", 0.0), seed)) for seed in (1, 2)]
+    step = SAMPLERS[name].step(schedule, noise, "posterior", 0.0)
     left_half_way = start(step, 3)
     next(left_half_way), next(left_half_way)
     together = zip(*zip(start(step, 1), start(step, 2), strict=True), strict=True)
@@ -592,7 +594,7 @@ def test_every_sampler_asks_once_a_step_and_leaves_no_noise(name: str, spacing: 
 
     noise = Noise.from_seeds([1, 2, 3], (1,))
     times = spaced(schedule, count, spacing)  # type: ignore[arg-type]
-    frames = list(walk(predict, SAMPLERS[name](schedule, noise, "posterior"), noise.draw(), times))
+    frames = list(walk(predict, SAMPLERS[name].step(schedule, noise, "posterior", 0.0), noise.draw(), times))
     assert asked == times[:-1]
     assert torch.equal(frames[-1].x_s, frames[-1].x0_hat)
     torch.testing.assert_close(frames[-1].x_s, torch.full((3, 1), 0.25), rtol=0, atol=1e-4)
@@ -618,8 +620,11 @@ def test_names_stand_for_their_samplers(name: str, build: Callable[[Schedule, No
         assert len(drawn) == draws
         return last.x_s
 
-    assert torch.equal(end(SAMPLERS[name](schedule, noise, "learned")), end(build(schedule, noise)))
-    assert len(SAMPLERS) == 5
+    assert torch.equal(end(SAMPLERS[name].step(schedule, noise, "learned", 0.0)), end(build(schedule, noise)))
+
+
+def test_every_name_has_its_sampler() -> None:
+    assert tuple(SAMPLERS) == get_args(SamplerName)
 
 
 @pytest.mark.parametrize("name", ["DDIM", "DPM-Solver++", "UniPC"])
@@ -629,7 +634,8 @@ def test_float32_walks_follow_those_of_float64(name: str) -> None:
     x_T = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     for times in (spaced(schedule, 50, "Karras"), spaced(schedule, 80, "log-SNR")):
         wide, narrow = (
-            list(walk(data.predict, SAMPLERS[name](schedule, Noise((), ()), "posterior"), x, times)) for x in (x_T, x_T.float())
+            list(walk(data.predict, SAMPLERS[name].step(schedule, Noise((), ()), "posterior", 0.0), x, times))
+            for x in (x_T, x_T.float())
         )
         assert narrow[-1].x_s.dtype == torch.float32
         for exact, got in zip(wide, narrow, strict=True):

@@ -345,7 +345,7 @@ def _sections(
 ) -> dict[str, Any]:
     """Every section of `evaluation`; what a run that was cut short has summed is used."""
     from genlab.ddpm import DDPM
-    from genlab.sampler import SPACING
+    from genlab.sampler import SAMPLERS
     from training.likelihood import diffusion_bound, draw_samples, ode_likelihood, ode_work, vae_bound, variances_of
     from training.partial import Progress
     from training.sample_quality import curve, measure
@@ -358,7 +358,7 @@ def _sections(
         walks = [replace(sampling, steps=steps) for steps in CURVE if steps <= model.schedule.T]
     if isinstance(model, DDPM) and plan.chain_samples:
         steps = min(CHAIN_STEPS, model.schedule.T)
-        chains = [Sampling("ancestral", steps, SPACING["ancestral"], variance=name) for name in variances_of(model)]
+        chains = [Sampling("ancestral", steps, SAMPLERS["ancestral"].spacing, variance=name) for name in variances_of(model)]
     work = plan.samples * max(1, plan.sample_steps)
     work += plan.curve_samples * sum(walk.steps for walk in walks) + plan.chain_samples * sum(chain.steps for chain in chains)
     if isinstance(model, DDPM):

@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from genlab.config import SamplerName, Spacing
+
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Generator, Tensor
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from genlab.sampler import Noise, Step
     from genlab.vae import VAE
 
-Sampler = Literal["DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE", "UniPC"]
-"""Names in `sampler.SAMPLERS`."""
 FLOOR_DRAWS = 10
 """Draws of training pictures that the floor is the mean of."""
 HELD_OUT = 5_000
@@ -41,11 +41,11 @@ SHOWN = 16
 class Sampling:
     """How a DDPM draws its samples; a VAE has one way."""
 
-    sampler: Sampler = "DPM-Solver++ SDE"
+    sampler: SamplerName = "DPM-Solver++ SDE"
     """The reverse step: DDIM, ancestral, or a multistep solver of the probability flow (SDE: with fresh noise)."""
     steps: int = 10
     """Steps from noise to picture."""
-    spacing: Literal["uniform", "quadratic", "log-SNR", "Karras"] = "Karras"
+    spacing: Spacing = "Karras"
     """How the steps lie along the chain."""
     eta: float = 0.0
     """Share of fresh noise in a step of DDIM, from 0 (none) to 1 (as much as the ancestral step)."""
@@ -57,8 +57,8 @@ class Sampling:
     """w of classifier-free guidance; 1 is the plain conditional model."""
 
     def __post_init__(self) -> None:
-        if self.sampler not in get_args(Sampler):
-            raise ValueError(f"--sampler: expected one of {', '.join(get_args(Sampler))}, got {self.sampler!r}")
+        if self.sampler not in get_args(SamplerName):
+            raise ValueError(f"--sampler: expected one of {', '.join(get_args(SamplerName))}, got {self.sampler!r}")
         if self.steps < 1:
             raise ValueError(f"--steps: expected 1 or more, got {self.steps}")
         if not 0 <= self.eta <= 1:
@@ -116,11 +116,10 @@ class Reference:
 
 def make_step(model: DDPM, how: Sampling, noise: Noise) -> Step:
     """The reverse step of one walk."""
-    from genlab.sampler import SAMPLERS, ddim
+    from genlab.sampler import SAMPLERS
 
-    if how.sampler == "DDIM":
-        return ddim(model.schedule, noise, how.eta)
-    return SAMPLERS[how.sampler](model.schedule, noise, model.config.variance if how.variance == "own" else how.variance)
+    variance = model.config.variance if how.variance == "own" else how.variance
+    return SAMPLERS[how.sampler].step(model.schedule, noise, variance, how.eta)
 
 
 def check(model: DDPM | VAE, reference: Reference, count: int, sampling: Sampling) -> None:

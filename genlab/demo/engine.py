@@ -24,7 +24,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from genlab import hub
-from genlab.config import DataSpec, Variance, expanded
+from genlab.config import DataSpec, SamplerName, Variance, expanded
 from genlab.data import fit, grid, to_model, to_pixels
 from genlab.ddpm import DDPM
 from genlab.demo import hub_text
@@ -49,7 +49,7 @@ from genlab.interpolate import lerp, slerp
 from genlab.likelihood import discretised_log_prob, level_log_probs
 from genlab.nn import drawing_precision
 from genlab.process import Denoised, Predict, eps_from_x0, p_reverse, q_marginal, q_posterior, q_step, reverse_log_var
-from genlab.sampler import SAMPLERS, SPACING, Frame, Noise, Step, ddim, invert, spaced, timesteps, walk
+from genlab.sampler import SAMPLERS, Frame, Noise, Step, ddim, invert, spaced, timesteps, walk
 from genlab.schedule import Schedule
 from genlab.serving.language import UserFacingError, both
 from genlab.vae import VAE, log_mean_exp
@@ -442,7 +442,7 @@ class Engine:
         x_T = noise.draw()
         yield SampleFrame(0, request.steps, model.schedule.T, to_pixels(x_T))
         predict = self._predictor(served, _labels(model, request.label, seeds), request.guidance, True, deadline)
-        times = spaced(model.schedule, request.steps, SPACING[request.sampler])
+        times = spaced(model.schedule, request.steps, SAMPLERS[request.sampler].spacing)
         for frame in walk(predict, _step(model, request.sampler, noise), x_T, times):
             yield SampleFrame(frame.index, frame.count, frame.s, to_pixels(frame.x_s))
 
@@ -826,8 +826,8 @@ def _labels(model: DDPM, label: int | None, seeds: Sequence[int]) -> Tensor | No
     return torch.tensor([seed % classes if label is None else label for seed in seeds]) if classes else None
 
 
-def _step(model: DDPM, sampler: str, noise: Noise) -> Step:
-    return SAMPLERS[sampler](model.schedule, noise, model.config.variance)
+def _step(model: DDPM, sampler: SamplerName, noise: Noise) -> Step:
+    return SAMPLERS[sampler].step(model.schedule, noise, model.config.variance, 0.0)
 
 
 def _likeness(a: Tensor, b: Tensor) -> tuple[float, float]:

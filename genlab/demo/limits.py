@@ -12,21 +12,22 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
-from genlab.config import DataSpec
+from genlab.config import DataSpec, SamplerName
 from genlab.serving.language import UserFacingError, both
 
 ANY = "any"
 """The choice of no class in particular: the classes take turns, by each picture's seed."""
-SAMPLERS = ("DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE", "UniPC")
-"""Names in `sampler.SAMPLERS`."""
-SAMPLER = "DPM-Solver++ SDE"
+SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
+SAMPLER: SamplerName = "DPM-Solver++ SDE"
 """The one that is chosen at first: the best in few steps (benchmarks/README.md)."""
-CHAIN_SAMPLERS = SAMPLERS[:2]
+CHAIN_SAMPLERS: tuple[SamplerName, ...] = ("DDIM", "ancestral")
 """Those that the process is shown with."""
+CHAIN_SAMPLER: SamplerName = "ancestral"
+"""The one that the process is shown with at first."""
 SOURCES = ("test picture", "seed", "upload")
 """Where a picture of the Interpolate tab comes from."""
 PICTURES = ("test picture", "upload")
@@ -128,6 +129,9 @@ TEXT = {
 }
 
 
+Choice = TypeVar("Choice", bound=str)
+
+
 class LimitError(UserFacingError, ValueError):
     """A request asks for something that is not offered; the message is for people and says what to change."""
 
@@ -205,7 +209,7 @@ class SampleRequest:
     label: int | None
     count: int
     steps: int
-    sampler: str
+    sampler: SamplerName
     guidance: float
     seed: int
 
@@ -237,7 +241,7 @@ class DiffuseRequest:
     model: str
     picture: Pick
     steps: int
-    sampler: str
+    sampler: SamplerName
     label: int | None
     fresh_noise: bool
     seed: int
@@ -474,7 +478,7 @@ def parse_pick(
     return Pick("test picture", int(Range(TEXT["test picture of"].format(name=name), 0, examples - 1, 0).parse(number)))
 
 
-def parse_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+def parse_choice(name: str, value: object, choices: tuple[Choice, ...]) -> Choice:
     """`value` where it is exactly one of `choices`."""
     if not isinstance(value, str) or value not in choices:
         offered = ", ".join(choices) or TEXT["no choice"]

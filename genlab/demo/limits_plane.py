@@ -100,7 +100,7 @@ class PlayRequest:
 
 def parse_data(value: object) -> DataName:
     """Name of a data set."""
-    return cast(DataName, parse_choice(DATA_SET, value, DATA_NAMES))
+    return parse_choice(DATA_SET, value, DATA_NAMES)
 
 
 def parse_score(data: object, t: object, side: object) -> ScoreRequest:
@@ -124,7 +124,7 @@ def parse_play(data: object, points: object, model: object, walk: object, steps:
     return PlayRequest(
         cast(DataName, chosen),
         parse_marks(points) if chosen == DRAWING else (),
-        cast(ModelName, parse_choice(TEXT["model"], model, MODELS)),
+        parse_choice(TEXT["model"], model, MODELS),
         parse_walk(walk),
         int(LEARN_STEPS.parse(steps)),
         int(SEED.parse(seed)),
@@ -133,7 +133,7 @@ def parse_play(data: object, points: object, model: object, walk: object, steps:
 
 def parse_walk(value: object) -> WalkName:
     """A score model's way back."""
-    return cast(WalkName, parse_choice(TEXT["walk"], value, WALKS))
+    return parse_choice(TEXT["walk"], value, WALKS)
 
 
 def parse_marks(value: object) -> Marks:

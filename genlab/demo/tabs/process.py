@@ -12,6 +12,7 @@ from genlab.demo.components.player import Player
 from genlab.demo.engine import ChainFrame, Engine
 from genlab.demo.limits import (
     ANY,
+    CHAIN_SAMPLER,
     CHAIN_SAMPLERS,
     CHAIN_STEPS,
     MODEL,
@@ -176,9 +177,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
             )
             until = gr.Slider(1, first.T, first.T, step=1, precision=0, label=TEXT["until"], info=TEXT["until_info"])
         with gr.Column(min_width=300), gr.Accordion(TEXT["more"], open=False):
-            sampler = gr.Radio(
-                choices(CHAIN_SAMPLERS), value=CHAIN_SAMPLERS[1], label=TEXT["sampler"], info=TEXT["sampler_info"]
-            )
+            sampler = gr.Radio(choices(CHAIN_SAMPLERS), value=CHAIN_SAMPLER, label=TEXT["sampler"], info=TEXT["sampler_info"])
             start = gr.Radio(choices(STARTS), value=STARTS[0], label=TEXT["start"])
             label = gr.Dropdown(
                 choices([ANY, *label_choices(first)]),
