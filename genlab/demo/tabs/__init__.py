@@ -14,8 +14,6 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from einops import rearrange
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 from torch import Tensor
 
 from genlab.config import DataSpec
@@ -235,8 +233,3 @@ def kept(count: int, frame_pixels: int) -> list[int]:
 def pane(picture: Tensor) -> np.ndarray:
     """(C H W) uint8 → (H W C) for the player."""
     return rearrange(picture, "c h w -> h w c").numpy()
-
-
-def to_file(content: bytes, name: str) -> str:
-    """Write a result where the page may serve it from; its path."""
-    return save_bytes_to_cache(content, name, cache_dir=get_upload_folder())

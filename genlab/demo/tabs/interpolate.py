@@ -22,9 +22,10 @@ from genlab.demo.limits import (
     parse_choice,
     parse_interpolate,
 )
-from genlab.demo.tabs import LATEX, LIGHT_EVENT, MODEL_EVENT, Film, Pace, connect, heading, pane, to_file, told
+from genlab.demo.tabs import LATEX, LIGHT_EVENT, MODEL_EVENT, Film, Pace, connect, heading, pane, told
 from genlab.demo.tabs.picker import Picker
 from genlab.serving.language import both
+from genlab.serving.results import save_result
 
 TITLE = both("Interpolate", "插值")
 TEXT = {
@@ -222,7 +223,7 @@ def _strip(frame: PathFrame, request: InterpolateRequest, scale: int | None = No
 
 def _strip_file(pictures: Tensor, points: int, data: str, scale: int | None = None) -> str:
     scale = scale or -(-STRIP_WIDTH // ((pictures.shape[-1] + 2) * points + 2))
-    return to_file(png(pictures, columns=points, scale=scale), f"{data}-paths.png")
+    return save_result(png(pictures, columns=points, scale=scale), f"{data}-paths.png")
 
 
 def _blank_strip(engine: Engine, data: str) -> str:

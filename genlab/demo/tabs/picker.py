@@ -12,9 +12,10 @@ from torch import Tensor
 
 from genlab.demo.engine import Engine, png
 from genlab.demo.limits import MAX_SEED, LimitError, Pick, parse_pick
-from genlab.demo.tabs import LIGHT_EVENT, choices, to_file, told
+from genlab.demo.tabs import LIGHT_EVENT, choices, told
 from genlab.serving.language import both, choose
 from genlab.serving.picture_input import PictureInput
+from genlab.serving.results import save_result
 
 TEXT = {
     "source": both("{name} comes from", "来源（{name}）"),
@@ -122,4 +123,4 @@ class Picker:
 
 def thumbnail(picture: Tensor, name: str) -> str:
     """File with a picture (C H W) uint8, every pixel a square."""
-    return to_file(png(picture[None], columns=1, gap=0, scale=-(-THUMBNAIL // picture.shape[-1])), name)
+    return save_result(png(picture[None], columns=1, gap=0, scale=-(-THUMBNAIL // picture.shape[-1])), name)

@@ -37,11 +37,11 @@ from genlab.demo.tabs import (
     heading,
     of_class,
     pane,
-    to_file,
     told,
 )
 from genlab.demo.tabs.picker import Picker
 from genlab.serving.language import both
+from genlab.serving.results import save_result
 
 TITLE = both("Diffusion", "扩散")
 TEXT = {
@@ -237,7 +237,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
                 if film.add(frame.index, _panes(frame), "") is not None:
                     yield None, None
                 numbers.append(_numbers(frame))
-            yield to_file(film.webp(), f"{request.model}-process.webp"), numbers
+            yield save_result(film.webp(), f"{request.model}-process.webp"), numbers
 
     inputs = [model, *picker.inputs, steps, sampler, start, label, seed, until]
     animation = gr.File(label="animation", visible=False)

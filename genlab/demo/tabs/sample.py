@@ -42,11 +42,11 @@ from genlab.demo.tabs import (
     class_name,
     connect,
     heading,
-    to_file,
     told,
 )
 from genlab.demo.tabs import steps as steps_curve
 from genlab.serving.language import both
+from genlab.serving.results import save_result
 
 log = logging.getLogger("genlab.demo")
 
@@ -271,7 +271,7 @@ def _caption(frame: SampleFrame) -> str:
 
 def _png_file(frame: SampleFrame, request: SampleRequest) -> str:
     facts = {"Model": request.model, "Seed": request.seed, "Steps": request.steps, "Sampler": request.sampler}
-    return to_file(png(frame.pictures, facts=facts), f"{request.model}-seed-{request.seed}.png")
+    return save_result(png(frame.pictures, facts=facts), f"{request.model}-seed-{request.seed}.png")
 
 
 class Poster:

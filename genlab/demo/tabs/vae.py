@@ -43,10 +43,11 @@ from genlab.demo.limits import (
     vae_offer,
     vae_offers,
 )
-from genlab.demo.tabs import LATEX, MODEL_EVENT, NEWEST_EVENT, ONE_LOOK_EVENT, Pace, measurements, pane, to_file, told
+from genlab.demo.tabs import LATEX, MODEL_EVENT, NEWEST_EVENT, ONE_LOOK_EVENT, Pace, measurements, pane, told
 from genlab.demo.tabs.one_picture import OnePicture
 from genlab.divergence import bits_per_dim
 from genlab.serving.language import both
+from genlab.serving.results import save_result
 
 TITLE = "VAE"
 TEXT = {
@@ -295,7 +296,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
                 if bound.samples < bound.count and pace.due():
                     yield None, None
             encoded = engine.encode(request)
-            picture = to_file(png(encoded.mean[None], columns=1, gap=0), f"{request.model}-reconstruction.png")
+            picture = save_result(png(encoded.mean[None], columns=1, gap=0), f"{request.model}-reconstruction.png")
             yield picture, _numbers(engine, request, encoded, bound)
 
     def pixel_density(model: Any, row: Any, column: Any, count: Any) -> dict[str, Any]:

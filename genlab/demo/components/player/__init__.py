@@ -21,8 +21,6 @@ from typing import Any
 
 import numpy as np
 from gradio.data_classes import FileData, GradioModel
-from gradio.processing_utils import save_bytes_to_cache
-from gradio.utils import get_upload_folder
 from PIL import Image
 from pydantic import Field
 
@@ -30,6 +28,7 @@ from genlab.colours import COLOURS
 from genlab.demo.components import Scripted, static, with_labels
 from genlab.demo.theme import colour_of
 from genlab.serving.language import both
+from genlab.serving.results import save_result
 
 JPEG_QUALITY = 90
 """Of colour pictures, live and in the sheet."""
@@ -178,7 +177,7 @@ def player_sheet(
     _check_frame(first, n)
     sheet = pack_sheet(_join(frames))
     encoded, suffix = _encode(sheet), _suffix(sheet)
-    file = save_bytes_to_cache(encoded, f"frames{suffix}", cache_dir=get_upload_folder())
+    file = save_result(encoded, f"frames{suffix}")
     return PlayerData(
         run=run,
         i=first,
