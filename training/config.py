@@ -54,7 +54,7 @@ class Training:
     ema: float = 0.999
     """Decay of the moving average of the weights, which is the model that is shown and pushed."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the network; auto takes bf16 where the hardware computes in it."""
+    """Arithmetic of the network; auto takes bf16 where the hardware computes in it or `accelerate launch` asks for it."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the networks (torch.compile): a minute or two at the start; auto does on a GPU, and on a CPU it gains little."""
     store: Literal["fp16", "fp32"] = "fp16"

@@ -358,11 +358,39 @@ def _fits(data: Dataset, device: torch.device) -> bool:
     return data.images.nbytes <= RESIDENT_SHARE * free
 
 
+UNSUPPORTED = {
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "every step takes one batch: give its size by --batch-size"),
+    "ACCELERATE_DYNAMO_BACKEND": ("no", "give --compile on"),
+    "ACCELERATE_USE_DEEPSPEED": ("false", "every process holds the whole model"),
+    "ACCELERATE_USE_FSDP": ("false", "every process holds the whole model"),
+    "ACCELERATE_USE_MEGATRON_LM": ("false", "every process holds the whole model"),
+}
+"""Settings of a launcher that would change a run behind its options: variable → the one value that is accepted, what to do."""
+
+
 def make_accelerator(precision: str) -> Accelerator:
-    """What drives the loop: a CUDA device where there is one and `accelerate launch` was not told --cpu, else the CPU.
+    """Return what drives the loop, on a CUDA device where there is one and `accelerate launch` has no --cpu, else on the CPU.
 
     Apple's MPS is passed over: the schedule's tables are float64, which it lacks.
+
+    Args:
+        precision: as in `Training.precision`; auto takes the launcher's bf16 where it asks for that.
+
+    Raises:
+        ValueError: the launcher, or the environment in its place, asks for what the options contradict or the loop does not do.
     """
+    for name, (accepted, advice) in UNSUPPORTED.items():
+        got = os.environ.get(name, accepted)
+        if got.lower() != accepted:
+            raise ValueError(f"{name}: expected {accepted} from the launcher or the environment, got {got}; {advice}")
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if launched != "no":  # which is also what `accelerate launch` sets where it was given no precision
+        if launched != "bf16" or precision == "fp32":
+            raise ValueError(
+                f"--mixed_precision of accelerate launch (ACCELERATE_MIXED_PRECISION): expected no, or bf16 without "
+                f"--precision fp32, got {launched} with --precision {precision}"
+            )
+        precision = launched
     cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
     return Accelerator(mixed_precision=choose_precision(precision, cpu), cpu=cpu)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -59,7 +60,7 @@ def main(config: Training, task: Task) -> int:
     0: done. 1: an error that the message explains. 3: trained, but the push failed. 130, 143: stopped by SIGINT or SIGTERM, a
     checkpoint saved if there was anything to save.
     """
-    first = True
+    first = os.environ.get("RANK", "0") == "0"  # as launchers say it, for an error before there is an accelerator
     try:
         accelerator = make_accelerator(config.precision)
         first = accelerator.is_main_process
