@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,12 @@ from torch import Tensor, nn
 
 @cache
 def computes_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 itself, by Linux's list of its instructions; on one that does not, bf16 is slow."""
+    """Return True where this CPU multiplies bfloat16 itself, by Linux's list of its instructions; elsewhere bf16 is slow.
+
+    GENLAB_BF16=0 says no for it: a seed then draws the same pictures on every machine.
+    """
+    if os.environ.get("GENLAB_BF16") == "0":
+        return False
     try:
         words = Path("/proc/cpuinfo").read_text().split()
     except OSError:

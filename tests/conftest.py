@@ -17,6 +17,7 @@ from PIL import Image
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: torch's threads would only stand in each other's way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["GENLAB_BF16"] = "0"  # pictures are compared with those of fp32, whatever this CPU can do; servers inherit it
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:

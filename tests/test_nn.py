@@ -11,7 +11,8 @@ from genlab import nn
 
 
 @pytest.fixture(autouse=True)
-def forgotten():
+def forgotten(monkeypatch):
+    monkeypatch.delenv("GENLAB_BF16")
     nn.computes_bf16.cache_clear()
     yield
     nn.computes_bf16.cache_clear()
@@ -31,6 +32,12 @@ def test_pictures_are_drawn_in_bf16_where_the_cpu_says_that_it_computes_in_it(mo
     with nn.drawing_precision():
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype is (torch.bfloat16 if expected else torch.float32)
+
+
+def test_bf16_can_be_declined(monkeypatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda self: "flags\t\t: avx512_bf16\n")
+    monkeypatch.setenv("GENLAB_BF16", "0")
+    assert not nn.computes_bf16()
 
 
 def test_where_nobody_says_what_the_cpu_can_it_is_fp32(monkeypatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genlab.demo.player import player_sheet
+from genlab.demo.components.player import player_sheet
 from genlab.serving import results, server
 from genlab.serving.results import save_result
 
