@@ -44,7 +44,8 @@ def rows(folder: Path) -> Iterator[str]:
     """
     evaluation = json.loads((folder / "metrics.json").read_text()).get("evaluation")
     if evaluation is None:
-        raise ValueError(f"{folder.name}: expected a measured model; run `python training/evaluate.py {folder.name}`")
+        command = f"python training/evaluate.py {folder.name} --out {folder}"
+        raise ValueError(f"{folder.name}: expected a measured model; run `{command}`")
     bound, chain = evaluation["likelihood"], evaluation.get("chain", {})
     second = NOTHING
     if "ode" in evaluation:

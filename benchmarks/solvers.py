@@ -211,7 +211,7 @@ def run(options: Options) -> None:
     chain = options.chain or (100 if options.quick else model.schedule.T)
     shape = (options.data_dir, model.data.size, model.data.channels)
     test, train = data.load(model.data.name, "test", *shape), data.load(model.data.name, "train", *shape)
-    eye = classifier_for(model.data)
+    eye = classifier_for(train)
     held_out = eye.features(test.images)
     some = torch.randperm(len(train), generator=torch.Generator().manual_seed(options.seed))[:images]
     real = eye.features(train.images[some])

@@ -16,6 +16,17 @@ MAX_SIZE = 256
 MAX_WIDTH = 512
 """Largest number of channels that a configuration may ask of a layer."""
 
+KNOWN = {
+    "fashion-mnist": (
+        "zalando-datasets/fashion_mnist",
+        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+    "mnist": ("ylecun/mnist", tuple("0123456789")),
+}
+"""Data sets with a name: name → their id on the Hub, their classes."""
+EMOJI = "emoji"
+"""Name of the data set that is drawn from Debian's emoji font."""
+
 ScheduleName = Literal["mixed", "linear", "cosine"]
 Variance = Literal["posterior", "beta", "learned"]
 Prediction = Literal["eps", "v"]
@@ -29,6 +40,33 @@ DecoderName = Literal["gaussian", "gaussian-per-pixel", "logistic", "logistic-pe
 def expanded(path: str | Path) -> Path:
     """A path with its ~ spelled out; one that begins with the home of nobody stays as it is."""
     return Path(os.path.expanduser(path))
+
+
+def on_hub(dataset: str) -> bool:
+    """Return whether `--dataset` has the form of a data set on the Hub, user/name; an existing folder is none."""
+    form = dataset.count("/") == 1 and not dataset.startswith((".", "/", "~")) and not dataset.endswith("/")
+    return form and not expanded(dataset).is_dir()
+
+
+def dataset_name(dataset: str | Path) -> str:
+    """Return the short name of a data set that was given as `--dataset`: the last part of its folder or Hub id.
+
+    The names of KNOWN and EMOJI belong to those data sets: any other one of that name is NAME-folder, or on the Hub USER-NAME.
+    """
+    given = str(dataset)
+    name = expanded(given).resolve().name
+    if name not in (*KNOWN, EMOJI) or given == name:
+        return name
+    if not on_hub(given):
+        return f"{name}-folder"
+    return name if name in KNOWN and given == KNOWN[name][0] else given.replace("/", "-")
+
+
+def published_dataset(dataset: str) -> str:
+    """Return what others may read of `--dataset`: of a folder of this machine, its short name alone."""
+    folder = expanded(dataset)
+    is_local = folder.is_dir() or folder.is_absolute() or dataset.startswith(".")
+    return dataset_name(dataset) if is_local else dataset
 
 
 def _check(condition: bool, name: str, expected: str, got: object) -> None:

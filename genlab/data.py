@@ -30,21 +30,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genlab import emoji
-from genlab.config import MAX_SIZE, DataSpec, expanded
+from genlab.config import EMOJI, KNOWN, MAX_SIZE, DataSpec, dataset_name, expanded, on_hub
 
 Split = Literal["train", "test"]
 Check = Callable[[DataSpec], None]
 """Looks at what the pictures will be before all of them are read; raises ValueError where that cannot be used."""
 
-KNOWN = {
-    "fashion-mnist": (
-        "zalando-datasets/fashion_mnist",
-        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    ),
-    "mnist": ("ylecun/mnist", tuple("0123456789")),
-}
-EMOJI = "emoji"
-"""Name of the data set that is drawn from Debian's emoji font."""
 FONTS = {".ttf", ".otf", ".ttc"}
 DEBIAN = Path("/usr/share/datasets")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -178,8 +169,8 @@ def load(
         return _emoji(emoji.FONT if name == EMOJI else expanded(name), split, size, channels, check)
     if name and expanded(name).is_dir():
         return _folder(expanded(name), split, size, channels, check)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not name.endswith("/"):
-        return _hub(name, name.split("/")[1], split, size, channels, check)
+    if on_hub(name):
+        return _hub(name, dataset_name(name), split, size, channels, check)
     ways = ", ".join([*KNOWN, EMOJI, "an existing folder of pictures or emoji font", "user/name of a data set on the Hub"])
     raise DataError(f"--dataset: expected one of {ways}; got {name!r}")
 
@@ -295,7 +286,7 @@ def _folder(root: Path, split: Split, size: int | None, channels: int | None, ch
     chosen, part = (files["train"], parts[0]) if split == "train" else (files["test"], parts[1])
     if channels is None:
         channels = 3 if any(_is_colour(p, p) for p in _spread(files["train"])) else 1
-    spec = DataSpec(_text(root.resolve().name), channels, size or 32, classes)
+    spec = DataSpec(_text(dataset_name(root.resolve())), channels, size or 32, classes)
     check(spec)
     images = _read_all(lambda i: _read(chosen[i], chosen[i], spec), len(chosen), spec)
     labels = torch.tensor([classes.index(_class_of(p, part)) for p in chosen]) if classes else None

@@ -5,7 +5,8 @@ is the wrong eye. Here each data set has its own: four convolutions, then D feat
 
     f(x) = A h(x) + a ∈ ℝ^D,   scores = W max(f(x), 0) + b                                           (1)
 
-trained on the data set's own training pictures by `training/train_classifier.py`, weights in `genlab/classifiers/`. A distance
+trained on the data set's own training pictures by `training/train_classifier.py`. Those of the known data sets ship in
+`genlab/classifiers/`, others lie in `runs/`; each is found by the pictures that it was trained on, never by a name. A distance
 between features is a unit of its own: it compares with other figures of the same network alone, so the name of the network, the
 hash of its weights and its accuracy go wherever such a figure goes. No layer normalises a picture by its own mean and variance:
 a sample that is too pale must not look like one that is not. The features are taken before the maximum, where they are nearer
@@ -15,6 +16,8 @@ to a Gaussian than after it, in units of their standard deviation on the trainin
 from __future__ import annotations
 
 import hashlib
+import json
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +28,12 @@ from torch import Tensor, nn
 
 from genlab import __version__, hub
 from genlab.config import DataSpec
-from genlab.data import to_model
+from genlab.data import Dataset, to_model
 
 CLASSIFIERS = Path(__file__).parent / "classifiers"
+"""The feature networks that ship, a folder each."""
+RUNS = Path("runs")
+"""Where those of other pictures lie, below the folder in which a command is run."""
 FILES = ("config.json", "model.safetensors", "metrics.json")
 AT_ONCE = 500
 """Pictures that go through the network together."""
@@ -163,52 +169,52 @@ class Classifier:
         return {"name": self.name, "sha256": self.sha256, "accuracy": self.accuracy, "dims": self.dims}
 
 
-def classifier_for(data: DataSpec) -> Classifier:
-    """The feature network that ships for a data set.
+def classifier_for(train: Dataset) -> Classifier:
+    """Return the feature network that was trained on these very pictures: one that ships, or one in the folder RUNS.
 
     Raises:
-        FeatureError: none ships for that name, or for pictures of another size or other channels.
+        FeatureError: there is none, or a folder of a feature network is damaged.
     """
-    advice = f"training/train_classifier.py --dataset … --size {data.size} --channels {data.channels} trains one"
-    shipped = sorted(folder.name for folder in CLASSIFIERS.iterdir() if folder.is_dir())
-    if data.name not in shipped:
-        raise FeatureError(
-            f"no feature network ships for the data set {data.name!r}: expected one of {', '.join(shipped)}; {advice}"
-        )
-    folder = folder_for(data)
-    if not folder.is_dir():
-        own = Classifier.load(CLASSIFIERS / data.name).network.data
-        raise FeatureError(f"the feature network of {data.name}: expected pictures {_sides(own)}, got {_sides(data)}; {advice}")
-    return Classifier.load(folder)
+    wanted, data = identity(train.spec, train.sha256), train.spec
+    for folder in (*sorted(CLASSIFIERS.iterdir()), *sorted(RUNS.glob("classifier-*"))):
+        if (folder / "metrics.json").is_file() and _trained_on(folder) == wanted:
+            return Classifier.load(folder)
+    raise FeatureError(
+        f"no feature network was trained on these {len(train):,} pictures of {data.name} ({data.size}×{data.size}, "
+        f"{'gray' if data.channels == 1 else 'RGB'}), neither one that ships nor one in {RUNS}/classifier-*; "
+        f"training/train_classifier.py --dataset … --size {data.size} --channels {data.channels} trains one"
+    )
 
 
-def folder_for(data: DataSpec) -> Path:
-    """Where the feature network of a data set lies: in the folder of its name, or beside it if that one sees another shape.
+def identity(data: DataSpec, sha256: str) -> str:
+    """Return the hash of what makes pictures the same: their shape, their classes, and the hash of their pixels and labels."""
+    return hashlib.sha256(json.dumps([data.shape, data.classes, sha256]).encode()).hexdigest()
 
-    Raises:
-        FeatureError: the configuration in the folder of its name is not to be read.
-    """
-    own = CLASSIFIERS / data.name
-    if not (own / "config.json").is_file():
-        return own
+
+def folder_for(train: Dataset) -> Path:
+    """Return where the feature network of these pictures is written: no other pictures of the same name have this folder."""
+    return RUNS / f"classifier-{train.spec.name}-{identity(train.spec, train.sha256)[:8]}"
+
+
+def _trained_on(folder: Path) -> str:
+    """The identity of the pictures that the network in a folder was trained on."""
     try:
-        seen = hub._read_json(own / "config.json")["data"]
-        same = (seen["channels"], seen["size"]) == (data.channels, data.size)
-    except (hub.HubError, KeyError, TypeError) as error:
-        raise FeatureError(f"{own.name}/config.json: expected a feature network's ({error})") from error
-    return own if same else own.with_name(f"{data.name}-{data.channels}x{data.size}x{data.size}")
-
-
-def _sides(data: DataSpec) -> str:
-    return f"of {data.size}×{data.size} with {data.channels} channel{'s' if data.channels > 1 else ''}"
+        data = hub._build(DataSpec, hub._read_json(folder / "config.json")["data"], "data")
+        return identity(data, hub._read_json(folder / "metrics.json")["training"]["data_sha256"])
+    except (hub.HubError, OSError, KeyError, TypeError) as error:
+        raise FeatureError(f"{folder}: expected a feature network, got other content ({error}); remove the folder") from error
 
 
 def save(folder: Path, network: FeatureNet, metrics: dict[str, Any]) -> None:
-    """Write a feature network to a folder, its weights as float16."""
+    """Write a feature network to a folder, its weights as float16; the files are moved in when all are whole."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {"genlab": __version__, "kind": network.kind, "model": asdict(network.config), "data": asdict(network.data)}
-    hub._write_json(folder / "config.json", config)
-    weights = folder / "model.safetensors"
-    save_file({name: value.half().contiguous() for name, value in network.state_dict().items()}, weights)
-    weights.chmod(0o644)
-    hub._write_json(folder / "metrics.json", metrics)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as new:
+        fresh = Path(new)
+        hub._write_json(fresh / "config.json", config)
+        weights = {name: value.half().contiguous() for name, value in network.state_dict().items()}
+        save_file(weights, fresh / "model.safetensors")
+        hub._write_json(fresh / "metrics.json", metrics)
+        for name in FILES:
+            (fresh / name).chmod(0o644)
+            (fresh / name).replace(folder / name)

@@ -21,7 +21,7 @@ from torch import nn
 from benchmarks import app, growth, network, precision, sampling, shapes, solvers, timing, training
 from genlab import hub
 from genlab.config import DataSpec, DDPMConfig, UNetConfig
-from genlab.data import KNOWN, load
+from genlab.data import KNOWN, Dataset, load
 from genlab.ddpm import DDPM
 from genlab.features import Classifier, ClassifierConfig, FeatureNet
 from genlab.nn import Attention, computes_bf16
@@ -51,8 +51,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def quick_eye(monkeypatch: pytest.MonkeyPatch) -> None:
     """Distances on three features of an untrained classifier, for which a dozen pictures are enough."""
 
-    def untrained(data: DataSpec) -> Classifier:
-        known = dataclasses.replace(data, classes=("one", "other"))
+    def untrained(train: Dataset) -> Classifier:
+        known = dataclasses.replace(train.spec, classes=("one", "other"))
         return Classifier(FeatureNet(ClassifierConfig(8, 3), known).eval(), "mnist", "0" * 64, 0.5)
 
     monkeypatch.setattr("genlab.features.classifier_for", untrained)

@@ -140,7 +140,19 @@ def test_the_recorded_command_says_nothing_of_this_machine(tmp_path: Path, monke
 
 @pytest.mark.parametrize(
     ("dataset", "folder"),
-    [("mnist", "runs/vae-mnist"), ("me/cats", "runs/vae-cats"), ("/some/where/", "runs/vae-where"), (".", "runs/vae-here")],
+    [
+        ("mnist", "runs/vae-mnist"),
+        ("ylecun/mnist", "runs/vae-mnist"),
+        ("./mnist", "runs/vae-mnist-folder"),
+        ("mnist/", "runs/vae-mnist-folder"),
+        ("/some/fashion-mnist", "runs/vae-fashion-mnist-folder"),
+        ("me/mnist", "runs/vae-me-mnist"),
+        ("./emoji", "runs/vae-emoji-folder"),
+        ("me/emoji", "runs/vae-me-emoji"),
+        ("me/cats", "runs/vae-cats"),
+        ("/some/where/", "runs/vae-where"),
+        (".", "runs/vae-here"),
+    ],
 )
 def test_the_run_folder_is_named_after_the_model_and_the_data(
     dataset: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -362,7 +362,7 @@ def folder(models: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path
 
 def options(folder: Path, data_dir: Path, **changes: Any) -> Evaluation:
     given = {"images": 6, "strata": 4, "ode_images": 2, "importance": 20, "importance_images": 4, "device": "cpu"}
-    return Evaluation(str(folder), data_dir=str(data_dir), **{**given, **changes})
+    return Evaluation(data_dir=str(data_dir), **{"model": str(folder), **given, **changes})
 
 
 @pytest.mark.parametrize("folder", ["ddpm", "vae"], indirect=True)
@@ -499,7 +499,7 @@ def test_every_t_is_the_same_bound_with_every_term(folder: Path, data_dir: Path,
         ({"dataset": "nothing"}, "--dataset: expected one of fashion-mnist, mnist"),
         ({"dataset": "fashion-mnist"}, "--dataset: expected classes 0, 1, 2, .*, got T-shirt/top, Trouser.* in fashion-mnist"),
         ({"data_dir": "/nowhere"}, "data set mnist was not found"),
-        ({"samples": 10}, "no feature network ships|the feature network of mnist"),
+        ({"samples": 10}, "no feature network was trained on these 40 pictures of mnist"),
         ({"model": "no-such-model"}, "no model 'no-such-model'"),
         ({"device": "cuda"}, "--device: expected a GPU for cuda, got none"),
     ],
@@ -626,6 +626,23 @@ def test_another_folder_gets_the_whole_model(folder: Path, data_dir: Path, tmp_p
     words = shlex.split(found.metrics["evaluation"]["command"])
     assert words[words.index("--ode-images") + 1] == "0"
     assert "--out" not in words
+
+
+@pytest.mark.usefixtures("no_plot")
+def test_what_ships_is_written_only_where_out_names_it(
+    folder: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "PRETRAINED", tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    for named in ("model", str(folder)):
+        given = options(folder, data_dir, model=named, ode_images=0)
+        assert evaluate.run(given) == 0
+        assert "evaluation" in hub.read("runs/model-measured").metrics
+        assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert evaluate.run(replace(given, out=folder)) == 0
+    assert "evaluation" in hub.read(folder).metrics
 
 
 @pytest.mark.parametrize("there", [{"README.md": "mine"}, {"model.safetensors": "another model"}])

@@ -6,7 +6,9 @@ import hashlib
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from genlab import hub
 from genlab.config import DataSpec
-from genlab.data import KNOWN, to_model
+from genlab.data import KNOWN, Dataset, load, to_model
 from genlab.features import CLASSIFIERS, Classifier, ClassifierConfig, FeatureError, FeatureNet, classifier_for, save
 from training import train_classifier
 from training.train_classifier import ClassifierTraining, in_own_units, moved, with_norms, without_norms
@@ -24,8 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 AT_LEAST = {"fashion-mnist": 0.91, "mnist": 0.99}
 
 
-def spec(name: str) -> DataSpec:
-    return DataSpec(name, 1, 28, KNOWN[name][1])
+def training_set(known: str, **changes: Any) -> Dataset:
+    """What `data.load` reads of a known data set, but for the pictures: their hash alone; `changes` are of its `DataSpec`."""
+    spec = replace(DataSpec(known, 1, 28, KNOWN[known][1]), **changes)
+    found = Dataset(spec, torch.empty(0, *spec.shape, dtype=torch.uint8), None, "the tests")
+    vars(found)["sha256"] = json.loads((CLASSIFIERS / known / "metrics.json").read_text())["training"]["data_sha256"]
+    return found
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_one_ships_for_each_known_data_set(name: str):
-    found = classifier_for(spec(name))
+    found = classifier_for(training_set(name))
     weights = CLASSIFIERS / name / "model.safetensors"
     notes = json.loads((CLASSIFIERS / name / "metrics.json").read_text())
     assert found.facts() == {
@@ -56,7 +62,7 @@ def test_one_ships_for_each_known_data_set(name: str):
 @pytest.mark.parametrize("name", KNOWN)
 def test_the_stated_accuracy_is_that_on_held_out_pictures(name: str):
     """256 of them travel with a model; 3 standard errors of a share."""
-    found = classifier_for(spec(name))
+    found = classifier_for(training_set(name))
     package = hub.read(ROOT / "genlab" / "pretrained" / f"ddpm-{name}")
     assert package.labels is not None
     right = found.classes(found.features(package.examples)).eq(package.labels).double().mean()
@@ -90,26 +96,93 @@ def test_features_are_those_of_the_network_whatever_the_batch(folder: Path, monk
 
 
 def test_a_pale_picture_looks_other_than_a_strong_one():
-    found = classifier_for(spec("fashion-mnist"))
+    found = classifier_for(training_set("fashion-mnist"))
     strong = hub.read(ROOT / "genlab" / "pretrained" / "ddpm-fashion-mnist").examples[:32]
     difference = (found.features(strong // 2) - found.features(strong)).norm(dim=1)
     assert bool((difference > 0.1 * found.features(strong).norm(dim=1)).all())
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (DataSpec("cats", 1, 28, ("a", "b")), "no feature network ships for the data set 'cats': expected one of"),
-        (DataSpec("../classifiers/mnist", 1, 28), "no feature network ships"),
-        (DataSpec("mnist", 1, 32), "mnist: expected pictures of 28×28 with 1 channel, got of 32×32 with 1 channel"),
-        (DataSpec("fashion-mnist", 3, 28), "expected pictures of 28×28 with 1 channel, got of 28×28 with 3 channels"),
-        (DataSpec("fashion-mnist", 3, 64), "; training/train_classifier.py --dataset … --size 64 --channels 3 trains one"),
-        (DataSpec("cats", 1, 64), "; training/train_classifier.py --dataset … --size 64 --channels 1 trains one"),
-    ],
-)  # fmt: skip
-def test_pictures_without_a_network_are_refused(data: DataSpec, message: str):
-    with pytest.raises(FeatureError, match=message):
-        classifier_for(data)
+    "changes", [{"channels": 3}, {"size": 32}, {"classes": tuple("abcdefghij")}, {"classes": ()}], ids=lambda c: next(iter(c))
+)
+def test_pictures_without_a_network_are_refused(changes: dict[str, Any]):
+    """Where shape or classes are others, the same bytes are other pictures."""
+    side, channels = changes.get("size", 28), changes.get("channels", 1)
+    words = rf"pictures of mnist \({side}×{side}, {'gray' if channels == 1 else 'RGB'}\)"
+    with pytest.raises(FeatureError, match=f"no feature network .* {words}, .*--size {side} --channels {channels} trains one"):
+        classifier_for(training_set("mnist", **changes))
+
+
+def test_a_network_is_found_by_the_pictures_and_not_by_their_name(data_dir: Path):
+    assert classifier_for(training_set("mnist", name="digits")).name == "mnist"
+    with pytest.raises(FeatureError, match="no feature network was trained on these 40 pictures of mnist"):
+        classifier_for(load("mnist", "train", str(data_dir)))
+
+
+def own_pictures(root: Path, darkest: int) -> Path:
+    """A folder called mnist with ten gray pictures in each of two classes."""
+    for i in range(20):
+        path = root / "mnist" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), darkest + 3 * i).save(path)
+    return root / "mnist"
+
+
+def files_of(root: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_own_pictures_of_any_name_leave_what_ships_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Two folders called mnist: each has a network of its own, found under any name; none is the one that ships."""
+    shutil.copytree(CLASSIFIERS, tmp_path / "shipped")
+    monkeypatch.setattr("genlab.features.CLASSIFIERS", tmp_path / "shipped")
+    monkeypatch.chdir(tmp_path)
+    before, found = files_of(tmp_path / "shipped"), []
+    for seed, darkest in enumerate((0, 100)):
+        folder = own_pictures(tmp_path / str(seed), darkest)
+        with pytest.raises(FeatureError, match="pictures of mnist-folder"):
+            classifier_for(load(str(folder), "train", None, 8))
+        assert train_classifier.run(ClassifierTraining(dataset=f"./{seed}/mnist", size=8, epochs=1, seed=seed)) == 0
+        where = Path(json.loads(capsys.readouterr().out)["folder"])
+        assert where.parent == Path("runs")
+        assert where.name.startswith("classifier-mnist-folder-")
+        renamed = folder.rename(folder.with_name("digits"))
+        found.append(classifier_for(load(str(renamed), "train", None, 8)).sha256)
+        assert found[-1] == Classifier.load(where).sha256
+    assert len(set(found)) == 2
+    assert files_of(tmp_path / "shipped") == before
+
+
+def test_what_ships_is_trained_anew_only_by_its_option(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "shipped").mkdir()
+    monkeypatch.setattr("genlab.features.CLASSIFIERS", tmp_path / "shipped")
+    monkeypatch.chdir(tmp_path)
+    config = ClassifierTraining(dataset="mnist", data_dir=str(data_dir), epochs=1)
+    for shipped, there in ((False, []), (True, ["mnist"])):
+        assert train_classifier.run(replace(config, shipped=shipped)) == 0
+        assert [folder.name for folder in (tmp_path / "shipped").iterdir()] == there
+    for changes in ({"dataset": "./mnist"}, {"dataset": "me/mnist"}, {"size": 8}, {"channels": 3}, {"folder": tmp_path}):
+        with pytest.raises(ValueError, match="--shipped: expected --dataset fashion-mnist or mnist without --folder, --size"):
+            replace(config, shipped=True, **changes)
+
+
+def test_no_folder_leads_into_the_source_tree(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT / "genlab" / "demo")
+    for folder in (CLASSIFIERS / "mnist", Path("../classifiers/new"), ROOT / "genlab"):
+        with pytest.raises(ValueError, match="--folder: expected a folder outside of genlab"):
+            ClassifierTraining(folder=folder)
+
+
+def test_a_damaged_folder_among_the_runs_is_named(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    folder.rename(tmp_path / "runs" / "classifier-x")
+    with pytest.raises(FeatureError, match="runs/classifier-x: expected a feature network, got other content"):
+        classifier_for(load("mnist", "train", str(data_dir)))
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 8, 8), (4, 3, 10, 10), (3, 8, 8)])
@@ -177,16 +250,17 @@ def test_the_script_trains_a_network_and_measures_what_it_wrote(
 def test_the_script_trains_a_network_for_pictures_of_another_size(
     picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("genlab.features.CLASSIFIERS", tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert train_classifier.run(ClassifierTraining(dataset=str(picture_folder), size=12, channels=1, epochs=1)) == 0
-    found = classifier_for(DataSpec("pictures", 1, 12, ("blue", "red")))
+    found = classifier_for(load(str(picture_folder), "train", None, 12, 1))
     assert found.network.data.shape == (1, 12, 12)
-    notes = json.loads((tmp_path / "pictures" / "metrics.json").read_text())
+    (folder,) = (tmp_path / "runs").iterdir()
+    notes = json.loads((folder / "metrics.json").read_text())
     assert notes["command"] == "python training/train_classifier.py --dataset pictures --size 12 --channels 1 --epochs 1"
 
     assert train_classifier.run(ClassifierTraining(dataset=str(picture_folder), size=16, channels=1, epochs=1)) == 0
     for size in (12, 16):  # the one does not take the other's place
-        assert classifier_for(DataSpec("pictures", 1, size, ("blue", "red"))).network.data.size == size
+        assert classifier_for(load(str(picture_folder), "train", None, size, 1)).network.data.size == size
 
 
 def test_pictures_without_classes_cannot_train_it(tmp_path: Path, picture_folder: Path, capsys: pytest.CaptureFixture[str]):

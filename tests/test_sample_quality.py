@@ -244,7 +244,7 @@ def test_what_cannot_be_measured_is_refused_before_a_sample_is_drawn(
 
 def test_a_data_set_without_a_feature_network_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()
-    with pytest.raises(FeatureError, match="no feature network ships for the data set 'cats'"):
+    with pytest.raises(FeatureError, match="no feature network was trained on these 300 pictures of cats"):
         measure(vae(), Reference(other(TEST, name="cats"), other(TRAIN, name="cats")), 100)
 
 

@@ -165,6 +165,23 @@ def test_what_is_written_for_others_says_nothing_about_this_machine(picture_fold
             assert word.encode() not in content, (path.name, word)
 
 
+def test_a_folder_called_mnist_is_not_called_mnist(picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its name, its command and its data set, in what is written for others."""
+    folder = tmp_path / "ylecun" / "mnist"  # which is also MNIST's name on the Hub
+    folder.parent.mkdir()
+    picture_folder.rename(folder)
+    for number, (here, given) in enumerate(((folder.parent, "./mnist"), (tmp_path, "ylecun/mnist"), (tmp_path, str(folder)))):
+        monkeypatch.chdir(here)
+        config = replace(options("vae", tmp_path / str(number), tmp_path), dataset=given, size=8)
+        assert main(config, replace(task_of(config), sample=lambda model: torch.zeros(64, 3, 8, 8))) == 0
+        found = hub.read(tmp_path / str(number))
+        assert (found.model.data.name, found.metrics["training"]["options"]["dataset"]) == ("mnist-folder", "mnist-folder")
+        assert "--dataset mnist-folder " in found.metrics["command"]
+        card = (found.folder / "README.md").read_text()
+        assert "datasets:" not in card
+        assert "# VAE of mnist-folder" in card
+
+
 # Resuming (the same numbers as without the interruption)
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from genlab.config import MAX_SIZE, DDPMConfig, VAEConfig, expanded
+from genlab.config import MAX_SIZE, DDPMConfig, VAEConfig, dataset_name, expanded, published_dataset
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class Training:
 
     @property
     def dataset_name(self) -> str:
-        """Short name of the data set: the folder's name, or the Hub id's second half."""
-        return expanded(self.dataset).resolve().name
+        """Short name of the data set."""
+        return dataset_name(self.dataset)
 
     @property
     def run_folder(self) -> Path:
@@ -118,11 +118,9 @@ class Training:
         return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in free}))
 
     def published(self) -> dict[str, Any]:
-        """The options that make the finished model; of a data set in a folder of this machine, the folder's name alone."""
-        local = expanded(self.dataset)
-        is_local = local.is_dir() or local.is_absolute() or self.dataset.startswith(".")
+        """The options that make the finished model; of a data set in a folder of this machine, its short name alone."""
         source = {"from_model": Path(self.from_model).name} if self.from_model and expanded(self.from_model).is_dir() else {}
-        return self.fixed() | {"store": self.store} | source | ({"dataset": self.dataset_name} if is_local else {})
+        return self.fixed() | {"store": self.store, "dataset": published_dataset(self.dataset)} | source
 
     def command(self) -> str:
         """The command that trains this model: the published options that are not at their defaults."""

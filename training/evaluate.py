@@ -27,7 +27,7 @@ if not __package__:
 
 import tyro
 
-from genlab.config import expanded
+from genlab.config import dataset_name, expanded, on_hub, published_dataset
 from training.sample_quality import Sampling
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Evaluation:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes the GPU where there is one."""
     out: Path | None = None
-    """Folder to write into; the model's own where none is given, runs/NAME for a model on the Hub."""
+    """Folder to write into; by default the model's own, runs/NAME for one on the Hub, runs/NAME-measured for one that ships."""
 
     def __post_init__(self) -> None:
         lowest = {"images": 2, "strata": 2, "ode_images": 0, "importance": 2, "importance_images": 0, "samples": 0}
@@ -114,7 +114,7 @@ class Evaluation:
             value = getattr(self, field.name)
             if value != field.default and field.name not in UNPUBLISHED:
                 words += [f"--{field.name.replace('_', '-')}"]
-                words += [] if value is True else [_name(value) if field.name == "dataset" else str(value)]
+                words += [] if value is True else [published_dataset(value) if field.name == "dataset" else str(value)]
         return shlex.join(["python", "training/evaluate.py", *words])
 
 
@@ -215,7 +215,7 @@ def load_data(options: Evaluation, package: Package) -> tuple[Dataset, Dataset]:
 
     wanted = package.model.data
     name = options.dataset or _trained_on(package)
-    own, folder = _name(name).rpartition("/")[2] == wanted.name, expanded(name).is_dir()
+    own, folder = dataset_name(name) == wanted.name, expanded(name).is_dir()
     # Another data set keeps its own size and channels, so that a model of others is seen to be one; a folder has no own size.
     size, channels = wanted.size if own or folder else None, wanted.channels if own else None
     test = data.load(name, "test", options.data_dir, size, channels)
@@ -236,10 +236,8 @@ def load_data(options: Evaluation, package: Package) -> tuple[Dataset, Dataset]:
 
 def _trained_on(package: Package) -> str:
     """What the model says that it was trained on: user/name on the Hub where it came from there, else the data set's name."""
-    import re
-
     said, name = str(package.metrics.get("dataset")), package.model.data.name
-    return said if re.fullmatch(rf"\w[\w.-]*/{re.escape(name)}", said, re.ASCII) else name
+    return said if on_hub(said) and dataset_name(said) == name else name
 
 
 def run(options: Evaluation) -> int:
@@ -400,16 +398,20 @@ def _sections(
 
 
 def _folder(options: Evaluation, package: Package) -> Path:
-    """Where to write: the model's folder, or a copy of the model in `--out` or, for one on the Hub, in runs/NAME.
+    """Where to write: the model's folder, or a copy of the model in `--out` or, for one that ships or is on the Hub, in runs/.
+
+    What ships is written only where `--out` names it.
 
     Raises:
         FileExistsError: something else lies there.
     """
     import shutil
 
-    from genlab.hub import MAX_BYTES, find
+    from genlab.hub import MAX_BYTES, find, shipped
 
     found = find(options.model)
+    if found is not None and found.resolve() in {folder.resolve() for folder in shipped()}:
+        found = Path("runs") / f"{found.name}-measured"
     folder = options.out or found or Path("runs") / options.model.replace("/", "--")
     if folder.resolve() == package.folder.resolve():
         return folder

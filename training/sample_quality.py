@@ -75,14 +75,14 @@ class Reference:
 
     @cached_property
     def eye(self) -> Classifier:
-        """The feature network that ships for them.
+        """The feature network of the training pictures.
 
         Raises:
             FeatureError: there is none.
         """
         from genlab.features import classifier_for
 
-        return classifier_for(self.test.spec)
+        return classifier_for(self.train)
 
     @cached_property
     def held_out(self) -> Tensor:
@@ -213,7 +213,7 @@ def measure(
         `count` training pictures in the place of the samples; `memorised_share_of_held_out` is the base rate.
 
     Raises:
-        ValueError: no feature network ships for these pictures, they do not fit the model or each other, there are too few for
+        ValueError: no feature network is of these pictures, they do not fit the model or each other, there are too few for
             the covariance of the features, or the sampler cannot take that many steps.
     """
     import torch

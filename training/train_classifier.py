@@ -14,7 +14,7 @@ if not __package__:  # run as a script: look for modules beside this folder, not
 
 import tyro
 
-from genlab.config import MAX_SIZE, expanded
+from genlab.config import KNOWN, MAX_SIZE, expanded, published_dataset
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
@@ -24,9 +24,15 @@ if TYPE_CHECKING:
     from genlab.features import FeatureNet
 
 
+PACKAGE = Path(__file__).resolve().parents[1] / "genlab"
+"""What ships."""
+
+
 @dataclass(frozen=True)
 class ClassifierTraining:
-    """Train the small classifier whose features measure samples, and write it to genlab/classifiers/DATASET.
+    """Train the small classifier whose features measure samples, and write it to runs/classifier-DATASET-HASH.
+
+    There training/evaluate.py, run in the same folder, finds it by the pictures that it was trained on, whatever their name.
 
     On a processor this takes minutes. A network with other weights is another unit: figures taken with the old one no longer
     compare, which is why its hash stands beside each of them.
@@ -41,7 +47,9 @@ class ClassifierTraining:
     channels: int | None = None
     """1 for gray, 3 for RGB; the data set's own where none is given."""
     folder: Path | None = None
-    """Where to write it; genlab/classifiers/DATASET where none is given, or beside that one if it sees another shape."""
+    """Where to write it, outside of genlab; training/evaluate.py finds it only as runs/classifier-…, as where none is given."""
+    shipped: bool = False
+    """Train the classifier that ships for fashion-mnist or mnist anew: write to genlab/classifiers, which nothing else does."""
     epochs: int = 8
     """How often each training picture is seen."""
     batch_size: int = 128
@@ -70,11 +78,15 @@ class ClassifierTraining:
                 raise ValueError(f"--{name}: expected a number from 0 to {most:g}, got {number}")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"--channels: expected 1 or 3, got {self.channels}")
+        if self.shipped and (self.dataset not in KNOWN or (self.folder, self.size, self.channels) != (None, None, None)):
+            raise ValueError(f"--shipped: expected --dataset {' or '.join(KNOWN)} without --folder, --size and --channels")
+        if self.folder is not None and expanded(self.folder).resolve().is_relative_to(PACKAGE):
+            raise ValueError(f"--folder: expected a folder outside of {PACKAGE.name}, got {self.folder}; or give --shipped")
 
     def options(self) -> dict[str, object]:
-        """The options given that make the network; of a data set in a folder of this machine, the folder's name alone."""
-        options = {k: v for k, v in asdict(self).items() if k not in {"data_dir", "folder"} and v is not None}
-        return options | {"dataset": Path(self.dataset).name if expanded(self.dataset).is_dir() else self.dataset}
+        """The options given that make the network; of a data set in a folder of this machine, its short name alone."""
+        options = {k: v for k, v in asdict(self).items() if k not in {"data_dir", "folder", "shipped"} and v is not None}
+        return options | {"dataset": published_dataset(self.dataset)}
 
     def command(self) -> str:
         """The command that trains this network: the options that are not at their defaults."""
@@ -231,8 +243,8 @@ def run(config: ClassifierTraining) -> int:
     from genlab import data, features, hub
 
     try:
-        train_set = with_classes(data.load(config.dataset, "train", config.data_dir, config.size, config.channels, check))
-        spec = train_set.spec
+        pictures = data.load(config.dataset, "train", config.data_dir, config.size, config.channels, check)
+        train_set, spec = with_classes(pictures), pictures.spec
         test_set = with_classes(data.load(config.dataset, "test", config.data_dir, spec.size, spec.channels))
         started = time.monotonic()
         network = train(config, train_set).half().float()  # as it is stored
@@ -248,15 +260,17 @@ def run(config: ClassifierTraining) -> int:
                 "images": len(train_set),
                 "accuracy": accuracy(network, train_set),
                 "seconds": seconds,
-                "data_sha256": train_set.sha256,
+                "data_sha256": pictures.sha256,
                 "torch": torch.__version__,
             },
         }
-        features.save(config.folder or features.folder_for(train_set.spec), network, metrics)
+        folder = expanded(config.folder) if config.folder else features.folder_for(pictures)
+        folder = features.CLASSIFIERS / config.dataset if config.shipped else folder
+        features.save(folder, network, metrics)
     except (data.DataError, hub.HubError, features.FeatureError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(json.dumps({k: metrics[k] for k in ("command", "test_accuracy")}, indent=2))
+    print(json.dumps({k: metrics[k] for k in ("command", "test_accuracy")} | {"folder": str(folder)}, indent=2))
     return 0
 
 
