@@ -74,7 +74,8 @@ def measure(
     import torch
 
     from benchmarks.timing import alternate
-    from training.sample_quality import Sampling, draw
+    from genlab.config import Sampling
+    from genlab.draw import draw
 
     models = {side: network_of(config, side, channels, classes) for side in {*options.sizes, options.size}}
 

@@ -41,7 +41,9 @@ def run(options: Options) -> None:
     from benchmarks.network import shipped_model
     from benchmarks.timing import machine, table
     from genlab import data, metrics
-    from training.sample_quality import Reference, Sampling, check, draw
+    from genlab.config import Sampling
+    from genlab.draw import draw
+    from training.sample_quality import Reference, check
 
     model, how = shipped_model(options.model), Sampling()
     shape = (options.data_dir, model.data.size, model.data.channels)

@@ -15,7 +15,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +25,7 @@ if not __package__:  # run as a script: look for modules beside this folder, not
 
 import tyro
 
-from training.sample_quality import Sampling
+from genlab.config import Sampling
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -89,11 +89,9 @@ def ours(model: DDPM, count: int, how: Sampling) -> list[Image.Image]:
     """Pictures with classes in turn, in the arithmetic that the page takes."""
     from PIL import Image
 
-    from genlab.nn import drawing_precision
-    from training.sample_quality import draw
+    from genlab.draw import draw
 
-    with drawing_precision():
-        (drawn,) = draw(model, count, 0, how, count)
+    (drawn,) = draw(model, count, 0, replace(how, precision="auto"), count)
     pixels = drawn.permute(0, 2, 3, 1).numpy()
     return [Image.fromarray(picture.squeeze(-1) if model.data.channels == 1 else picture) for picture in pixels]
 
@@ -189,8 +187,6 @@ def measure(model: DDPM, options: Options) -> dict[str, tuple[int, list[float], 
 
 def run(options: Options) -> None:
     """Measure and print."""
-    import dataclasses
-
     import torch
 
     from benchmarks.network import shipped_model
@@ -199,7 +195,7 @@ def run(options: Options) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.quick:
-        options = dataclasses.replace(options, count=2)
+        options = replace(options, count=2)
     torch.manual_seed(0)
     model = shipped_model(options.model)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # for every pipeline that runs it

@@ -183,7 +183,8 @@ def run(options: Options) -> None:
     from benchmarks.timing import machine, ratio, table
     from benchmarks.training import quality, unlabelled
     from genlab import data
-    from training.sample_quality import Reference, Sampling, check
+    from genlab.config import Sampling
+    from training.sample_quality import Reference, check
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)

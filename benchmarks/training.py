@@ -27,7 +27,7 @@ if not __package__:  # run as a script: look for modules beside this folder, not
 
 import tyro
 
-from training.sample_quality import Sampling
+from genlab.config import Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -283,9 +283,9 @@ def quality(
     import torch
 
     from genlab import metrics
+    from genlab.draw import draw
     from training.likelihood import diffusion_bound
     from training.partial import Partial, Progress
-    from training.sample_quality import draw
 
     held_out = reference.test.images[:images]
     looks, evaluations = LOOKS * len(held_out), images * sum(how.steps for how in drawn_by)

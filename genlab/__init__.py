@@ -1,3 +1,86 @@
-"""genlab: generative models from the lecture notes, to learn, train, measure and show."""
+"""genlab: generative models from the lecture notes, to learn, train, measure and show.
+
+    import genlab
+
+    model = genlab.load("ddpm-mnist")
+    pictures = genlab.sample(model, count=16, seed=0)
+    genlab.grid(pictures).save("digits.png")
+
+torch is imported by the first call, not with genlab.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from genlab.config import SamplerName, Sampling
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL import Image
+    from torch import Tensor
+
+    from genlab.ddpm import DDPM
+    from genlab.vae import VAE
 
 __version__ = "0.1.0"
+
+
+def load(source: str | Path, revision: str | None = None, token: str | None = None) -> DDPM | VAE:
+    """Return a model, in evaluation mode, on the CPU.
+
+    Args:
+        source: a model's folder, or a run's; the name of one that ships (`ddpm-mnist`); or a model on the Hub, `user/name` or
+            `user/name@revision`. A folder of that name goes first.
+        revision: branch, tag or commit on the Hub.
+        token: Hub token; the client's own (`hf auth login`, HF_TOKEN) where none is given.
+
+    Raises:
+        HubError: the model is not there, or anything about it is not as it should be.
+    """
+    from genlab import hub
+
+    return hub.read(source, revision, token).model
+
+
+def sample(
+    model: DDPM | VAE | str | Path,
+    count: int = 16,
+    seed: int = 0,
+    sampler: SamplerName = Sampling.sampler,
+    steps: int = Sampling.steps,
+    label: int | str | None = None,
+    guidance: float = Sampling.guidance,
+) -> Tensor:
+    """Draw pictures as the page draws them, (count C H W) uint8.
+
+    Args:
+        model: a model, or where to `load` it from. A VAE takes neither sampler, steps, label nor guidance.
+        seed: picture i depends on `seed` + i alone: the same seed gives the page's pictures.
+        sampler: the reverse step, one of `config.SamplerName`; steps: from noise to picture.
+        label: name or number of a class; the classes take turns where none is given.
+        guidance: w of classifier-free guidance; 1 is the plain conditional model.
+
+    Raises:
+        ValueError: an option is out of its range, or the model knows no such class.
+        HubError: see `load`.
+    """
+    from pathlib import Path
+
+    import torch
+
+    from genlab import draw
+
+    if isinstance(model, (str, Path)):
+        model = load(model)
+    which = draw.class_of(model, label)
+    sampling = Sampling(sampler, steps, label=which, guidance=guidance, precision="auto")
+    return torch.cat(list(draw.draw(model, count, seed, sampling)))
+
+
+def grid(pictures: Tensor) -> Image.Image:
+    """Lay pictures (N C H W) uint8 out as one nearly square sheet."""
+    from genlab import data
+
+    return data.grid(pictures)

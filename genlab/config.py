@@ -1,4 +1,4 @@
-"""What a model is, in plain values: the part of a model that is written to `config.json`.
+"""What a model is, in plain values, as written to `config.json`, and how pictures are drawn from it.
 
 Nothing here imports torch, so that a command line can be built from these classes in a blink.
 """
@@ -214,3 +214,36 @@ class VAEConfig:
     def latents(self) -> int:
         """Number of values of z, latent·side²."""
         return self.latent * self.side**2
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a DDPM draws pictures. A VAE has one way: the mean of p(x|z) for z ~ N(0, I)."""
+
+    sampler: SamplerName = "DPM-Solver++ SDE"
+    """The reverse step: DDIM, ancestral, or a multistep solver of the probability flow (SDE: with fresh noise)."""
+    steps: int = 10
+    """Steps from noise to picture."""
+    spacing: Literal["own", Spacing] = "own"
+    """How the steps lie along the chain; own is the one that suits the sampler."""
+    eta: float = 0.0
+    """Share of fresh noise in a step of DDIM, from 0 (none) to 1 (as much as the ancestral step)."""
+    variance: Literal["own", Variance] = "own"
+    """Σ of the ancestral step: the model's own, β̃, β, or between them where it learned that."""
+    label: int | Literal["in turn", "none"] = "in turn"
+    """Class of the pictures by its number, one class after the other, or none."""
+    guidance: float = 1.0
+    """w of classifier-free guidance; 1 is the plain conditional model."""
+    precision: Literal["fp32", "auto"] = "fp32"
+    """Arithmetic of the network on a CPU: fp32 (measurements), or auto, bf16 where the CPU computes in it (the page)."""
+
+    def __post_init__(self) -> None:
+        _choice("sampler", self.sampler, SamplerName)
+        _whole("steps", self.steps, 1, 10_000)
+        _choice("spacing", self.spacing, Literal["own", Spacing])
+        _number("eta", self.eta, 0.0, 1.0)
+        _choice("variance", self.variance, Literal["own", Variance])
+        if self.label not in ("in turn", "none"):
+            _whole("label", self.label, 0, 999)
+        _number("guidance", self.guidance, -1000.0, 1000.0)
+        _choice("precision", self.precision, Literal["fp32", "auto"])

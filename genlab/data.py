@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import hashlib
 import io
+import math
 import os
 import struct
 import sys
@@ -96,15 +97,20 @@ def binarise(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def grid(pixels: Tensor, columns: int | None = None, gap: int = 2, background: int = 255) -> Image.Image:
-    """Pictures (N C H W) uint8 in rows of `columns` (the square root of N where none is given), as one picture."""
+    """Pictures (N C H W) uint8 in rows of `columns` (`columns_of` them where none is given), as one picture."""
     count, _, height, width = pixels.shape
-    columns = columns or max(1, round(count**0.5))
+    columns = columns or columns_of(count)
     rows = -(-count // columns)
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, pixels.shape[1]), background, np.uint8)
     for i, picture in enumerate(rearrange(pixels, "n c h w -> n h w c").numpy()):
         y, x = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         sheet[y : y + height, x : x + width] = picture
     return Image.fromarray(sheet.squeeze(-1) if sheet.shape[-1] == 1 else sheet)
+
+
+def columns_of(count: int) -> int:
+    """Columns of the most nearly square sheet of `count` pictures that is not higher than wide."""
+    return max(1, math.ceil(math.sqrt(count)))
 
 
 def ungrid(sheet: Image.Image, count: int, size: int, columns: int, gap: int = 2) -> Tensor:

@@ -110,7 +110,7 @@ class Package:
     """A model and what travels with it.
 
     Attributes:
-        model: in evaluation mode, on the CPU.
+        model: in evaluation mode, on the CPU, laid out as it is fastest there.
         metrics: content of metrics.json; empty where there is none.
         examples: (N C H W) uint8 held-out pictures, N = 0 where none travel with the model.
         labels: (N) their classes, or None.
@@ -305,6 +305,8 @@ def _package(folder: Path, source: str, revision: str | None) -> Package:
                 raise HubError("{name}: expected at most {most:,} bytes, got {got:,}", name=name, most=most, got=size)
         cls, config, data = _checked_config(_read_json(folder / "config.json"))
         model = _model(cls, config, data, folder / "model.safetensors")
+        if isinstance(model, DDPM):  # a sixth faster on a CPU; a VAE is slower that way
+            model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         metrics = _metrics(folder)
         examples, labels = _examples(folder, data)
     except HubError as error:

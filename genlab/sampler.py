@@ -101,7 +101,7 @@ class Noise:
     shape: tuple[int, ...]
 
     @classmethod
-    def from_seeds(cls, seeds: list[int], shape: tuple[int, ...]) -> Noise:
+    def from_seeds(cls, seeds: Sequence[int], shape: tuple[int, ...]) -> Noise:
         """One stream for each seed; `shape` is that of one picture."""
         return cls(tuple(torch.Generator().manual_seed(seed) for seed in seeds), shape)
 

@@ -20,13 +20,12 @@ from torch import nn
 
 from benchmarks import app, growth, network, precision, sampling, shapes, solvers, timing, training
 from genlab import hub
-from genlab.config import DataSpec, DDPMConfig, UNetConfig
+from genlab.config import DataSpec, DDPMConfig, Sampling, UNetConfig
 from genlab.data import KNOWN, Dataset, load
 from genlab.ddpm import DDPM
 from genlab.features import Classifier, ClassifierConfig, FeatureNet
 from genlab.nn import Attention, computes_bf16
 from tests import tiny
-from training.sample_quality import Sampling
 
 ROOT = Path(__file__).resolve().parents[1]
 

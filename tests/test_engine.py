@@ -19,8 +19,8 @@ import pytest
 import torch
 from PIL import Image
 
-from genlab import hub, nn, sampler
-from genlab.config import DataSpec
+from genlab import hub, nn
+from genlab.config import DataSpec, Sampling
 from genlab.data import to_model, to_pixels, ungrid
 from genlab.demo import engine as engine_module
 from genlab.demo import limits
@@ -28,7 +28,6 @@ from genlab.demo.engine import DDPM_SPHERICAL, VAE_LINEAR, VAE_SPHERICAL, Engine
 from genlab.demo.limits import LimitError, Offer, Pick
 from genlab.serving.language import choose
 from tests import tiny
-from training.sample_quality import Sampling
 
 ROOT = Path(__file__).parents[1]
 DATA = "fashion-mnist"
@@ -556,4 +555,3 @@ def test_networks_are_compiled_where_that_is_asked_for(monkeypatch):
 def test_a_model_is_measured_as_the_page_draws_at_first() -> None:
     how = Sampling()
     assert (how.sampler, how.steps) == (limits.SAMPLER, limits.STEPS.default)
-    assert how.spacing == sampler.SAMPLERS[limits.SAMPLER].spacing

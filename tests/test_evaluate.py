@@ -25,9 +25,10 @@ from torch import Tensor
 from torch import distributions as peer
 
 from genlab import card, data, hub
-from genlab.config import DataSpec, DDPMConfig, UNetConfig, VAEConfig
+from genlab.config import DataSpec, DDPMConfig, Sampling, UNetConfig, VAEConfig
 from genlab.ddpm import DDPM
 from genlab.divergence import Gaussian, cross_entropy, standard_normal
+from genlab.draw import draw
 from genlab.oracle import GaussianData
 from genlab.process import Denoised, q_marginal, reverse_log_var
 from genlab.schedule import Schedule, cosine_schedule, linear_schedule, spread
@@ -38,7 +39,6 @@ from training import evaluate, likelihood, partial
 from training.evaluate import SCHEMA, Evaluation
 from training.likelihood import diffusion_bound, draw_samples, ode_likelihood, per_stratum, vae_bound
 from training.partial import Partial, Progress
-from training.sample_quality import Sampling, draw
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE = (1, 4, 4)
@@ -316,7 +316,7 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_numbers(
 def test_samples_are_those_that_are_drawn_at_once(progress: Progress) -> None:
     model, sampling = tiny_ddpm(), Sampling("ancestral", 4)
     in_parts = draw_samples(model, 7, 5, 3, sampling, FRESH, progress)
-    assert torch.equal(in_parts, torch.cat(list(draw(model, 7, 5, sampling, batch_size=3))))
+    assert torch.equal(in_parts, torch.cat(list(draw(model, 7, 5_000_000, sampling, batch_size=3))))
     assert len(in_parts.flatten(1).unique(dim=0)) == 7
 
 
@@ -440,7 +440,7 @@ def test_samples_stand_beside_real_pictures_and_are_not_called_fid(
     assert evaluation["samples"] == SAMPLES
     # The ancestral chain with each Σ that this model can have.
     assert evaluation["chain"] == {"posterior": SAMPLES, "beta": SAMPLES, "learned": SAMPLES}
-    assert walks[1:] == [(Sampling("ancestral", 12, "uniform", variance=v), 4) for v in ("posterior", "beta", "learned")]
+    assert walks[1:] == [(Sampling("ancestral", 12, variance=v), 4) for v in ("posterior", "beta", "learned")]
     # As many pictures for every number of steps that the chain has, none for a VAE.
     is_ddpm = json.loads((folder / "config.json").read_text())["kind"] == "ddpm"
     assert evaluation.get("steps") == (CURVE if is_ddpm else None)

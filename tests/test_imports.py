@@ -55,6 +55,7 @@ def test_there_is_code_to_look_at() -> None:
         ("vae", {"config", "divergence", "likelihood", "nn", "hub"}),
         ("ddpm", {"config", "divergence", "process", "schedule", "unet", "vlb", "hub"}),
         ("sampler", {"config", "process", "schedule"}),
+        ("draw", {"config", "data", "ddpm", "nn", "process", "sampler", "vae"}),
         ("score", {"divergence", "likelihood", "process", "sampler", "schedule", "vlb"}),
         ("plane", {"config", "divergence", "nn", "oracle", "process", "sampler", "schedule", "score", "vae"}),
         ("oracle", {"divergence", "process", "schedule"}),
@@ -169,7 +170,7 @@ def loaded(code: str) -> set[str]:
 
 
 def test_configurations_load_without_torch() -> None:
-    used = loaded("import genlab.config, training.config, training.sample_quality")
+    used = loaded("import genlab, training.config, training.evaluate")
     assert not used & {"torch", "numpy", "accelerate", "gradio"}
 
 

@@ -27,8 +27,7 @@ if not __package__:
 
 import tyro
 
-from genlab.config import dataset_name, expanded, on_hub, published_dataset
-from training.sample_quality import Sampling
+from genlab.config import Sampling, dataset_name, expanded, on_hub, published_dataset
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -260,7 +259,6 @@ def _run(options: Evaluation) -> int:
     import torch
 
     from genlab import card, hub
-    from genlab.ddpm import DDPM
     from training import sample_quality
     from training.likelihood import plot_ledger
     from training.partial import Partial
@@ -302,8 +300,6 @@ def _run(options: Evaluation) -> int:
     }
     partial = Partial(folder, facts)
     model.to(device).requires_grad_(False)
-    if isinstance(model, DDPM):  # a sixth faster on a CPU; a VAE is slower that way
-        model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     evaluation: dict[str, Any] = {
         "command": options.command(),
         "seed": options.seed,
@@ -343,7 +339,6 @@ def _sections(
 ) -> dict[str, Any]:
     """Every section of `evaluation`; what a run that was cut short has summed is used."""
     from genlab.ddpm import DDPM
-    from genlab.sampler import SAMPLERS
     from training.likelihood import diffusion_bound, draw_samples, ode_likelihood, ode_work, vae_bound, variances_of
     from training.partial import Progress
     from training.sample_quality import curve, measure
@@ -356,7 +351,7 @@ def _sections(
         walks = [replace(sampling, steps=steps) for steps in CURVE if steps <= model.schedule.T]
     if isinstance(model, DDPM) and plan.chain_samples:
         steps = min(CHAIN_STEPS, model.schedule.T)
-        chains = [Sampling("ancestral", steps, SAMPLERS["ancestral"].spacing, variance=name) for name in variances_of(model)]
+        chains = [Sampling("ancestral", steps, variance=name) for name in variances_of(model)]
     work = plan.samples * max(1, plan.sample_steps)
     work += plan.curve_samples * sum(walk.steps for walk in walks) + plan.chain_samples * sum(chain.steps for chain in chains)
     if isinstance(model, DDPM):

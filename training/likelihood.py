@@ -24,9 +24,10 @@ from torch import Tensor
 
 from genlab.card import SIGMA
 from genlab.colours import COLOURS
-from genlab.config import DataSpec, DDPMConfig, Variance
+from genlab.config import DataSpec, DDPMConfig, Sampling, Variance
 from genlab.data import binarise, to_model
 from genlab.divergence import Gaussian, bits_per_dim, kl, standard_normal, sum_dims
+from genlab.draw import draw
 from genlab.likelihood import discretised_log_prob
 from genlab.process import p_reverse, q_marginal
 from genlab.schedule import Schedule
@@ -34,7 +35,7 @@ from genlab.score import ODEBound, flow_times, ode_bound
 from genlab.vae import log_mean_exp
 from genlab.vlb import Decoder, draw_times, prior_term, step_term, strata
 from training.partial import Partial, Progress, generator
-from training.sample_quality import Sampling, draw
+from training.sample_quality import SEEDS_APART
 
 if TYPE_CHECKING:
     from genlab.ddpm import DDPM
@@ -426,13 +427,14 @@ def _in_bits(name: str, nats: Tensor, dims: int) -> dict[str, float]:
 def draw_samples(
     model: DDPM | VAE, count: int, seed: int, batch_size: int, sampling: Sampling, partial: Partial, progress: Progress
 ) -> Tensor:
-    """`count` samples (count C H W) uint8, as `sample_quality.draw` makes them."""
+    """`count` samples (count C H W) uint8, those of an evaluation with this seed."""
     sums = {"pictures": torch.zeros(count, *model.data.shape, dtype=torch.uint8)}
     work = _size(batch_size, count, sampling.steps if model.kind == "ddpm" else 1)
     part = f"samples-{count}-{sampling.sampler}-{sampling.variance}-{sampling.steps}"
     for index in partial.batches(part, sums, -(-count // batch_size), progress, work):
         rows = _rows(index, batch_size, count)
-        sums["pictures"][rows] = torch.cat(list(draw(model, rows.stop, seed, sampling, batch_size, start=rows.start)))
+        first = seed * SEEDS_APART + rows.start
+        sums["pictures"][rows] = torch.cat(list(draw(model, rows.stop - rows.start, first, sampling, batch_size)))
     return sums["pictures"]
 
 

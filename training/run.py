@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from genlab import data as pictures
 from genlab import hub
-from genlab.config import MAX_SIZE, DataSpec
+from genlab.config import MAX_SIZE, DataSpec, Sampling
 from genlab.data import Dataset
 from genlab.ddpm import DDPM
+from genlab.draw import frames
 from genlab.vae import VAE
 from training.checkpoint import RunError, run_lock
 from training.config import Training, leaves
@@ -37,6 +38,13 @@ Problem = (ValueError, OSError, RunError, DivergedError, hub.HubError)
 """What is told to people in a sentence; anything else is a mistake in the program, and shows where it is."""
 
 
+def sheet(model: nn.Module) -> Tensor:
+    """Draw the pictures of the seeds 0 … 63, (64 C H W) in [−1, 1]: a DDPM's by DDIM in 50 steps."""
+    assert isinstance(model, (DDPM, VAE))
+    *_, last = frames(model, range(64), Sampling("DDIM", min(50, model.schedule.T) if isinstance(model, DDPM) else 1))
+    return last.x
+
+
 @dataclass(frozen=True)
 class Task:
     """What a script brings to the loop.
@@ -44,14 +52,14 @@ class Task:
     Attributes:
         build: returns the model for a data set.
         loss: see `LossFunction`.
-        sample: returns 64 samples (64 C H W) in [−1, 1] of a model.
         state: tensors that `loss` updates in place, by name; they are saved in checkpoints.
+        sample: draws a sheet of samples (N C H W) in [−1, 1] from a model.
     """
 
     build: Callable[[DataSpec], nn.Module]
     loss: LossFunction
-    sample: Callable[[nn.Module], Tensor]
     state: dict[str, Tensor] = field(default_factory=dict)
+    sample: Callable[[nn.Module], Tensor] = sheet
 
 
 def main(config: Training, task: Task) -> int:

@@ -4,30 +4,30 @@ What is reported never stands alone (`measure`): beside each figure is what real
 and against the same held-out pictures. Those are training pictures drawn at random: a model that had learned the distribution
 of its training pictures perfectly, or one that copied them, would come down to that floor, and no lower but by chance. The
 memorised share tells the two apart.
-
-Nothing here imports torch before it is used: a command line can take its options from `Sampling`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any
 
-from genlab.config import SamplerName, Spacing
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Generator, Tensor
+from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from PIL import Image
-    from torch import Generator, Tensor
-
-    from genlab.data import Dataset
-    from genlab.ddpm import DDPM
-    from genlab.features import Classifier
-    from genlab.metrics import Nearest
-    from genlab.sampler import Noise, Step
-    from genlab.vae import VAE
+from genlab import features, metrics
+from genlab.config import Sampling
+from genlab.data import Dataset, grid
+from genlab.ddpm import DDPM
+from genlab.draw import draw, own_spacing
+from genlab.features import Classifier
+from genlab.metrics import Nearest
+from genlab.nn import computes_bf16
+from genlab.vae import VAE
 
 FLOOR_DRAWS = 10
 """Draws of training pictures that the floor is the mean of."""
@@ -35,34 +35,8 @@ HELD_OUT = 5_000
 """Most held-out pictures that say how close to a training picture is usual."""
 SHOWN = 16
 """Samples in each half of nearest.png."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a DDPM draws its samples; a VAE has one way."""
-
-    sampler: SamplerName = "DPM-Solver++ SDE"
-    """The reverse step: DDIM, ancestral, or a multistep solver of the probability flow (SDE: with fresh noise)."""
-    steps: int = 10
-    """Steps from noise to picture."""
-    spacing: Spacing = "Karras"
-    """How the steps lie along the chain."""
-    eta: float = 0.0
-    """Share of fresh noise in a step of DDIM, from 0 (none) to 1 (as much as the ancestral step)."""
-    variance: Literal["own", "posterior", "beta", "learned"] = "own"
-    """Σ of the ancestral step: the model's own, β̃, β, or between them where it learned that."""
-    labels: Literal["in turn", "none"] = "in turn"
-    """Class of each sample: one class after the other, or none. No matter where the model knows no classes."""
-    guidance: float = 1.0
-    """w of classifier-free guidance; 1 is the plain conditional model."""
-
-    def __post_init__(self) -> None:
-        if self.sampler not in get_args(SamplerName):
-            raise ValueError(f"--sampler: expected one of {', '.join(get_args(SamplerName))}, got {self.sampler!r}")
-        if self.steps < 1:
-            raise ValueError(f"--steps: expected 1 or more, got {self.steps}")
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"--eta: expected a number from 0 to 1, got {self.eta}")
+SEEDS_APART = 1_000_000
+"""An evaluation with seed s draws the pictures of the seeds s · 1,000,000, s · 1,000,000 + 1, …: with another s, others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +54,7 @@ class Reference:
         Raises:
             FeatureError: there is none.
         """
-        from genlab.features import classifier_for
-
-        return classifier_for(self.train)
+        return features.classifier_for(self.train)
 
     @cached_property
     def held_out(self) -> Tensor:
@@ -96,8 +68,6 @@ class Reference:
 
     def draws(self, count: int, generator: Generator) -> list[Tensor]:
         """`FLOOR_DRAWS` times the features of `count` training pictures, drawn without replacement, (count, D) each."""
-        import torch
-
         return [self.trained[torch.randperm(len(self.trained), generator=generator)[:count]] for _ in range(FLOOR_DRAWS)]
 
     def closeness(self, rows: Tensor) -> Tensor:
@@ -109,23 +79,11 @@ class Reference:
 
     def nearest(self, pictures: Tensor) -> Nearest:
         """The training pictures whose pixels are nearest."""
-        from genlab import metrics
-
         return metrics.nearest(pictures.flatten(1), self.train.images.flatten(1), metrics.CROWD)
-
-
-def make_step(model: DDPM, how: Sampling, noise: Noise) -> Step:
-    """The reverse step of one walk."""
-    from genlab.sampler import SAMPLERS
-
-    variance = model.config.variance if how.variance == "own" else how.variance
-    return SAMPLERS[how.sampler].step(model.schedule, noise, variance, how.eta)
 
 
 def check(model: DDPM | VAE, reference: Reference, count: int, sampling: Sampling) -> None:
     """Raise, before anything slow, what `measure` would raise of its arguments."""
-    from genlab.ddpm import DDPM
-
     test, train = reference.test, reference.train
     if test.spec != train.spec:
         raise ValueError(f"expected test and training pictures of one data set, got {test.spec} and {train.spec}")
@@ -138,55 +96,7 @@ def check(model: DDPM | VAE, reference: Reference, count: int, sampling: Samplin
     if len(train) < count:
         raise ValueError(f"expected at most as many samples as the {len(train)} training pictures, got {count}")
     if isinstance(model, DDPM) and sampling.steps > model.schedule.T:
-        raise ValueError(f"--steps: expected 1 to {model.schedule.T}, got {sampling.steps}")
-
-
-def draw(
-    model: DDPM | VAE,
-    count: int,
-    seed: int,
-    sampling: Sampling,
-    batch_size: int = 100,
-    on_step: Callable[[int], object] = lambda pictures: None,
-    start: int = 0,
-) -> Iterator[Tensor]:
-    """Samples `start` … `count` − 1 in batches (B C H W) uint8, on the CPU.
-
-    Each picture has its own stream of noise, by `seed` and its number: it is the same whatever the batch size and the count.
-
-    Args:
-        on_step: is told after each step how many pictures made it.
-    """
-    import torch
-
-    from genlab.data import to_pixels
-    from genlab.ddpm import DDPM
-    from genlab.sampler import Noise, spaced, walk
-
-    device = next(model.parameters()).device
-    for first in range(start, count, batch_size):
-        numbers = range(first, min(first + batch_size, count))
-        seeds = [seed * 1_000_000 + i for i in numbers]
-        if not isinstance(model, DDPM):
-            z = Noise.from_seeds(seeds, (model.config.latents,)).draw().to(device)
-            with torch.inference_mode():
-                x = model.decode(z).mean
-            on_step(len(x))
-            yield to_pixels(x.cpu())
-            continue
-        noise = Noise.from_seeds(seeds, model.data.shape)
-        classes = len(model.data.classes) if sampling.labels == "in turn" else 0
-        label = torch.tensor([i % classes for i in numbers], device=device) if classes else None
-        times = spaced(model.schedule, sampling.steps, sampling.spacing)
-        x = noise.draw().to(device)
-
-        def predict(x_t: Tensor, t: Tensor, label: Tensor | None = label) -> Any:
-            return model.predict(x_t, t, label, sampling.guidance)
-
-        for frame in walk(predict, make_step(model, sampling, noise), x, times):
-            x = frame.x_s
-            on_step(len(x))
-        yield to_pixels(x.cpu())
+        raise ValueError(f"steps: expected 1 to {model.schedule.T}, got {sampling.steps}")
 
 
 def measure(
@@ -216,11 +126,6 @@ def measure(
         ValueError: no feature network is of these pictures, they do not fit the model or each other, there are too few for
             the covariance of the features, or the sampler cannot take that many steps.
     """
-    import torch
-    from tqdm import tqdm
-
-    from genlab import metrics
-
     sampling = sampling or Sampling()
     check(model, reference, count, sampling)
     test, train, eye = reference.test, reference.train, reference.eye
@@ -235,7 +140,7 @@ def measure(
             dynamic_ncols=True,
             disable=None,
         ) as bar:
-            pictures = torch.cat(list(draw(model, count, seed, sampling, batch_size, bar.update)))
+            pictures = torch.cat(list(draw(model, count, seed * SEEDS_APART, sampling, batch_size, bar.update)))
 
     generator = torch.Generator().manual_seed(seed)
     seen, held_out, trained = eye.features(pictures), reference.held_out, reference.trained
@@ -250,6 +155,7 @@ def measure(
     section = {
         "images": count,
         "seed": seed,
+        "first_seed": seed * SEEDS_APART,
         **how,
         "reference": "test",
         "reference_images": len(test),
@@ -288,16 +194,12 @@ def curve(reference: Reference, pictures: dict[int, Tensor], seed: int, sampling
     Returns:
         What goes into metrics.json, with the floor of as many training pictures.
     """
-    import torch
-
-    from genlab import metrics
-
     eye, held_out, count = reference.eye, reference.held_out, len(next(iter(pictures.values())))
     draws = reference.draws(count, torch.Generator().manual_seed(seed))
     return {
         "images": count,
         "sampler": sampling.sampler,
-        "spacing": sampling.spacing,
+        "spacing": own_spacing(sampling),
         "features": eye.facts(),
         "steps": list(pictures),
         "frechet_distance": [metrics.frechet_distance(eye.features(drawn), held_out) for drawn in pictures.values()],
@@ -312,17 +214,15 @@ def _mean(values: Iterator[float]) -> float:
 
 def _how(model: DDPM | VAE, sampling: Sampling) -> dict[str, Any]:
     """What of the sampling matters for the samples of this model."""
-    from genlab.ddpm import DDPM
-
     if not isinstance(model, DDPM):
         return {"sampler": "decoder mean", "steps": 1, "network_evaluations": 1}
-    labels = sampling.labels if model.data.classes else "none"
+    labels = sampling.label if model.data.classes else "none"
     guided = labels != "none" and sampling.guidance != 1
     how: dict[str, Any] = {
         "sampler": sampling.sampler,
         "steps": sampling.steps,
         "network_evaluations": sampling.steps * (2 if guided else 1),
-        "spacing": sampling.spacing,
+        "spacing": own_spacing(sampling),
         "labels": labels,
     }
     if sampling.sampler == "DDIM":
@@ -331,6 +231,8 @@ def _how(model: DDPM | VAE, sampling: Sampling) -> dict[str, Any]:
         how["variance"] = model.config.variance if sampling.variance == "own" else sampling.variance
     if guided:
         how["guidance"] = sampling.guidance
+    if sampling.precision == "auto" and computes_bf16():
+        how["precision"] = "bf16"
     return how
 
 
@@ -339,11 +241,6 @@ def nearest_page(pictures: Tensor, training: Tensor, by_pixel: Nearest, by_featu
 
     The left half shows the first samples; the right half those that are closest to a training picture (`metrics`, eq. 4).
     """
-    import torch
-    from PIL import Image, ImageDraw, ImageFont
-
-    from genlab.data import grid
-
     first = torch.arange(min(SHOWN, len(pictures)))
     closest = by_pixel.closeness.argsort()[:SHOWN]
     titles = ("The first samples, not selected", f"Of {len(pictures):,} samples, the closest to a training picture")

@@ -26,7 +26,6 @@ def task(config: DDPMTraining) -> Task:
     from accelerate.utils import gather
 
     from genlab.ddpm import DDPM, TimeSampler, training_times
-    from genlab.sampler import Noise, ddim, timesteps, walk
     from training.run import Task
 
     def build(data: DataSpec) -> DDPM:
@@ -52,18 +51,7 @@ def task(config: DDPMTraining) -> Task:
         bound = {"bound": parts.bound} if config.model.variance == "learned" else {}
         return {"loss": parts.total, "simple": parts.simple} | bound
 
-    def sample(model: nn.Module) -> Tensor:
-        assert isinstance(model, DDPM)
-        device = next(model.parameters()).device
-        noise = Noise.from_seeds(list(range(64)), model.data.shape)
-        classes = len(model.data.classes)
-        label = torch.arange(64, device=device) % classes if classes else None
-        times = timesteps(model.schedule.T, min(50, model.schedule.T))
-        frames = walk(lambda x_t, t: model.predict(x_t, t, label), ddim(model.schedule), noise.draw().to(device), times)
-        *_, last = frames
-        return last.x_s
-
-    return Task(build, loss, sample, {"times": times.state})
+    return Task(build, loss, {"times": times.state})
 
 
 def main() -> int:

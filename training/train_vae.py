@@ -37,12 +37,7 @@ def task(config: VAETraining) -> Task:
         terms = network(x, torch.randn(len(x), config.model.latents, device=x.device))
         return {"loss": -terms.total, "reconstruction": -terms.reconstruction, "kl": terms.kl}
 
-    def sample(model: nn.Module) -> Tensor:
-        assert isinstance(model, VAE)
-        z = torch.randn(64, config.model.latents, generator=torch.Generator().manual_seed(0))
-        return model.decode(z.to(next(model.parameters()).device)).mean
-
-    return Task(build, loss, sample)
+    return Task(build, loss)
 
 
 def main() -> int:

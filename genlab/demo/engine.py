@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +22,8 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from genlab import hub
-from genlab.config import DataSpec, SamplerName, Variance, expanded
+from genlab import draw, hub
+from genlab.config import DataSpec, Sampling, Variance, expanded
 from genlab.data import fit, grid, to_model, to_pixels
 from genlab.ddpm import DDPM
 from genlab.demo import hub_text
@@ -49,7 +48,7 @@ from genlab.interpolate import lerp, slerp
 from genlab.likelihood import discretised_log_prob, level_log_probs
 from genlab.nn import drawing_precision
 from genlab.process import Denoised, Predict, eps_from_x0, p_reverse, q_marginal, q_posterior, q_step, reverse_log_var
-from genlab.sampler import SAMPLERS, Frame, Noise, Step, ddim, invert, spaced, timesteps, walk
+from genlab.sampler import Frame, Noise, ddim, invert, timesteps, walk
 from genlab.schedule import Schedule
 from genlab.serving.language import UserFacingError, both
 from genlab.vae import VAE, log_mean_exp
@@ -147,20 +146,6 @@ class Served:
             "revision": self.package.revision,
             "metrics": self.package.metrics,
         }
-
-
-@dataclass(frozen=True)
-class SampleFrame:
-    """Pictures while they form: step `index` of `count`, at time t; index 0 is pure noise. A VAE has frame 0 of 0 only.
-
-    Attributes:
-        pictures: (N C H W) uint8.
-    """
-
-    index: int
-    count: int
-    t: int
-    pictures: Tensor
 
 
 @dataclass(frozen=True)
@@ -426,7 +411,7 @@ class Engine:
             raise LimitError(TEXT["test picture"].format(count=count, number=pick.number))
         return package.examples[pick.number]
 
-    def sample(self, request: SampleRequest) -> Iterator[SampleFrame]:
+    def sample(self, request: SampleRequest) -> Iterator[draw.SampleFrame]:
         """New pictures, step by step; the last frame has the finished ones. A VAE needs one step.
 
         Raises:
@@ -434,17 +419,13 @@ class Engine:
         """
         deadline = time.monotonic() + self.deadline
         served = self.models[request.model]
-        model, seeds = served.model, [request.seed + i for i in range(request.count)]
+        model, seeds = served.model, range(request.seed, request.seed + request.count)
         if isinstance(model, VAE):
-            yield SampleFrame(0, 0, 0, self._once(lambda: _vae_sample(model, seeds), deadline))
+            yield self._once(lambda: next(draw.frames(model, seeds, Sampling())), deadline)
             return
-        noise = Noise.from_seeds(seeds, served.data.shape)
-        x_T = noise.draw()
-        yield SampleFrame(0, request.steps, model.schedule.T, to_pixels(x_T))
-        predict = self._predictor(served, _labels(model, request.label, seeds), request.guidance, True, deadline)
-        times = spaced(model.schedule, request.steps, SAMPLERS[request.sampler].spacing)
-        for frame in walk(predict, _step(model, request.sampler, noise), x_T, times):
-            yield SampleFrame(frame.index, frame.count, frame.s, to_pixels(frame.x_s))
+        sampling = Sampling(request.sampler, request.steps)
+        labels = draw.class_labels(model, draw.class_of(model, request.label), seeds)
+        yield from draw.frames(model, seeds, sampling, self._predictor(served, labels, request.guidance, True, deadline))
 
     def seconds(self, model_id: str, count: int, steps: int) -> float | None:
         """About how long `sample` takes here where nobody else waits, by the latest steps of that model with as many pictures;
@@ -471,7 +452,7 @@ class Engine:
         rows: dict[str, Tensor] = {}
         if ddpm is None:
             decoder: VAE = vae.model  # type: ignore[assignment,union-attr]
-            sampled = self._once(lambda: _vae_sample(decoder, seeds), deadline)
+            sampled = to_pixels(self._once(lambda: draw.decoder_means(decoder, seeds), deadline))
             ends = [sampled[i] if end is None else end for i, end in enumerate(ends)]
             rows = self._vae_rows(vae, ends, w, deadline)
             yield PathFrame(1, 1, "done", 0, ends[0], ends[1], rows)  # type: ignore[arg-type]
@@ -540,9 +521,9 @@ class Engine:
 
         start = noise.draw() if request.fresh_noise else x_t
         free = request.label is None and request.until < schedule.T
-        labels = None if free else _labels(model, request.label, [request.seed])
+        labels = draw.class_labels(model, "none" if free else draw.class_of(model, request.label), [request.seed])
         predict = self._predictor(served, labels, 1.0, True, deadline)
-        for step in walk(predict, _step(model, request.sampler, noise), start, times):
+        for step in walk(predict, draw.make_step(model, Sampling(request.sampler), noise), start, times):
             index = request.steps + step.index
             yield frame(index, "reverse", step.t, step.x_t, step.x0_hat, step.eps_hat)
             if step.s == 0:
@@ -797,15 +778,10 @@ def png(
     info.add_text("Software", "genlab")
     for name, fact in (facts or {}).items():
         info.add_text(name, str(fact))
-    sheet = grid(pictures, columns or columns_of(len(pictures)), gap)
+    sheet = grid(pictures, columns, gap)
     buffer = io.BytesIO()
     sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
-
-
-def columns_of(count: int) -> int:
-    """Columns of the most nearly square sheet of `count` pictures that is not higher than wide."""
-    return math.ceil(math.sqrt(count))
 
 
 def data_title(name: str) -> str:
@@ -818,16 +794,6 @@ def _forward(schedule: Schedule, noise: Noise, x: Tensor, s: int, t: int) -> Ten
     for now in range(s + 1, t + 1):
         x = q_step(schedule, x, torch.tensor([now])).sample(noise.draw())
     return x
-
-
-def _labels(model: DDPM, label: int | None, seeds: Sequence[int]) -> Tensor | None:
-    """The class of each picture, (B): `label`, or, where any will do, the classes in turn by the picture's seed."""
-    classes = len(model.data.classes)
-    return torch.tensor([seed % classes if label is None else label for seed in seeds]) if classes else None
-
-
-def _step(model: DDPM, sampler: SamplerName, noise: Noise) -> Step:
-    return SAMPLERS[sampler].step(model.schedule, noise, model.config.variance, 0.0)
 
 
 def _likeness(a: Tensor, b: Tensor) -> tuple[float, float]:
@@ -863,11 +829,6 @@ def _bounds(log_weights: Tensor) -> tuple[tuple[int, float], ...]:
     return tuple((k, float(log_mean_exp(log_weights[: n // k * k].reshape(-1, k).T).mean())) for k in sizes)
 
 
-def _vae_sample(model: VAE, seeds: list[int]) -> Tensor:
-    """Pictures (N C H W) uint8: the decoder's mean at z ~ N(0, I)."""
-    return to_pixels(model.decode(Noise.from_seeds(seeds, (model.config.latents,)).draw()).mean)
-
-
 def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
     models: list[Served] = []
     problems: list[str] = []
@@ -884,8 +845,6 @@ def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
             shown = _name(folder) if folder.is_dir() or source.startswith((".", "/", "~")) else source
             problems.append(TEXT["not loaded"].format(source=shown, error=message.replace(str(folder), shown)))
             continue
-        if isinstance(package.model, DDPM):  # a sixth faster on a CPU; a VAE is slower that way
-            package.model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         stem = _name(folder) if folder.is_dir() else name.rpartition("/")[2]
         taken = [m.id for m in models]
         short = next(i for i in (stem, *(f"{stem}-{n}" for n in range(2, len(taken) + 3))) if i not in taken)

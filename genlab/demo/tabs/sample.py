@@ -12,10 +12,10 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from genlab.data import grid
+from genlab.data import columns_of, grid
 from genlab.demo.components.figure import Figure, FigureData
 from genlab.demo.components.player import Player, PlayerData
-from genlab.demo.engine import Engine, SampleFrame, columns_of, png
+from genlab.demo.engine import Engine, png
 from genlab.demo.limits import (
     ANY,
     COUNT,
@@ -45,6 +45,7 @@ from genlab.demo.tabs import (
     told,
 )
 from genlab.demo.tabs import steps as steps_curve
+from genlab.draw import SampleFrame
 from genlab.serving.language import both
 from genlab.serving.results import save_result
 

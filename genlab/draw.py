@@ -1,0 +1,157 @@
+"""Drawing pictures from a model: the one way, for the page, the training scripts, the evaluation and `genlab.sample`.
+
+A picture depends on its seed alone: all its noise is the stream of that seed. Picture i of a request with seed s is the one of
+seed s + i, so it is the same whether it is drawn alone or among others, and whatever the batch size. Where the classes take
+turns, a picture's class follows from its seed, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from genlab.config import Sampling, Spacing
+from genlab.data import to_pixels
+from genlab.ddpm import DDPM
+from genlab.nn import drawing_precision
+from genlab.process import Denoised, Predict
+from genlab.sampler import SAMPLERS, Noise, Step, spaced, walk
+from genlab.vae import VAE
+
+
+@dataclass(frozen=True, eq=False)
+class SampleFrame:
+    """Pictures while they form: step `index` of `count`, at time t; index 0 is pure noise. A VAE has frame 0 of 0 only.
+
+    Attributes:
+        x: (N C H W) in the model's [−1, 1].
+    """
+
+    index: int
+    count: int
+    t: int
+    x: Tensor
+
+    @cached_property
+    def pictures(self) -> Tensor:
+        """The same as 8-bit pictures, (N C H W) uint8 on the CPU."""
+        return to_pixels(self.x).cpu()
+
+
+def frames(
+    model: DDPM | VAE, seeds: Sequence[int], sampling: Sampling, predict: Predict | None = None
+) -> Iterator[SampleFrame]:
+    """Draw the pictures of these seeds step by step, where the model lies; the last frame has the finished ones.
+
+    Args:
+        predict: asked in the place of the model's own network, by a caller that shares its evaluations; see `predictor`.
+
+    Raises:
+        ValueError: the chain is shorter than `sampling.steps`, the class is not one of the model's, or Σ is to be the learned
+            one of a model without.
+    """
+    if not isinstance(model, DDPM):
+        yield SampleFrame(0, 0, 0, decoder_means(model, seeds))
+        return
+    noise = Noise.from_seeds(seeds, model.data.shape)
+    times = spaced(model.schedule, sampling.steps, own_spacing(sampling))
+    predict = predict or predictor(model, class_labels(model, sampling.label, seeds), sampling)
+    x_T = noise.draw().to(_device(model))
+    yield SampleFrame(0, sampling.steps, model.schedule.T, x_T)
+    for frame in walk(predict, make_step(model, sampling, noise), x_T, times):
+        yield SampleFrame(frame.index, frame.count, frame.s, frame.x_s)
+
+
+def draw(
+    model: DDPM | VAE,
+    count: int,
+    seed: int,
+    sampling: Sampling,
+    batch_size: int = 100,
+    on_step: Callable[[int], object] = lambda pictures: None,
+) -> Iterator[Tensor]:
+    """Draw the pictures of the seeds `seed` … `seed` + `count` − 1, in batches (B C H W) uint8 on the CPU.
+
+    Args:
+        on_step: called after each step with the number of pictures that made it.
+
+    Raises:
+        ValueError: see `frames`.
+    """
+    for first in range(seed, seed + count, batch_size):
+        seeds = range(first, min(first + batch_size, seed + count))
+        for frame in frames(model, seeds, sampling):
+            if frame.index > 0 or frame.count == 0:  # the noise that a walk begins with is no step
+                on_step(len(seeds))
+        yield frame.pictures
+
+
+def decoder_means(model: VAE, seeds: Sequence[int]) -> Tensor:
+    """Return the mean of p(x|z) for z ~ N(0, I) of these seeds, (N C H W)."""
+    z = Noise.from_seeds(seeds, (model.config.latents,)).draw().to(_device(model))
+    with torch.inference_mode():
+        return model.decode(z).mean
+
+
+def predictor(model: DDPM, labels: Tensor | None, sampling: Sampling) -> Predict:
+    """Return the model's prediction as a walk asks for it, with labels (B) or none."""
+
+    def predict(x_t: Tensor, t: Tensor) -> Denoised:
+        with drawing_precision() if sampling.precision == "auto" else nullcontext():
+            return model.predict(x_t, t, labels, sampling.guidance)
+
+    return predict
+
+
+def make_step(model: DDPM, sampling: Sampling, noise: Noise) -> Step:
+    """Return the step of a sampler for this model."""
+    variance = model.config.variance if sampling.variance == "own" else sampling.variance
+    return SAMPLERS[sampling.sampler].step(model.schedule, noise, variance, sampling.eta)
+
+
+def own_spacing(sampling: Sampling) -> Spacing:
+    """Return the spacing of the times, the sampler's where none is chosen."""
+    return SAMPLERS[sampling.sampler].spacing if sampling.spacing == "own" else sampling.spacing
+
+
+def class_of(model: DDPM | VAE, label: int | str | None) -> int | Literal["in turn"]:
+    """Return the number of a class of the model, given by name or number; "in turn" for None.
+
+    Raises:
+        ValueError: the model draws no such class.
+    """
+    if label is None:
+        return "in turn"
+    names = model.data.classes if isinstance(model, DDPM) else ()
+    number = names.index(label) if label in names else label
+    if isinstance(number, str) or not 0 <= number < len(names):
+        expected = (
+            f"one of {', '.join(names)}, or a number below {len(names)}" if names else "none, for the model takes no class"
+        )
+        raise ValueError(f"label: expected {expected}, got {label!r}")
+    return number
+
+
+def class_labels(model: DDPM, label: int | Literal["in turn", "none"], seeds: Sequence[int]) -> Tensor | None:
+    """Return the class of each picture, (N): one for all, or the classes in turn by the pictures' seeds; None for none.
+
+    Raises:
+        ValueError: see `class_of`.
+    """
+    classes = len(model.data.classes)
+    if isinstance(label, int):
+        class_of(model, label)
+    if label == "none" or not classes:
+        return None
+    chosen = [seed % classes for seed in seeds] if label == "in turn" else [label] * len(seeds)
+    return torch.tensor(chosen, device=_device(model))
+
+
+def _device(model: DDPM | VAE) -> torch.device:
+    return next(model.parameters()).device
