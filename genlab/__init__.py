@@ -37,7 +37,7 @@ def load(source: str | Path, revision: str | None = None, token: str | None = No
         token: Hub token; the client's own (`hf auth login`, HF_TOKEN) where none is given.
 
     Raises:
-        HubError: the model is not there, or anything about it is not as it should be.
+        ModelError: the model is not there, or anything about it is not as it should be.
     """
     from genlab import hub
 
@@ -64,7 +64,7 @@ def sample(
 
     Raises:
         ValueError: an option is out of its range, or the model knows no such class.
-        HubError: see `load`.
+        ModelError: see `load`.
     """
     from pathlib import Path
 

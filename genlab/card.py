@@ -66,7 +66,8 @@ def write_card(
         parts += ["![64 samples of the model](samples.png)", "64 samples of the model, not selected."]
     parts += [
         "## Use",
-        f'```python\nfrom genlab.{kind} import {short}\n\nmodel = {short}.from_pretrained("{REPO_ID}")\n```',
+        f'```python\nimport genlab\n\nmodel = genlab.load("{REPO_ID}")\n'
+        'genlab.grid(genlab.sample(model, count=16, seed=0)).save("samples.png")\n```',
         f"`GENLAB_MODELS={REPO_ID} python app.py` shows it in the browser. Weights are safetensors; loading runs no code.",
     ]
     measured = measured_tables(metrics)

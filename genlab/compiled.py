@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from genlab import hub
 from genlab.ddpm import DDPM
 from genlab.nn import computes_bf16, drawing_precision
+from genlab.package import Package
 
 log = logging.getLogger("genlab.compiled")
 
@@ -137,7 +138,7 @@ def load(package: Path) -> Callable[..., Tensor]:
     return run
 
 
-def start(packages: Sequence[hub.Package]) -> threading.Thread:
+def start(packages: Sequence[Package]) -> threading.Thread:
     """Compile the networks of the diffusion models among these, one after the other, in the background, and use the code."""
     models = [(package, package.model) for package in packages if isinstance(package.model, DDPM)]
     thread = threading.Thread(target=_all, args=(models,), name="compile", daemon=True)
@@ -145,7 +146,7 @@ def start(packages: Sequence[hub.Package]) -> threading.Thread:
     return thread
 
 
-def _all(models: Sequence[tuple[hub.Package, DDPM]]) -> None:
+def _all(models: Sequence[tuple[Package, DDPM]]) -> None:
     for source, model in models:
         name = Path(source.source).name
         try:

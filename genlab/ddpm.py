@@ -18,7 +18,6 @@ p_t has the least variance, and `TimeSampler` estimates it while training goes o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +38,6 @@ from genlab.process import (
 from genlab.schedule import holds, make_schedule
 from genlab.unet import UNet
 from genlab.vlb import step_term, strata
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HYBRID_WEIGHT = 0.001
 
@@ -229,10 +225,3 @@ class DDPM(nn.Module):
     def forward(self, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None = None, whole_bound: bool = False) -> DDPMLoss:
         """Return the training loss; a wrapper for several processes wraps this call."""
         return self.loss(x0, t, eps, label, whole_bound)
-
-    @classmethod
-    def from_pretrained(cls, source: str | Path, revision: str | None = None, token: str | None = None) -> DDPM:
-        """The model in a folder, one that ships, or, as `user/name`, on the Hub; see `hub.read`."""
-        from genlab import hub
-
-        return hub.load(source, cls, revision=revision, token=token)

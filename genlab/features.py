@@ -26,9 +26,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genlab import __version__, hub
+from genlab import __version__
 from genlab.config import DataSpec
 from genlab.data import Dataset, to_model
+from genlab.package import ModelError, build, check_keys, read_json, read_network, write_json
 
 CLASSIFIERS = Path(__file__).parent / "classifiers"
 """The feature networks that ship, a folder each."""
@@ -113,7 +114,7 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path) -> Classifier:
-        """The network in a folder, every part checked as strictly as a model's (`hub.read`).
+        """The network in a folder, every part checked as strictly as a model's (`package`).
 
         Raises:
             FeatureError: a file is missing, or anything in it is not as it should be.
@@ -121,18 +122,18 @@ class Classifier:
         try:
             for name in FILES:
                 if not (folder / name).is_file():
-                    raise hub.HubError(f"expected {', '.join(FILES)}, got no {name}")
-            config = hub._read_json(folder / "config.json")
-            hub._check_keys("config.json", config, {"genlab", "kind", "model", "data"})
+                    raise ModelError(f"expected {', '.join(FILES)}, got no {name}")
+            config = read_json(folder / "config.json")
+            check_keys("config.json", config, {"genlab", "kind", "model", "data"})
             if config["kind"] != FeatureNet.kind:
-                raise hub.HubError(f"config.json: kind: expected {FeatureNet.kind}, got {config['kind']!r:.100}")
-            shape = hub._build(ClassifierConfig, config["model"], "model")
-            data = hub._build(DataSpec, config["data"], "data")
-            network = hub._model(FeatureNet, shape, data, folder / "model.safetensors")
-            accuracy = hub._read_json(folder / "metrics.json").get("test_accuracy")
+                raise ModelError(f"config.json: kind: expected {FeatureNet.kind}, got {config['kind']!r:.100}")
+            shape = build(ClassifierConfig, config["model"], "model")
+            data = build(DataSpec, config["data"], "data")
+            network = read_network(FeatureNet, shape, data, folder / "model.safetensors")
+            accuracy = read_json(folder / "metrics.json").get("test_accuracy")
             if not isinstance(accuracy, float) or not 0 <= accuracy <= 1:
-                raise hub.HubError(f"metrics.json: test_accuracy: expected a number from 0 to 1, got {accuracy!r:.100}")
-        except hub.HubError as error:
+                raise ModelError(f"metrics.json: test_accuracy: expected a number from 0 to 1, got {accuracy!r:.100}")
+        except ModelError as error:
             raise FeatureError(f"feature network {folder.name}: {error}") from error
         weights = (folder / "model.safetensors").read_bytes()
         return cls(network, data.name, hashlib.sha256(weights).hexdigest(), accuracy)
@@ -199,9 +200,9 @@ def folder_for(train: Dataset) -> Path:
 def _trained_on(folder: Path) -> str:
     """The identity of the pictures that the network in a folder was trained on."""
     try:
-        data = hub._build(DataSpec, hub._read_json(folder / "config.json")["data"], "data")
-        return identity(data, hub._read_json(folder / "metrics.json")["training"]["data_sha256"])
-    except (hub.HubError, OSError, KeyError, TypeError) as error:
+        data = build(DataSpec, read_json(folder / "config.json")["data"], "data")
+        return identity(data, read_json(folder / "metrics.json")["training"]["data_sha256"])
+    except (ModelError, OSError, KeyError, TypeError) as error:
         raise FeatureError(f"{folder}: expected a feature network, got other content ({error}); remove the folder") from error
 
 
@@ -211,10 +212,10 @@ def save(folder: Path, network: FeatureNet, metrics: dict[str, Any]) -> None:
     config = {"genlab": __version__, "kind": network.kind, "model": asdict(network.config), "data": asdict(network.data)}
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as new:
         fresh = Path(new)
-        hub._write_json(fresh / "config.json", config)
+        write_json(fresh / "config.json", config)
         weights = {name: value.half().contiguous() for name, value in network.state_dict().items()}
         save_file(weights, fresh / "model.safetensors")
-        hub._write_json(fresh / "metrics.json", metrics)
+        write_json(fresh / "metrics.json", metrics)
         for name in FILES:
             (fresh / name).chmod(0o644)
             (fresh / name).replace(folder / name)

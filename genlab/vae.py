@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +29,6 @@ from genlab.config import DataSpec, VAEConfig
 from genlab.divergence import Gaussian, kl, standard_normal
 from genlab.likelihood import HALF_LEVEL, Bernoulli, Logistic, discretised_log_prob
 from genlab.nn import MapDecoder, MapEncoder, PictureDecoder, PictureEncoder
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LOWEST_LOG_VAR = -10.0
 """Floor of the decoder's log σ²: σ of a little under one gray level (2/255) in the [−1, 1] scale."""
@@ -158,10 +154,3 @@ class VAE(nn.Module):
     def forward(self, x: Tensor, noise: Tensor) -> ELBO:
         """The ELBO, so that a wrapper for several processes sees the call."""
         return self.elbo(x, noise)
-
-    @classmethod
-    def from_pretrained(cls, source: str | Path, revision: str | None = None, token: str | None = None) -> VAE:
-        """The model in a folder, one that ships, or, as `user/name`, on the Hub; see `hub.read`."""
-        from genlab import hub
-
-        return hub.load(source, cls, revision=revision, token=token)

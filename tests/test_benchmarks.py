@@ -19,12 +19,12 @@ from PIL import Image
 from torch import nn
 
 from benchmarks import app, growth, network, precision, sampling, shapes, solvers, timing, training
-from genlab import hub
 from genlab.config import DataSpec, DDPMConfig, Sampling, UNetConfig
 from genlab.data import KNOWN, Dataset, load
 from genlab.ddpm import DDPM
 from genlab.features import Classifier, ClassifierConfig, FeatureNet
 from genlab.nn import Attention, computes_bf16
+from genlab.package import write_package
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny DDPM as a folder."""
     place = tmp_path_factory.mktemp("benchmarks") / "ddpm"
     model = tiny.ddpm(DataSpec("mnist", 1, 28, KNOWN["mnist"][1]))
-    hub.save(place, model, {"command": "python training/train_ddpm.py"}, tiny.dataset("mnist"))
+    write_package(place, model, {"command": "python training/train_ddpm.py"}, tiny.dataset("mnist"))
     return str(place)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genlab import compiled, hub, nn
 from genlab.ddpm import DDPM
+from genlab.package import Package, write_package
 from tests import tiny
 
 MNIST = tiny.dataset("mnist")
@@ -99,8 +100,8 @@ def test_code_with_other_answers_is_not_used(loaded, wrong) -> None:
         assert torch.equal(looks(model, 2, None), looks(twin, 2, None))
 
 
-def package_of(folder: Path) -> hub.Package:
-    hub.save(folder, tiny.ddpm(MNIST.spec), {}, MNIST)
+def package_of(folder: Path) -> Package:
+    write_package(folder, tiny.ddpm(MNIST.spec), {}, MNIST)
     return hub.read(folder)
 
 
@@ -109,7 +110,7 @@ def test_a_model_that_cannot_be_compiled_goes_on(tmp_path: Path, caplog) -> None
     (package.folder / "config.json").write_text("{")
     compiled.start([package]).join(120)
     (said,) = caplog.messages
-    assert said.startswith("mine goes on without being compiled: HubError: ")
+    assert said.startswith("mine goes on without being compiled: ModelError: ")
     assert "config.json" in said
     with torch.no_grad():
         looks(package.model, 2, None)

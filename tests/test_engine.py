@@ -440,7 +440,7 @@ def test_two_models_of_one_name_get_two_names(folders, tmp_path):
 def test_a_run_and_one_that_ships_are_found_and_called_by_their_names(folders, tmp_path, monkeypatch):
     copytree(folders[0], tmp_path / "runs" / "mine" / "model")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hub, "PRETRAINED", Path(folders[0]).parent)
+    monkeypatch.setattr("genlab.package.PRETRAINED", Path(folders[0]).parent)
     engine = Engine.load(["runs/mine", DDPM_ID])
     assert not engine.problems
     assert list(engine.models) == ["mine", DDPM_ID]
@@ -454,7 +454,7 @@ def test_a_model_that_cannot_be_loaded_is_a_problem_and_the_others_are_served(fo
 
 
 def test_where_none_can_be_loaded_those_that_ship_are_served_and_it_is_said(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(hub, "PRETRAINED", Path(folders[0]).parent)
+    monkeypatch.setattr("genlab.package.PRETRAINED", Path(folders[0]).parent)
     engine = Engine.load([str(tmp_path)])
     assert len(engine.models) == 4
     assert {choose(m.origin) for m in engine.models.values()} == {"ships with genlab"}
@@ -463,7 +463,7 @@ def test_where_none_can_be_loaded_those_that_ship_are_served_and_it_is_said(fold
 
 
 def test_without_any_model_there_is_no_engine(tmp_path, monkeypatch):
-    monkeypatch.setattr(hub, "PRETRAINED", tmp_path)
+    monkeypatch.setattr("genlab.package.PRETRAINED", tmp_path)
     with pytest.raises(EngineError, match="no model to serve"):
         Engine.load([str(tmp_path)])
 

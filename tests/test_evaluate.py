@@ -30,6 +30,7 @@ from genlab.ddpm import DDPM
 from genlab.divergence import Gaussian, cross_entropy, standard_normal
 from genlab.draw import draw
 from genlab.oracle import GaussianData
+from genlab.package import PRETRAINED, write_package
 from genlab.process import Denoised, q_marginal, reverse_log_var
 from genlab.schedule import Schedule, cosine_schedule, linear_schedule, spread
 from genlab.vae import VAE
@@ -342,7 +343,7 @@ def models(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     test, train = (data.load("mnist", split, str(data_dir)) for split in ("test", "train"))
     for model in (tiny_ddpm(), tiny_vae()):
         metrics = {"command": f"python training/train_{model.kind}.py", "seed": 3, "training": {"data_sha256": train.sha256}}
-        hub.save(root / model.kind, model, metrics, test)
+        write_package(root / model.kind, model, metrics, test)
     return root
 
 
@@ -577,7 +578,7 @@ def test_a_model_of_other_pictures_is_refused(
     torch.manual_seed(0)
     model = VAE(VAEConfig(latent=2, width=8, hidden=8), spec)
     pictures = torch.zeros(2, channels, size, size, dtype=torch.uint8)
-    hub.save(tmp_path, model, {}, data.Dataset(spec, pictures, None, "the tests"))
+    write_package(tmp_path, model, {}, data.Dataset(spec, pictures, None, "the tests"))
     assert evaluate.run(options(tmp_path, data_dir, dataset="mnist")) == 1
     assert words in capsys.readouterr().err
 
@@ -687,7 +688,7 @@ def _paths(tree: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 @pytest.mark.parametrize("name", ["ddpm-mnist", "vae-mnist"])
 def test_a_card_is_written_whatever_form_the_measurements_have(name: str) -> None:
     """Each value of a real measurement in turn is of another form; the tables that do not count on it stay."""
-    shipped = hub.PRETRAINED / name
+    shipped = PRETRAINED / name
     config, metrics = (json.loads((shipped / file).read_text()) for file in ("config.json", "metrics.json"))
     whole = card.measured_tables(metrics)
     for path in _paths(metrics["evaluation"]):

@@ -19,10 +19,11 @@ import httpx
 import pytest
 
 import genlab.demo
-from genlab import hub
+from genlab import hub, package
 from genlab.card import escape
 from genlab.demo import hub_text
 from genlab.demo.engine import Engine
+from genlab.package import ModelError
 from genlab.serving import language
 from genlab.serving.language import Translation, UserFacingError, accepted, both, choose, choose_in_json, each, language_of
 from tests import tiny
@@ -54,12 +55,12 @@ def readable(text: str) -> bool:
 
 
 def forms() -> list[str]:
-    """What the functions of hub.py that the page uses may say in a HubError."""
+    """What the functions of package.py and hub.py that the page uses may say in a ModelError."""
     found = list(hub.REFUSALS.values())
-    for function in ast.parse(inspect.getsource(hub)).body:
-        if getattr(function, "name", "") in ("save", "load", "authorise", "push", "_write_json"):
+    for function in (f for module in (hub, package) for f in ast.parse(inspect.getsource(module)).body):
+        if getattr(function, "name", "") in ("write_package", "authorise", "push", "write_json"):
             continue
-        calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and ast.unparse(node.func) == "HubError"]
+        calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and ast.unparse(node.func) == "ModelError"]
         for call in calls:
             form = call.args[0]
             assert not isinstance(form, ast.JoinedStr), ast.unparse(call)
@@ -101,7 +102,7 @@ def test_why_a_model_cannot_be_loaded_is_said_in_both_languages(tmp_path: Path) 
 
 
 def test_what_nobody_foresaw_is_told_too() -> None:
-    for error in (MemoryError("{full}"), hub.HubError("{odd}")):
+    for error in (MemoryError("{full}"), ModelError("{odd}")):
         assert "{" in choose(hub_text.told(error), "zh")
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from genlab import hub
 from genlab.demo.engine import Engine
 from genlab.demo.measured import chain_of, evidence_of, ode_of, samples_of
 from genlab.demo.tabs import measurements
+from genlab.package import refresh_card, shipped_packages
 from genlab.serving.language import choose
 from tests import tiny
 
@@ -99,7 +99,7 @@ def test_what_is_not_whole_counts_as_not_measured(read: Any, part: str, whole: d
         assert not read({"evaluation": {part: other}})
 
 
-@pytest.mark.parametrize("folder", hub.shipped(), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", shipped_packages(), ids=lambda folder: folder.name)
 def test_all_that_was_measured_of_the_shipped_models_is_shown(folder: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     evaluation = metrics["evaluation"]
@@ -112,10 +112,10 @@ def test_all_that_was_measured_of_the_shipped_models_is_shown(folder: Path) -> N
     assert f"{samples_of(metrics).frechet_distance:.2f} (" in right  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("folder", hub.shipped(), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", shipped_packages(), ids=lambda folder: folder.name)
 def test_the_card_of_a_shipped_model_is_that_of_its_measurements(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / folder.name)
-    hub.refresh_card(tmp_path / folder.name)
+    refresh_card(tmp_path / folder.name)
     assert (tmp_path / folder.name / "README.md").read_text() == (folder / "README.md").read_text()
 
 

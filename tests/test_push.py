@@ -13,9 +13,10 @@ from hub_server import Fault, File, Hub, Token, connect, running
 from PIL import Image
 from test_hub import METRICS, edit, make_examples, make_model, write_model
 
+import genlab
 from genlab import hub
 from genlab.ddpm import DDPM
-from genlab.hub import HubError
+from genlab.package import ModelError, write_package
 from genlab.vae import VAE
 
 ROOT = Path(__file__).parents[1]
@@ -95,7 +96,7 @@ def test_those_who_may_push_learn_where_to(server, monkeypatch, token, repo_id, 
 )
 def test_those_who_may_not_are_told_what_to_do(server, monkeypatch, token, repo_id, message):
     monkeypatch.setenv("HF_TOKEN", token) if token else monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(HubError, match=message) as raised:
+    with pytest.raises(ModelError, match=message) as raised:
         hub.authorise("ddpm", "cats", repo_id)
     assert token is None or token not in str(raised.value)
     assert writes(server) == []
@@ -103,7 +104,7 @@ def test_those_who_may_not_are_told_what_to_do(server, monkeypatch, token, repo_
 
 def test_no_hub_no_push(server, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(HubError, match=r"the Hub at http://127\.0\.0\.1:9 cannot be reached"):
+    with pytest.raises(ModelError, match=r"the Hub at http://127\.0\.0\.1:9 cannot be reached"):
         hub.authorise("ddpm", "cats")
 
 
@@ -125,10 +126,10 @@ def test_a_push_is_one_commit_with_a_tag_and_comes_back_bit_for_bit(server, tmp_
     assert [r.status for r in server.requests if r.method == "PUT"] == [200]
     assert [r.status for r in server.requests if r.path.endswith("/lfs/verify")] == [200]
     card = files["README.md"].content.decode()
-    assert f'{cls.__name__}.from_pretrained("me/model")' in card
+    assert 'genlab.load("me/model")' in card
     assert "YOU/NAME" not in card
     for revision in (None, "v1", commit):
-        model = cls.from_pretrained("me/model", revision=revision)
+        model = genlab.load("me/model", revision)
         for name, tensor in make_model(kind).state_dict().items():
             assert torch.equal(model.state_dict()[name], tensor), name
 
@@ -148,7 +149,7 @@ def test_another_push_moves_main_and_leaves_the_tag(server, folder):
     repo = server.repos["me/model"]
     repo.commit({**repo.commits[repo.branches["main"]], "notes.txt": File(b"mine")}, "by hand")
     (folder / "loss.png").unlink()
-    hub.save(folder, make_model(seed=1), METRICS, make_examples())
+    write_package(folder, make_model(seed=1), METRICS, make_examples())
     hub.push(folder, "me/model")
     assert list(repo.tags) == ["v1", "v2"]
     assert repo.tags["v2"] == repo.branches["main"] != repo.tags["v1"]
@@ -156,7 +157,7 @@ def test_another_push_moves_main_and_leaves_the_tag(server, folder):
     assert "notes.txt" in files
     assert "loss.png" not in files
     for revision, seed in (("v1", 0), ("v2", 1), ("main", 1)):
-        bias = DDPM.from_pretrained("me/model", revision=revision).unet.enter.bias
+        bias = genlab.load("me/model", revision).unet.enter.bias
         assert torch.equal(bias, make_model(seed=seed).unet.enter.bias), revision
 
 
@@ -172,10 +173,10 @@ def test_private_stays_private(server, folder, monkeypatch):
     hub.push(folder, "me/secret", private=True)
     assert server.repos["me/secret"].private
     hub.push(folder, "me/open")
-    with pytest.raises(HubError, match="me/open exists and is public"):
+    with pytest.raises(ModelError, match="me/open exists and is public"):
         hub.push(folder, "me/open", private=True)
     monkeypatch.setenv("HF_TOKEN", "hf_yours")
-    with pytest.raises(HubError, match="no model me/secret on the Hub, or it is private"):
+    with pytest.raises(ModelError, match="no model me/secret on the Hub, or it is private"):
         hub.read("me/secret")
 
 
@@ -184,7 +185,7 @@ def test_private_stays_private(server, folder, monkeypatch):
 
 def test_an_unsound_model_is_not_sent(server, folder):
     edit(folder, model__T=1)
-    with pytest.raises(HubError, match="T: expected a whole number"):
+    with pytest.raises(ModelError, match="T: expected a whole number"):
         hub.push(folder, "me/model")
     assert server.requests == []
 
@@ -199,7 +200,7 @@ def test_an_unsound_model_is_not_sent(server, folder):
 )
 def test_a_push_that_is_not_allowed_says_so(server, folder, monkeypatch, token, repo_id, message):
     monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(HubError, match=message) as raised:
+    with pytest.raises(ModelError, match=message) as raised:
         hub.push(folder, repo_id)
     assert token not in str(raised.value)
     assert server.repos == {}
@@ -212,7 +213,7 @@ def test_a_push_that_is_not_allowed_says_so(server, folder, monkeypatch, token, 
 )  # fmt: skip
 def test_an_interrupted_push_leaves_main_whole_and_the_next_one_completes_it(server, folder, where):
     server.faults.append(Fault(where, "error"))
-    with pytest.raises(HubError, match="answered with error 500"):
+    with pytest.raises(ModelError, match="answered with error 500"):
         hub.push(folder, "me/model")
     if "me/model" in server.repos:
         repo = server.repos["me/model"]
@@ -233,7 +234,7 @@ def test_a_branch_that_moves_meanwhile_is_not_overwritten(server, folder, monkey
         return same(info, content)
 
     monkeypatch.setattr(hub, "_same", meanwhile)
-    with pytest.raises(HubError, match="changed by somebody else at the same moment: push again"):
+    with pytest.raises(ModelError, match="changed by somebody else at the same moment: push again"):
         hub.push(folder, "me/model")
     repo = server.repos["me/model"]
     assert repo.commits[repo.branches["main"]].keys() == {"theirs.txt"}
@@ -245,7 +246,7 @@ def test_content_that_arrives_changed_is_noticed(server, folder):
             return super().__getitem__(key)[:-1] + b"\0"
 
     server.lfs = Lossy()
-    with pytest.raises(HubError, match="holds other content than was sent"):
+    with pytest.raises(ModelError, match="holds other content than was sent"):
         hub.push(folder, "me/model")
     assert server.repos["me/model"].tags == {}
 
@@ -297,7 +298,7 @@ def test_train_and_push_and_push_again(server, tmp_path):
     for content in (file.content for name, file in files.items() if not name.endswith((".png", ".safetensors"))):
         assert str(tmp_path).encode() not in content
     pulled = hub.read("me/genlab-ddpm-spots@v1")
-    for name, tensor in hub.load(tmp_path / "run" / "model").state_dict().items():
+    for name, tensor in genlab.load(tmp_path / "run" / "model").state_dict().items():
         assert torch.equal(pulled.model.state_dict()[name], tensor), name
     for output in (refused, trained, pushed):
         assert not [token for token in TOKENS if token in output.stdout + output.stderr]

@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from genlab import hub
 from genlab.config import DataSpec, DDPMConfig, UNetConfig, Variance
 from genlab.data import to_model
 from genlab.ddpm import DDPM
@@ -35,6 +34,7 @@ from genlab.demo.tabs import measurements
 from genlab.divergence import Gaussian
 from genlab.likelihood import level_log_probs
 from genlab.oracle import DataSetOracle
+from genlab.package import PRETRAINED, Package, write_package
 from genlab.process import Denoised
 from genlab.schedule import cosine_schedule
 from genlab.vlb import step_term, step_terms
@@ -59,7 +59,7 @@ def model_of(variance: Variance, data: DataSpec | None = None) -> DDPM:
 
 def engine_of(model: DDPM) -> Engine:
     pictures = tiny.dataset("mnist")
-    return Engine([Served(MODEL, hub.Package(model, {}, pictures.images, pictures.labels, "", None, Path()), "a test")])
+    return Engine([Served(MODEL, Package(model, {}, pictures.images, pictures.labels, "", None, Path()), "a test")])
 
 
 @pytest.fixture(scope="module", params=["posterior", "beta", "learned"])
@@ -297,7 +297,7 @@ def test_a_term_below_the_digits_of_the_table_keeps_its_own(section: dict[str, A
 
 
 def test_what_the_shipped_models_bring_is_read() -> None:
-    for folder in hub.PRETRAINED.glob("ddpm-*"):
+    for folder in PRETRAINED.glob("ddpm-*"):
         metrics = json.loads((folder / "metrics.json").read_text())
         chain = json.loads((folder / "config.json").read_text())["model"]["T"]
         evaluation = metrics.get("evaluation", {})
@@ -349,8 +349,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, section: dict[str, Any]) -> I
     folder = tmp_path_factory.mktemp("bound")
     pictures, fashion = tiny.dataset("mnist"), tiny.dataset("fashion-mnist")
     evaluation = {"likelihood": section, "samples": tiny.SAMPLES}
-    hub.save(folder / MODEL, model_of("learned"), {"evaluation": evaluation}, pictures)
-    hub.save(folder / "ddpm-plain", model_of("beta", fashion.spec), {}, fashion)
+    write_package(folder / MODEL, model_of("learned"), {"evaluation": evaluation}, pictures)
+    write_package(folder / "ddpm-plain", model_of("beta", fashion.spec), {}, fashion)
     engine = Engine.load([str(folder / MODEL), str(folder / "ddpm-plain")])
     with tiny.serving(engine) as url:
         yield SimpleNamespace(engine=engine, url=url, folder=folder)

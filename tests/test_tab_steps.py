@@ -16,6 +16,7 @@ from genlab.demo.limits import parse_sample
 from genlab.demo.measured import curve_of
 from genlab.demo.tabs import sample
 from genlab.demo.tabs.steps import at, show
+from genlab.package import PRETRAINED, write_package
 from tests import tiny
 
 CURVE = {
@@ -38,7 +39,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     folder = tmp_path_factory.mktemp("steps")
     pictures = tiny.dataset("mnist")
     for name, facts in (("measured", metrics()), ("plain", {})):
-        hub.save(folder / name, tiny.ddpm(pictures.spec), facts, pictures)
+        write_package(folder / name, tiny.ddpm(pictures.spec), facts, pictures)
     return Engine.load([str(folder / "measured"), str(folder / "plain")])
 
 
@@ -127,5 +128,5 @@ def test_a_curve_that_does_not_fit_counts_as_none(changes: dict[str, Any]) -> No
 
 
 def test_the_shipped_models_have_their_curve() -> None:
-    for folder in sorted(hub.PRETRAINED.glob("ddpm-*")):
+    for folder in sorted(PRETRAINED.glob("ddpm-*")):
         assert curve_of(hub.read(folder).metrics) is not None, folder.name

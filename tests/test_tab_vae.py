@@ -23,7 +23,6 @@ from PIL import Image
 from pydantic import ValidationError
 from torch.distributions import Bernoulli, Categorical, MixtureSameFamily, Normal, kl_divergence
 
-from genlab import hub
 from genlab.config import DataSpec, VAEConfig
 from genlab.data import to_model, to_pixels
 from genlab.demo import limits
@@ -32,6 +31,7 @@ from genlab.demo.engine import BOUND_SEED, EPS_SCALE, SIGMA_WHITE, Engine, Pixel
 from genlab.demo.limits import LimitError, Offer, Pick, PixelRequest, VAERequest
 from genlab.demo.tabs import process
 from genlab.demo.tabs import vae as tab
+from genlab.package import Package, write_package
 from genlab.serving.language import choose
 from genlab.vae import VAE
 from tests import tiny
@@ -57,7 +57,7 @@ def model_of(likelihood: str, seed: int = 1) -> VAE:
 
 def engine_of(model: VAE) -> Engine:
     pictures = tiny.dataset("mnist")
-    return Engine([Served(MODEL, hub.Package(model, {}, pictures.images, pictures.labels, "", None, Path()), "a test")])
+    return Engine([Served(MODEL, Package(model, {}, pictures.images, pictures.labels, "", None, Path()), "a test")])
 
 
 @pytest.fixture(scope="module", params=["gaussian", "gaussian-per-pixel", "bernoulli"])
@@ -413,7 +413,7 @@ def test_how_much_survives_is_told_in_gray_levels_and_as_a_correlation(chains: E
 def test_less_noise_leaves_more_of_the_picture(tmp_path: Path) -> None:
     """The best model of pictures ~ N(0, I) is ε̂ = √(1−ᾱ) x_t; the tiny one says ε̂ = 0, so that x̂_0 = x_t/√ᾱ: exact at t → 0."""
     pictures = tiny.dataset("mnist")
-    hub.save(tmp_path / "ddpm-mnist", tiny.ddpm(pictures.spec, random=False), {}, pictures)
+    write_package(tmp_path / "ddpm-mnist", tiny.ddpm(pictures.spec, random=False), {}, pictures)
     engine = Engine.load([str(tmp_path / "ddpm-mnist")])
     lasts = [chain(engine, until=until, sampler="ancestral")[-1] for until in (1, 10, 25, 60)]
     assert [f.rms for f in lasts] == sorted(f.rms for f in lasts)
@@ -468,8 +468,8 @@ def test_fresh_noise_is_offered_at_the_end_of_the_chain_alone(chains: Engine) ->
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     folder = tmp_path_factory.mktemp("vae")
     pictures = tiny.dataset("mnist")
-    hub.save(folder / MODEL, model_of("gaussian"), {}, pictures)
-    hub.save(folder / "ddpm-mnist", tiny.ddpm(pictures.spec), {}, pictures)
+    write_package(folder / MODEL, model_of("gaussian"), {}, pictures)
+    write_package(folder / "ddpm-mnist", tiny.ddpm(pictures.spec), {}, pictures)
     engine = Engine.load([str(folder / MODEL), str(folder / "ddpm-mnist")])
     with tiny.serving(engine) as url:
         yield SimpleNamespace(engine=engine, url=url, folder=folder)

@@ -24,11 +24,13 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import genlab
 from genlab import hub
 from genlab.config import DataSpec, DDPMConfig, UNetConfig, VAEConfig
 from genlab.data import Dataset, load, to_model
 from genlab.ddpm import DDPM
 from genlab.oracle import DataSetOracle
+from genlab.package import ModelError
 from genlab.process import q_marginal, v_from_eps
 from genlab.vae import VAE
 from training import loop, run, train_ddpm, train_vae
@@ -245,7 +247,7 @@ def test_a_run_may_start_from_another_model(tmp_path: Path, data_dir: Path, caps
     assert main(first, task_of(first)) == 0
     more = options("ddpm", tmp_path / "more", data_dir, store="fp32", from_model=str(tmp_path / "first"), lr=1e-9, ema=0.0)
     assert main(more, task_of(more)) == 0
-    before, after = (hub.load(tmp_path / name).state_dict() for name in ("first", "more"))
+    before, after = (genlab.load(tmp_path / name).state_dict() for name in ("first", "more"))
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
     assert (
         json.loads((tmp_path / "more" / "model" / "metrics.json").read_text())["training"]["options"]["from_model"] == "first"
@@ -600,7 +602,7 @@ def test_the_right_to_push_is_checked_before_anything_else(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     def refuse(kind: str, name: str, repo_id: str | None) -> str:
-        raise hub.HubError(f"no token for {kind} {name} {repo_id}")
+        raise ModelError(f"no token for {kind} {name} {repo_id}")
 
     def never(*args: object) -> None:
         raise AssertionError("data was read")
@@ -616,7 +618,7 @@ def test_a_push_that_fails_leaves_the_model_and_its_own_exit_status(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     def fail(folder: Path, repo_id: str, private: bool) -> str:
-        raise hub.HubError(f"{repo_id} {private}: the Hub is down")
+        raise ModelError(f"{repo_id} {private}: the Hub is down")
 
     monkeypatch.setattr(hub, "authorise", lambda kind, name, repo_id: f"me/genlab-{kind}-{name}")
     monkeypatch.setattr(hub, "push", fail)

@@ -15,13 +15,13 @@ import gradio as gr
 import httpx
 import torch
 
-from genlab import hub
 from genlab.config import DataSpec, DDPMConfig, UNetConfig, VAEConfig
 from genlab.data import KNOWN, Dataset
 from genlab.ddpm import DDPM
 from genlab.demo import theme
 from genlab.demo.app import create_app
 from genlab.demo.engine import Engine
+from genlab.package import write_package
 from genlab.serving import server  # before any page is made
 from genlab.serving.guard import Limits
 from genlab.vae import VAE
@@ -72,7 +72,7 @@ def save_models(root: Path) -> list[str]:
         vae = VAE(VAEConfig(latent=4, width=8, hidden=16), pictures.spec)
         for model in (ddpm(pictures.spec), vae):
             folder = root / f"{model.kind}-{name}"
-            hub.save(folder, model, {"command": f"python training/train_{model.kind}.py"}, pictures)
+            write_package(folder, model, {"command": f"python training/train_{model.kind}.py"}, pictures)
             folders.append(str(folder))
     return sorted(folders)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from genlab.data import Dataset
     from genlab.ddpm import DDPM
-    from genlab.hub import Package
+    from genlab.package import Package
     from genlab.vae import VAE
     from training.partial import Partial
     from training.sample_quality import Reference
@@ -241,11 +241,11 @@ def _trained_on(package: Package) -> str:
 
 def run(options: Evaluation) -> int:
     """Measure, write, print; returns the exit status: 0 done, 1 an error that the message explains, 130 interrupted."""
-    from genlab import hub
+    from genlab.package import ModelError
 
     try:
         return _run(options)
-    except (ValueError, OSError, hub.HubError) as error:
+    except (ValueError, OSError, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -259,6 +259,7 @@ def _run(options: Evaluation) -> int:
     import torch
 
     from genlab import card, hub
+    from genlab.package import refresh_card
     from training import sample_quality
     from training.likelihood import plot_ledger
     from training.partial import Partial
@@ -320,7 +321,7 @@ def _run(options: Evaluation) -> int:
     metrics = {"schema": SCHEMA, **trained, "evaluation": evaluation}
     plot_ledger(evaluation["likelihood"], folder / "ledger.png")
     _write(folder / "metrics.json", metrics)
-    hub.refresh_card(folder)
+    refresh_card(folder)
     partial.remove()
     print("\n\n".join(card.measured_tables(metrics)))
     print(f"\nwritten to {folder}: metrics.json, README.md and pictures ({evaluation['seconds']} s)")
@@ -402,10 +403,10 @@ def _folder(options: Evaluation, package: Package) -> Path:
     """
     import shutil
 
-    from genlab.hub import MAX_BYTES, find, shipped
+    from genlab.package import MAX_BYTES, find_package, ships
 
-    found = find(options.model)
-    if found is not None and found.resolve() in {folder.resolve() for folder in shipped()}:
+    found = find_package(options.model)
+    if found is not None and ships(found):
         found = Path("runs") / f"{found.name}-measured"
     folder = options.out or found or Path("runs") / options.model.replace("/", "--")
     if folder.resolve() == package.folder.resolve():

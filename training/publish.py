@@ -28,20 +28,22 @@ class Publish:
 def main() -> int:
     """0: pushed. 1: the model cannot be read, or you may not push it; nothing was sent. 3: the push failed; run it again."""
     config = tyro.cli(Publish, config=(tyro.conf.FlagCreatePairsOff,))
+    import genlab
     from genlab import hub
+    from genlab.package import ModelError, find_package
 
-    folder = hub.find(config.folder) or config.folder
+    folder = find_package(config.folder) or config.folder
     try:
         if not folder.is_dir():
-            raise hub.HubError(f"{config.folder}: expected a run folder with a finished model, or a model folder")
-        model = hub.load(folder)
+            raise ModelError(f"{config.folder}: expected a run folder with a finished model, or a model folder")
+        model = genlab.load(folder)
         repo_id = hub.authorise(model.kind, model.data.name, config.repo_id)
-    except hub.HubError as error:
+    except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     try:
         print(f"pushed: {hub.push(folder, repo_id, private=config.private)}")
-    except hub.HubError as error:
+    except ModelError as error:
         print(f"error: not pushed: {error}", file=sys.stderr)
         return 3
     return 0

@@ -24,6 +24,7 @@ from genlab.config import MAX_SIZE, DataSpec, Sampling
 from genlab.data import Dataset
 from genlab.ddpm import DDPM
 from genlab.draw import frames
+from genlab.package import ModelError, write_package
 from genlab.vae import VAE
 from training.checkpoint import RunError, run_lock
 from training.config import Training, leaves
@@ -34,7 +35,7 @@ HELD_OUT = 512
 AT_ONCE = 2**20
 """Most values of held-out pictures that go through the network together."""
 
-Problem = (ValueError, OSError, RunError, DivergedError, hub.HubError)
+Problem = (ValueError, OSError, RunError, DivergedError, ModelError)
 """What is told to people in a sentence; anything else is a mistake in the program, and shows where it is."""
 
 
@@ -145,7 +146,7 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
     if repo_id is not None:
         try:
             print(f"pushed: {hub.push(folder / 'model', repo_id, private=config.private)}", flush=True)
-        except hub.HubError as error:
+        except ModelError as error:
             again = shlex.join(
                 ["python", "training/publish.py", str(folder), "--repo-id", repo_id, *["--private"] * config.private]
             )
@@ -185,7 +186,7 @@ def starting_from(source: str, build: Callable[[DataSpec], nn.Module]) -> Callab
     """Return a `build` whose models have the weights of another model.
 
     Raises (when called):
-        HubError: there is no such model.
+        ModelError: there is no such model.
         ValueError: its configuration or its pictures are others.
     """
 
@@ -274,5 +275,5 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, train_set: 
     assert isinstance(model, (DDPM, VAE))
     save_samples(trainer, task, folder / "samples.png")
     log.plot(folder / "loss.png")
-    hub.save(folder, model, metrics, examples=test_set, half=config.store == "fp16")
+    write_package(folder, model, metrics, examples=test_set, half=config.store == "fp16")
     (config.run_folder / "training.json").write_text(json.dumps(metrics, indent=2) + "\n")

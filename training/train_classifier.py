@@ -240,7 +240,8 @@ def run(config: ClassifierTraining) -> int:
 
     import torch
 
-    from genlab import data, features, hub
+    from genlab import data, features
+    from genlab.package import ModelError
 
     try:
         pictures = data.load(config.dataset, "train", config.data_dir, config.size, config.channels, check)
@@ -267,7 +268,7 @@ def run(config: ClassifierTraining) -> int:
         folder = expanded(config.folder) if config.folder else features.folder_for(pictures)
         folder = features.CLASSIFIERS / config.dataset if config.shipped else folder
         features.save(folder, network, metrics)
-    except (data.DataError, hub.HubError, features.FeatureError, OSError) as error:
+    except (data.DataError, ModelError, features.FeatureError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps({k: metrics[k] for k in ("command", "test_accuracy")} | {"folder": str(folder)}, indent=2))

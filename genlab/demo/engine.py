@@ -47,6 +47,7 @@ from genlab.divergence import Gaussian, kl, standard_normal
 from genlab.interpolate import lerp, slerp
 from genlab.likelihood import discretised_log_prob, level_log_probs
 from genlab.nn import drawing_precision
+from genlab.package import ModelError, Package, find_package, shipped_packages, ships
 from genlab.process import Denoised, Predict, eps_from_x0, p_reverse, q_marginal, q_posterior, q_step, reverse_log_var
 from genlab.sampler import Frame, Noise, ddim, invert, timesteps, walk
 from genlab.schedule import Schedule
@@ -104,7 +105,7 @@ class Served:
     """One model that is served, and where it is from."""
 
     id: str
-    package: hub.Package
+    package: Package
     origin: str
 
     @property
@@ -358,7 +359,7 @@ class Engine:
         Raises:
             EngineError: nothing can be loaded at all.
         """
-        shipped = [str(folder) for folder in hub.shipped()]
+        shipped = [str(folder) for folder in shipped_packages()]
         models, problems = _load_all(list(sources) or shipped)
         if not models and sources:
             models, more = _load_all(shipped)
@@ -390,7 +391,7 @@ class Engine:
         members = [m for m in self.models.values() if m.data.name == data]
         return next((m for m in members if m.model.kind == kind and m.data.shape == members[0].data.shape), None)
 
-    def examples(self, data: str) -> hub.Package | None:
+    def examples(self, data: str) -> Package | None:
         """The first package of that data set that came with test pictures."""
         members = [m for m in self.models.values() if m.data.name == data]
         return next((m.package for m in members if len(m.package.examples) and m.data.shape == members[0].data.shape), None)
@@ -832,7 +833,7 @@ def _bounds(log_weights: Tensor) -> tuple[tuple[int, float], ...]:
 def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
     models: list[Served] = []
     problems: list[str] = []
-    folders = [hub.find(source) or expanded(source) for source in sources]
+    folders = [find_package(source) or expanded(source) for source in sources]
     coming = [None if folder.is_dir() else _ask_hub(source) for source, folder in zip(sources, folders, strict=True)]
     deadline = time.monotonic() + HUB_SECONDS
     for source, folder, awaited in zip(sources, folders, coming, strict=True):
@@ -840,7 +841,7 @@ def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
         try:
             package = hub.read(folder) if awaited is None else _from_hub(awaited, deadline)
         except Exception as error:  # one model that is broken in whatever way must not keep the others from being served
-            log.warning("could not load %s", source, exc_info=not isinstance(error, (hub.HubError, EngineError)))
+            log.warning("could not load %s", source, exc_info=not isinstance(error, (ModelError, EngineError)))
             message = error.text if isinstance(error, EngineError) else hub_text.told(error)
             shown = _name(folder) if folder.is_dir() or source.startswith((".", "/", "~")) else source
             problems.append(TEXT["not loaded"].format(source=shown, error=message.replace(str(folder), shown)))
@@ -852,9 +853,9 @@ def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
     return models, problems
 
 
-def _ask_hub(source: str) -> Future[hub.Package]:
+def _ask_hub(source: str) -> Future[Package]:
     """The model of that id on the Hub, read in a thread of its own: a Hub that says nothing holds up nothing else."""
-    package: Future[hub.Package] = Future()
+    package: Future[Package] = Future()
     name, _, revision = source.partition("@")
 
     def read() -> None:
@@ -867,22 +868,21 @@ def _ask_hub(source: str) -> Future[hub.Package]:
     return package
 
 
-def _from_hub(package: Future[hub.Package], deadline: float) -> hub.Package:
+def _from_hub(package: Future[Package], deadline: float) -> Package:
     """A model that was asked for, waited for until the deadline, monotonic.
 
     Raises:
-        EngineError: it took longer. HubError: see `hub.read`.
+        EngineError: it took longer. ModelError: see `hub.read`.
     """
     if not wait([package], max(0.0, deadline - time.monotonic())).done:
         raise EngineError(TEXT["hub too slow"].format(seconds=f"{HUB_SECONDS:g}"))
     return package.result()
 
 
-def _origin(folder: Path, name: str, package: hub.Package) -> str:
+def _origin(folder: Path, name: str, package: Package) -> str:
     if not folder.is_dir():
         return f"{name} @ {package.revision}" if package.revision else name
-    ships = folder.resolve().parent == hub.PRETRAINED.resolve()
-    return TEXT["ships"] if ships else TEXT["folder"].format(name=_name(folder))
+    return TEXT["ships"] if ships(folder) else TEXT["folder"].format(name=_name(folder))
 
 
 def _name(folder: Path) -> str:

@@ -1,11 +1,11 @@
-"""Why a model cannot be loaded, in both languages: what `genlab/hub.py` says, with the Chinese of each of its forms.
+"""Why a model cannot be loaded, in both languages: what `package.py` and `hub.py` say, with the Chinese of each form.
 
-`tests/test_language.py` reads the forms in `hub.py`; none that a visitor may see lacks its Chinese.
+`tests/test_language.py` reads the forms there; none that a visitor may see lacks its Chinese.
 """
 
 from __future__ import annotations
 
-from genlab.hub import HubError
+from genlab.package import ModelError
 from genlab.serving.language import both
 
 CHINESE: dict[str, str] = {
@@ -107,18 +107,18 @@ CHINESE: dict[str, str] = {
     "{repo_id}: {reason}": "{repo_id}：{reason}",
     "{repo_id}: the Hub could not be used ({reason}): try again": "{repo_id}：无法使用 Hub（{reason}）：请重试",
 }
-"""What `hub.py` says → the same in Chinese."""
+"""What a `ModelError` says → the same in Chinese."""
 TEXT = {"unexpected": both("unexpected error, {kind}: {reason}", "意外错误 {kind}：{reason}")}
 
 
 def told(error: Exception) -> str:
     """Why a model could not be loaded, as a text in both languages."""
-    if not isinstance(error, HubError):
+    if not isinstance(error, ModelError):
         return TEXT["unexpected"].format(kind=type(error).__name__, reason=error)
     return both(str(error), _chinese(error))
 
 
-def _chinese(error: HubError) -> str:
-    values = {name: _chinese(value) if isinstance(value, HubError) else value for name, value in error.values.items()}
+def _chinese(error: ModelError) -> str:
+    values = {name: _chinese(value) if isinstance(value, ModelError) else value for name, value in error.values.items()}
     form = CHINESE.get(error.text, error.text)
     return form.format(**values) if values else form

@@ -1,0 +1,459 @@
+"""A model as a folder: written, found, read, and checked in every part.
+
+config.json says what it is, model.safetensors has its weights, metrics.json how it was trained and measured, README.md is the
+model card, and pictures go with it. The reader trusts no folder: it takes files of these names only, bounds their sizes, and
+accepts a configuration, weights and pictures only if they are exactly what they should be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shlex
+import tempfile
+import typing
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from genlab import __version__
+from genlab.card import write_card
+from genlab.config import DataSpec, DDPMConfig, VAEConfig, expanded
+from genlab.data import KNOWN, Dataset, grid, ungrid
+from genlab.ddpm import DDPM
+from genlab.vae import VAE
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""The models that ship, a folder each."""
+EXAMPLES = 256
+"""Held-out pictures that travel with a model."""
+EXAMPLE_COLUMNS = 16
+MAX_PARAMETERS = 200_000_000
+MAX_HEADER = 1_000_000
+"""Bytes of the header of model.safetensors, which lists the tensors."""
+MAX_BYTES = {
+    "config.json": 100_000,
+    "model.safetensors": 4 * MAX_PARAMETERS + MAX_HEADER,
+    "metrics.json": 4_000_000,
+    "examples.json": 100_000,
+    "examples.png": 64_000_000,
+    "samples.png": 64_000_000,
+    "loss.png": 8_000_000,
+    "ledger.png": 8_000_000,
+    "nearest.png": 8_000_000,
+    "README.md": 1_000_000,
+}
+"""The files of a model, and the most bytes each may have."""
+REQUIRED = ("config.json", "model.safetensors")
+MODELS: dict[str, tuple[type[DDPM] | type[VAE], type[DDPMConfig] | type[VAEConfig]]] = {
+    "ddpm": (DDPM, DDPMConfig),
+    "vae": (VAE, VAEConfig),
+}
+METRICS: dict[str, type] = {
+    "dataset": str,
+    "training": dict,
+    "training.options": dict,
+    "training.options.dataset": str,
+    "loss": dict,
+    "loss.training": dict,
+    "loss.held_out": dict,
+    "evaluation": dict,
+}
+"""What the card counts on in metrics.json, where it is there at all; an object comes before what is in it."""
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class ModelError(RuntimeError):
+    """A model cannot be read, written, pulled or pushed; the message says what to do.
+
+    Attributes:
+        text: the message, or where there are `values`, the form that they fill by `str.format`.
+        values: by their names in the form; one of them may be an error itself.
+    """
+
+    def __init__(self, text: str, /, **values: Any) -> None:
+        super().__init__(text.format(**values) if values else text)
+        self.text, self.values = text, values
+
+
+@dataclass(frozen=True)
+class Package:
+    """A model and what travels with it.
+
+    Attributes:
+        model: in evaluation mode, on the CPU, laid out as it is fastest there.
+        metrics: content of metrics.json; empty where there is none.
+        examples: (N C H W) uint8 held-out pictures, N = 0 where none travel with the model.
+        labels: (N) their classes, or None.
+        source: the folder or Hub id it came from.
+        revision: its commit on the Hub, 40 hexadecimal digits, or None for a folder.
+        folder: where its files lie on this machine.
+    """
+
+    model: DDPM | VAE
+    metrics: dict[str, Any]
+    examples: Tensor
+    labels: Tensor | None
+    source: str
+    revision: str | None
+    folder: Path
+
+
+# Writing
+
+
+def write_package(folder: Path, model: DDPM | VAE, metrics: dict[str, Any], examples: Dataset, half: bool = False) -> None:
+    """Write a model folder.
+
+    The files are written beside it first and moved in when all are whole; pictures that lie in the folder stay there.
+
+    Args:
+        metrics: how the model was trained and measured; paths in it are cut down to their last part. Where the folder has
+            measurements of the very same weights, they stay.
+        examples: held-out pictures, of which the first 256 go along.
+        half: store the weights as float16, half the size; they are float32 again when they are read.
+
+    Raises:
+        ModelError: a weight (as it is stored) or a number in `metrics` is not finite.
+    """
+    dtype = torch.float16 if half else torch.float32
+    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    for name, tensor in weights.items():
+        if not bool(tensor.isfinite().all()):
+            raise ModelError(f"{name}: expected finite weights, got nan or inf; the model was not written")
+    config = {"genlab": __version__, "kind": model.kind, "model": asdict(model.config), "data": asdict(model.data)}
+    shown = examples.images[:EXAMPLES]
+    labels = None if examples.labels is None else examples.labels[:EXAMPLES].tolist()
+    metrics = _without_paths(metrics)
+    if examples.source.startswith("Hub: "):
+        metrics = {**metrics, "dataset": examples.source.removeprefix("Hub: ")}
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as new:
+        fresh = Path(new)
+        write_json(fresh / "config.json", config)
+        save_file(weights, fresh / "model.safetensors")
+        metrics = _measured(folder, fresh / "model.safetensors") | metrics
+        write_json(fresh / "metrics.json", metrics)
+        grid(shown, columns=EXAMPLE_COLUMNS).save(fresh / "examples.png", optimize=True)
+        write_json(fresh / "examples.json", {"count": len(shown), "columns": EXAMPLE_COLUMNS, "labels": labels}, indent=None)
+        for file in sorted(fresh.iterdir()):
+            file.chmod(0o644)
+            file.replace(folder / file.name)
+    refresh_card(folder)
+
+
+def _measured(folder: Path, weights: Path) -> dict[str, Any]:
+    """What the folder's metrics.json has measured of these weights; nothing where it is of others, or not to be read."""
+    try:
+        before = read_json(folder / "metrics.json")
+        measured = before["evaluation"]["model_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    except (OSError, ModelError, KeyError, TypeError):
+        return {}
+    return {key: before[key] for key in ("schema", "evaluation") if key in before} if measured else {}
+
+
+def refresh_card(folder: Path) -> None:
+    """Write the folder's README.md anew from its config.json and metrics.json."""
+    config = read_json(folder / "config.json")
+    _checked_config(config)
+    metrics = _without_paths(_metrics(folder))
+    trained_on = metrics.get("training", {}).get("options", {}).get("dataset")
+    dataset = metrics.get("dataset") or (KNOWN[trained_on][0] if trained_on in KNOWN else None)
+    parameters = sum(math.prod(shape) for shape in _header(folder / "model.safetensors").values())
+    pictures = [name for name in MAX_BYTES if name.endswith(".png") and (folder / name).exists()]
+    text = write_card(config, metrics, parameters, pictures, dataset)
+    fresh = folder / ".README.md"
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(folder / "README.md")
+
+
+def write_json(path: Path, value: dict[str, Any], indent: int | None = 2) -> None:
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ModelError(f"{path.name}: expected finite numbers, got nan or inf; the model was not written") from error
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _without_paths(value: Any, name: str = "") -> Any:
+    """The same JSON value with every path cut down to its last part: nothing about the machine is published."""
+    if isinstance(value, dict):
+        return {k: _without_paths(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(v) for v in value]
+    if not isinstance(value, str):
+        return value
+    if name != "command":
+        return _last_part(value)
+    try:
+        given = shlex.split(value)
+    except ValueError:  # a quotation without its end: no command of ours
+        given = value.split()
+    words = [re.fullmatch(r"(--[\w-]+=)?(.*)", word, re.DOTALL) for word in given]
+    return shlex.join((found[1] or "") + _last_part(found[2]) for found in words if found)
+
+
+def _last_part(text: str) -> str:
+    return Path(text).name if text.startswith(("/", "~", "./", "../")) else text
+
+
+# Reading
+
+
+def shipped_packages() -> list[Path]:
+    """The folders of the models that ship, by name."""
+    return sorted(config.parent for config in PRETRAINED.glob("*/config.json"))
+
+
+def ships(folder: Path) -> bool:
+    """Return whether a folder is one of a model that ships."""
+    return folder.resolve().parent == PRETRAINED.resolve()
+
+
+def find_package(model: str | Path) -> Path | None:
+    """The folder of a model: in a run's, its own, or one that ships; None where it is to be looked for on the Hub."""
+    given = expanded(model)
+    places = (given / "model", given, PRETRAINED / model)
+    return next((place for place in places if (place / "config.json").is_file()), None)
+
+
+def read_package(folder: Path, source: str | None = None, revision: str | None = None) -> Package:
+    """Return the content of a model folder, every part checked.
+
+    Args:
+        source, revision: where the folder came from, for the messages; itself where none is given.
+
+    Raises:
+        ModelError: anything about it is not as it should be.
+    """
+    source = source or str(folder)
+    try:
+        for name in REQUIRED:
+            if not (folder / name).is_file():
+                raise ModelError(
+                    "expected config.json and model.safetensors, got no {name}; genlab reads no other format", name=name
+                )
+        for name, most in MAX_BYTES.items():
+            if (folder / name).exists() and (size := (folder / name).stat().st_size) > most:
+                raise ModelError("{name}: expected at most {most:,} bytes, got {got:,}", name=name, most=most, got=size)
+        cls, config, data = _checked_config(read_json(folder / "config.json"))
+        model = read_network(cls, config, data, folder / "model.safetensors")
+        if isinstance(model, DDPM):  # a sixth faster on a CPU; a VAE is slower that way
+            model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        metrics = _metrics(folder)
+        examples, labels = _examples(folder, data)
+    except ModelError as error:
+        raise ModelError("{source}: {error}", source=f"{source}@{revision}" if revision else source, error=error) from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ModelError("{source}: cannot be read ({reason})", source=source, reason=reason) from error
+    return Package(model, metrics, examples, labels, source, revision, folder)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file: no repeated key, no number that is not finite, no text that is not Unicode."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"key {next(k for k in keys if keys.count(k) > 1)!r} is there twice")
+        return dict(pairs)
+
+    def finite(text: str) -> float:
+        if not math.isfinite(float(text)):
+            raise ValueError(f"{text} is not finite")
+        return float(text)
+
+    try:
+        text = path.read_bytes() if path.stat().st_size <= MAX_BYTES[path.name] else b""
+        value = json.loads(text, object_pairs_hook=once, parse_float=finite, parse_constant=finite)
+        json.dumps(value, ensure_ascii=False).encode()  # fails where a text holds half of a surrogate pair
+    except (ValueError, RecursionError) as error:
+        raise ModelError("{name}: expected JSON, got other content ({reason})", name=path.name, reason=error) from error
+    if not isinstance(value, dict):
+        raise ModelError("{name}: expected a JSON object, got {got}", name=path.name, got=type(value).__name__)
+    return value
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    """The content of metrics.json, empty where there is none; its parts are of the types that the card counts on."""
+    metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
+    for where, wanted in METRICS.items():
+        *above, name = where.split(".")
+        place = metrics
+        for key in above:
+            place = place.get(key, {})
+        if name in place and not isinstance(place[name], wanted):
+            raise ModelError(
+                "metrics.json: {where}: expected {wanted}, got {got!r:.100}",
+                where=where,
+                wanted=wanted.__name__,
+                got=place[name],
+            )
+    return metrics
+
+
+def _checked_config(config: dict[str, Any]) -> tuple[type[DDPM] | type[VAE], DDPMConfig | VAEConfig, DataSpec]:
+    check_keys("config.json", config, {"genlab", "kind", "model", "data"})
+    if not isinstance(config["genlab"], str) or len(config["genlab"]) > 50:
+        raise ModelError("config.json: genlab: expected a version, got {got!r:.100}", got=config["genlab"])
+    if not isinstance(config["kind"], str) or config["kind"] not in MODELS:
+        raise ModelError(
+            "config.json: kind: expected one of {kinds}, got {got!r:.100}", kinds=", ".join(MODELS), got=config["kind"]
+        )
+    cls, schema = MODELS[config["kind"]]
+    return cls, build(schema, config["model"], "model"), build(DataSpec, config["data"], "data")
+
+
+def check_keys(where: str, value: dict[str, Any], expected: set[str]) -> None:
+    for key in expected - value.keys():
+        raise ModelError("{where}: expected the key {key!r}, which is missing", where=where, key=key)
+    for key in value.keys() - expected:
+        raise ModelError("{where}: unknown key {key!r:.100}; a newer genlab may know it", where=where, key=key)
+
+
+def build(schema: type[Any], value: Any, where: str) -> Any:
+    """An instance of a dataclass from JSON: exactly its fields, each of its type, each within its range."""
+    if not isinstance(value, dict):
+        raise ModelError("config.json: {where}: expected an object, got {got!r:.100}", where=where, got=value)
+    check_keys(f"config.json: {where}", value, {field.name for field in fields(schema)})
+    hints = typing.get_type_hints(schema)
+    content = {name: _typed(hints[name], given, f"{where}.{name}") for name, given in value.items()}
+    try:
+        return schema(**content)
+    except ValueError as error:
+        raise ModelError("config.json: {where}: {reason}", where=where, reason=error) from error
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    if is_dataclass(hint):
+        return build(typing.cast("type[Any]", hint), value, where)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise ModelError("config.json: {where}: expected a list, got {got!r:.100}", where=where, got=value)
+        return tuple(_typed(get_args(hint)[0], item, where) for item in value)
+    wanted = str if get_origin(hint) is Literal else hint
+    allowed = (int, float) if wanted is float else wanted
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        raise ModelError(
+            "config.json: {where}: expected {wanted}, got {got!r:.100}", where=where, wanted=wanted.__name__, got=value
+        )
+    return value
+
+
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a safetensors file, float32 or float16, without reading them."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER:
+            raise ModelError(
+                "model.safetensors: expected a header of at most {most:,} bytes, got {got:,}", most=MAX_HEADER, got=length
+            )
+        raw = file.read(length)
+    try:
+        entries = json.loads(raw)
+        entries.pop("__metadata__", None)
+        for name, entry in entries.items():
+            if entry["dtype"] not in ("F32", "F16"):
+                raise ModelError("{name}: expected float32 or float16, got {got!r:.20}", name=name, got=entry["dtype"])
+        return {name: tuple(int(side) for side in entry["shape"]) for name, entry in entries.items()}
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ModelError("model.safetensors: expected a safetensors file, got other content") from error
+
+
+def read_network(cls: type[Network], config: Any, data: DataSpec, path: Path) -> Network:
+    """The network of a configuration with exactly the weights of a file."""
+    try:
+        with torch.device("meta"), _WithoutInit():
+            expected = {name: tuple(tensor.shape) for name, tensor in cls(config, data).state_dict().items()}
+    except (ValueError, RuntimeError, MemoryError) as error:
+        raise ModelError("config.json: {reason}", reason=error) from error
+    parameters = sum(math.prod(shape) for shape in expected.values())
+    if parameters > MAX_PARAMETERS:
+        raise ModelError("config.json: expected at most {most:,} parameters, got {got:,}", most=MAX_PARAMETERS, got=parameters)
+    given = _header(path)
+    for name in expected.keys() - given.keys():
+        raise ModelError("{name}: expected this tensor in model.safetensors, which lacks it", name=name)
+    for name in given.keys() - expected.keys():
+        raise ModelError("model.safetensors: unexpected tensor {name!r:.100}", name=name)
+    for name, shape in expected.items():
+        if given[name] != shape:
+            raise ModelError("{name}: expected shape {shape}, got {got}", name=name, shape=shape, got=given[name])
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ModelError(
+            "model.safetensors: expected a safetensors file, got a damaged one ({reason})", reason=error
+        ) from error
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise ModelError("{name}: expected finite weights, got nan or inf", name=name)
+    with _WithoutInit():
+        model = cls(config, data)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+class _WithoutInit(TorchFunctionMode):
+    """Layers made within it keep whatever their memory holds: every weight is about to be loaded."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def _examples(folder: Path, data: DataSpec) -> tuple[Tensor, Tensor | None]:
+    """The pictures that travel with a model (N C H W) and their labels (N)."""
+    present = [(folder / name).exists() for name in ("examples.json", "examples.png")]
+    if not all(present):
+        if any(present):
+            raise ModelError("expected examples.json and examples.png together, got one of them")
+        return torch.empty(0, *data.shape, dtype=torch.uint8), None
+    notes = read_json(folder / "examples.json")
+    check_keys("examples.json", notes, {"count", "columns", "labels"})
+    count, columns, labels = notes["count"], notes["columns"], notes["labels"]
+    for name, value in (("count", count), ("columns", columns)):
+        if type(value) is not int or not 1 <= value <= EXAMPLES:
+            raise ModelError(
+                "examples.json: {name}: expected a whole number from 1 to {most}, got {got!r:.100}",
+                name=name,
+                most=EXAMPLES,
+                got=value,
+            )
+    if labels is not None:
+        whole = isinstance(labels, list) and len(labels) == count
+        if not whole or not all(type(label) is int and -1 <= label < len(data.classes) for label in labels):
+            raise ModelError(
+                "examples.json: labels: expected {count} whole numbers below {classes}, -1 for none, or null",
+                count=count,
+                classes=len(data.classes),
+            )
+    mode = "L" if data.channels == 1 else "RGB"
+    side = (columns * (data.size + 2) + 2, -(-count // columns) * (data.size + 2) + 2)
+    try:
+        with Image.open(folder / "examples.png", formats=("PNG",)) as sheet:
+            if (sheet.size, sheet.mode, getattr(sheet, "n_frames", 1)) != (side, mode, 1):
+                raise ModelError(
+                    "examples.png: expected {mode} of {side}, got {got} of {size}",
+                    mode=mode,
+                    side=side,
+                    got=sheet.mode,
+                    size=sheet.size,
+                )
+            sheet.load()
+            pictures = ungrid(sheet, count, data.size, columns)
+    except ModelError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ModelError("examples.png: expected a PNG, got a damaged or other file") from error
+    return pictures, None if labels is None else torch.tensor(labels)
