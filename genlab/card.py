@@ -10,9 +10,11 @@ import html
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from genlab.config import Variance
+from genlab.measurements import ODE, Curve, DiffusionBound, Evaluation, Samples, VAEBound, read_evaluation
 
 REPO_ID = "YOU/NAME"
 """Stands for the repository in a card until the model is pushed."""
@@ -35,7 +37,7 @@ LOSS_UNITS = {
     "ddpm": {"loss": "simple + 0.001 × bound", "simple": "mean squared error", "bound": "bits/dim"},
     "vae": {"loss": "nats/picture", "reconstruction": "nats/picture", "kl": "nats/picture"},
 }
-SIGMA = {"learned": "Σ learned", "posterior": "Σ = β̃", "beta": "Σ = β"}
+SIGMA: dict[Variance, str] = {"learned": "Σ learned", "posterior": "Σ = β̃", "beta": "Σ = β"}
 NOTHING = "–"
 LONGEST_TEXT = 300
 
@@ -117,39 +119,27 @@ def escape(text: object) -> str:
 
 def measured_tables(metrics: dict[str, Any]) -> list[str]:
     """Markdown of what training/evaluate.py measured: the likelihood, then the samples. Empty where it measured nothing."""
-    evaluation = metrics.get("evaluation", {})
-    parts = [line for _, lines in _tables(evaluation) for line in lines]
-    if parts and (name := _measured_on(evaluation)):
-        parts.insert(0, f"Measured on the test pictures of {escape(name)}, with genlab's training/evaluate.py.")
-    if parts and "command" in evaluation:
-        parts.append(_code(evaluation["command"]))
+    evaluation = read_evaluation(metrics)
+    parts = [line for lines in _tables(evaluation) for line in lines]
+    if parts and evaluation.data is not None:
+        parts.insert(0, f"Measured on the test pictures of {escape(evaluation.data.name)}, with genlab's training/evaluate.py.")
+    if parts and evaluation.command is not None:
+        parts.append(_code(evaluation.command))
     return parts
 
 
-def _tables(evaluation: dict[str, Any]) -> Iterator[tuple[set[str], list[str]]]:
-    """(parts of the evaluation, their table) for each part that has one; a part of a form of its own has none."""
-    makers: tuple[tuple[tuple[str, ...], Callable[[Any], bool], Callable[..., list[str]]], ...] = (
-        (("likelihood", "ode"), _is_ledger, _ledger_table),
-        (("likelihood",), _is_weighted, _weighted_table),
-        (("samples",), _is_sampled, _samples_table),
-        (("chain",), _is_chain, _chain_table),
-        (("steps",), _is_curve, _curve_table),
-    )
-    for names, known, table in makers:
-        parts = [evaluation.get(name) for name in names]
-        with suppress(*_OF_ANOTHER_FORM):
-            if known(parts[0]):
-                yield set(names), table(*parts)
-
-
-_OF_ANOTHER_FORM = (KeyError, TypeError, ValueError, AttributeError)
-"""What reading a measurement of a form that training/evaluate.py does not write may raise."""
-
-
-def _measured_on(evaluation: dict[str, Any]) -> str | None:
-    """Name of the data set whose pictures were measured on."""
-    data = evaluation.get("data")
-    return str(data["name"]) if isinstance(data, dict) and "name" in data else None
+def _tables(evaluation: Evaluation) -> Iterator[list[str]]:
+    """The table of each part of the evaluation that has one."""
+    if isinstance(evaluation.likelihood, DiffusionBound):
+        yield _ledger_table(evaluation.likelihood, evaluation.ode)
+    elif evaluation.likelihood is not None:
+        yield _weighted_table(evaluation.likelihood)
+    if evaluation.samples is not None:
+        yield _samples_table(evaluation.samples)
+    if evaluation.chain is not None:
+        yield _chain_table(evaluation.chain)
+    if evaluation.steps is not None:
+        yield _curve_table(evaluation.steps)
 
 
 LEDGER = {
@@ -158,125 +148,106 @@ LEDGER = {
 }
 
 
-def _is_ledger(likelihood: Any) -> bool:
-    return isinstance(likelihood, dict) and isinstance(likelihood.get("by_variance"), dict)
-
-
-def _is_weighted(likelihood: Any) -> bool:
-    return isinstance(likelihood, dict) and isinstance(likelihood.get("importance_weighted"), list)
-
-
-def _is_sampled(samples: Any) -> bool:
-    return isinstance(samples, dict) and "frechet_distance" in samples
-
-
-def _is_chain(chain: Any) -> bool:
-    return isinstance(chain, dict) and len(chain) > 0 and all(map(_is_sampled, chain.values()))
-
-
-def _is_curve(curve: Any) -> bool:
-    return isinstance(curve, dict) and isinstance(curve.get("steps"), list)
-
-
-def _ledger_table(likelihood: dict[str, Any], ode: Any) -> list[str]:
-    own, by_variance = likelihood["variance"], likelihood["by_variance"]
+def _ledger_table(likelihood: DiffusionBound, ode: ODE | None) -> list[str]:
+    own, by_variance = likelihood.variance, likelihood.by_variance
     names = sorted(by_variance, key=lambda name: name != own)
-    every = likelihood["mode"] == "every t"
-    drawn = f"{_text(likelihood['looks_per_image'])} of the {_text(likelihood['T'])} steps t, one drawn in each stratum"
-    times = f"every one of the {_text(likelihood['T'])} steps t" if every else drawn
+    every = likelihood.mode == "every t"
+    drawn = f"{_text(likelihood.looks_per_image)} of the {_text(likelihood.T)} steps t, one drawn in each stratum"
+    times = f"every one of the {_text(likelihood.T)} steps t" if every else drawn
     rows = [
         ("L_T", *[_value(likelihood, "prior_term_L_T", "bits_per_dim")] * len(names)),
         ("L_1 + … + L_{T−1}", *(_value(by_variance[n], "transition_terms_sum", "bits_per_dim") for n in names)),
         ("L_0", *(_value(by_variance[n], "decoder_term_L_0", "bits_per_dim") for n in names)),
         ("**bound on −log p(x)**", *(f"**{_value(by_variance[n], 'bound', 'bits_per_dim')}**" for n in names)),
     ]
-    if isinstance(ode, dict):
-        label = f"by the flow ODE, {_text(ode['images'])} pictures"
-        if isinstance(change := ode.get("half_the_steps_change_bits_per_dim"), float):
-            label += f" (half the solver's steps change it by {_short(change)})"
+    if ode is not None:
+        label = f"by the flow ODE, {_text(ode.images)} pictures"
+        label += f" (half the solver's steps change it by {_short(ode.half_the_steps_change_bits_per_dim)})"
         rows.append((label, _value(ode, "bound", "bits_per_dim"), *[NOTHING] * (len(names) - 1)))
-    head = ("bits/dim", *(SIGMA.get(n, escape(n)) + (", the model's own" if n == own else "") for n in names))
+    head = ("bits/dim", *(SIGMA[n] + (", the model's own" if n == own else "") for n in names))
     return [
-        f"Likelihood of {_text(likelihood['images'])} held-out pictures, classes hidden, each looked at for {times}; "
+        f"Likelihood of {_text(likelihood.images)} held-out pictures, classes hidden, each looked at for {times}; "
         "± is the standard error.",
         _table(head, rows),
     ]
 
 
-def _weighted_table(likelihood: dict[str, Any]) -> list[str]:
-    binary = "binarisation" in likelihood
+def _weighted_table(likelihood: VAEBound) -> list[str]:
+    binary = likelihood.binarisation is not None
     rows = []
-    for row in likelihood["importance_weighted"]:
-        name = "ELBO" if row["k"] == 1 else f"importance-weighted, k = {_text(row['k'])}"
+    for row in likelihood.importance_weighted:
+        name = "ELBO" if row.k == 1 else f"importance-weighted, k = {_text(row.k)}"
         bits = () if binary else (_value(row, "bound", "bits_per_dim"),)
-        rows.append((name, _text(row["images"]), _value(row, "bound", "nats"), *bits))
-    what = f"{escape(likelihood['binarisation'])} binarisation" if binary else escape(likelihood["likelihood"])
+        rows.append((name, _text(row.images), _value(row, "bound", "nats"), *bits))
+    what = f"{escape(likelihood.binarisation)} binarisation" if binary else escape(likelihood.likelihood)
     reconstruction, divergence = (_value(likelihood, name, "nats") for name in ("reconstruction", "kl"))
     return [
         f"Likelihood of held-out pictures ({what}); ± is the standard error.",
         _table(("bound", "pictures", "log p(x) ≥, nats", *(() if binary else ("−log p(x) ≤, bits/dim",))), rows),
         f"The ELBO is the reconstruction, {reconstruction} nats, less the KL divergence, {divergence} nats. "
-        f"{_text(likelihood['active_latents'])} of {_text(likelihood['latents'])} latents are active: the variance of their "
+        f"{_text(likelihood.active_latents)} of {_text(likelihood.latents)} latents are active: the variance of their "
         "posterior mean is above 0.01.",
     ]
 
 
-def _samples_table(samples: dict[str, Any]) -> list[str]:
-    features = samples["features"]
-    kernel = _value(samples, "kernel_distance", "x1000")
+def _samples_table(samples: Samples) -> list[str]:
+    features = samples.features
     memorised = "share nearer to a training picture than a held-out one usually is"
     rows = [
-        ("Fréchet distance", _distance(samples), _short(samples["frechet_floor"])),
-        ("kernel distance × 1000", kernel, _short(samples["kernel_distance_floor_x1000"])),
-        *((name, _short(samples[name]), _short(samples[f"{name}_of_real"])) for name in ("precision", "recall")),
-        (memorised, _short(samples["memorised_share"]), _short(samples["memorised_share_of_held_out"])),
+        ("Fréchet distance", _distance(samples), _short(samples.frechet_floor)),
+        ("kernel distance × 1000", _value(samples, "kernel_distance", "x1000"), _short(samples.kernel_distance_floor_x1000)),
+        ("precision", _short(samples.precision), _short(samples.precision_of_real)),
+        ("recall", _short(samples.recall), _short(samples.recall_of_real)),
+        (memorised, _short(samples.memorised_share), _short(samples.memorised_share_of_held_out)),
     ]
-    how = [_text(samples["sampler"])]
-    how += [f"{_text(samples['steps'])} steps"] if samples.get("steps", 1) > 1 else []
+    how = [_text(samples.sampler)]
+    how += [f"{_text(samples.steps)} steps"] if samples.steps > 1 else []
     return [
-        f"{_text(samples['images'])} samples ({', '.join(how)}) against {_text(samples['reference_images'])} held-out "
-        f"pictures, on the features of genlab's {escape(features['name'])} classifier "
-        f"(SHA-256 {escape(features['sha256'])[:12]}…, test accuracy {_text(features['accuracy'])}): "
+        f"{_text(samples.images)} samples ({', '.join(how)}) against {_text(samples.reference_images)} held-out "
+        f"pictures, on the features of genlab's {escape(features.name)} classifier "
+        f"(SHA-256 {escape(features.sha256)[:12]}…, test accuracy {_text(features.accuracy)}): "
         "these are not the FID, KID, … of an Inception network.",
         _table(("samples", "of the model", "of real pictures in their place"), rows),
     ]
 
 
-def _chain_table(chain: dict[str, Any]) -> list[str]:
-    any_of = next(iter(chain.values()))
-    shares = ("precision", "recall", "memorised_share")
-    rows = [(SIGMA.get(n, escape(n)), _distance(drawn), *(_short(drawn[s]) for s in shares)) for n, drawn in chain.items()]
-    real = ("frechet_floor", "precision_of_real", "recall_of_real", "memorised_share_of_held_out")
-    rows.append(("real pictures", *(_short(any_of[name]) for name in real)))
-    what = f"{_text(any_of['images'])} samples by the ancestral chain in {_text(any_of['steps'])} steps"
+def _chain_table(chain: dict[Variance, Samples]) -> list[str]:
+    some = next(iter(chain.values()))
+    rows = [
+        (SIGMA[name], _distance(each), *map(_short, (each.precision, each.recall, each.memorised_share)))
+        for name, each in chain.items()
+    ]
+    real = (some.frechet_floor, some.precision_of_real, some.recall_of_real, some.memorised_share_of_held_out)
+    rows.append(("real pictures", *map(_short, real)))
+    what = f"{_text(some.images)} samples by the ancestral chain in {_text(some.steps)} steps"
     return [
         f"{what}, with each Σ, measured in the same way.",
         _table(("Σ", "Fréchet distance", "precision", "recall", "memorised"), rows),
     ]
 
 
-def _curve_table(curve: dict[str, Any]) -> list[str]:
-    distances = tuple(_short(value) for value in curve["frechet_distance"])
+def _curve_table(curve: Curve) -> list[str]:
+    distances = tuple(_short(value) for value in curve.frechet_distance)
     return [
-        f"What more steps bring: {_text(curve['images'])} samples ({_text(curve['sampler'])}) for each number of steps; "
-        f"as many real pictures score {_short(curve['frechet_floor'])}.",
-        _table(("steps", *map(_text, curve["steps"])), [("Fréchet distance", *distances)]),
+        f"What more steps bring: {_text(curve.images)} samples ({_text(curve.sampler)}) for each number of steps; "
+        f"as many real pictures score {_short(curve.frechet_floor)}.",
+        _table(("steps", *map(_text, curve.steps)), [("Fréchet distance", *distances)]),
     ]
 
 
-def _distance(samples: dict[str, Any]) -> str:
-    low, high = (_short(end) for end in samples["frechet_interval_95"])
-    return f"{_short(samples['frechet_distance'])} (95 %: {low} to {high})"
+def _distance(samples: Samples) -> str:
+    low, high = (_short(end) for end in samples.frechet_interval_95)
+    return f"{_short(samples.frechet_distance)} (95 %: {low} to {high})"
 
 
 def _short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _value(tree: dict[str, Any], name: str, unit: str) -> str:
+def _value(part: object, name: str, unit: str) -> str:
     """A measurement and its standard error, with two digits of the error."""
-    value, error = tree.get(f"{name}_{unit}"), tree.get(f"{name}_standard_error_{unit}")
-    if not isinstance(value, float) or not isinstance(error, float) or not error > 0:
+    value, error = getattr(part, f"{name}_{unit}"), getattr(part, f"{name}_standard_error_{unit}")
+    if value is None or error is None or not error > 0:
         return NOTHING if value is None else _text(value)
     if abs(value) < 1e-3:
         return f"{value:.3g} ± {error:.1g}"
@@ -288,10 +259,11 @@ def _front_matter(kind: str, name: str, dataset: str | None, metrics: dict[str, 
     lines = ["---", "license: apache-2.0", "library_name: genlab", "pipeline_tag: unconditional-image-generation"]
     lines += ["tags:", "- genlab", f"- {kind}", f"- {'diffusion' if kind == 'ddpm' else 'variational-autoencoder'}"]
     lines += ["datasets:", f"- {json.dumps(dataset)}"] if dataset else []
-    results = list(_results(metrics))
+    evaluation = read_evaluation(metrics)
+    results = list(_results(evaluation))
     if results:
         lines += ["model-index:", f"- name: {json.dumps(f'{kind}-{name}')}", "  results:", "  - task:"]
-        on = _measured_on(metrics["evaluation"]) or name
+        on = name if evaluation.data is None else evaluation.data.name
         lines += ["      type: unconditional-image-generation", "    dataset:", f"      name: {json.dumps(on)}"]
         lines += [f"      type: {json.dumps(dataset or name if on == name else on)}", "      split: test", "    metrics:"]
         for metric, label, value in results:
@@ -299,55 +271,35 @@ def _front_matter(kind: str, name: str, dataset: str | None, metrics: dict[str, 
     return "\n".join([*lines, "---"])
 
 
-def _results(metrics: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
+def _results(evaluation: Evaluation) -> Iterator[tuple[str, str, float]]:
     """(type, name, value) of the measurements that the Hub shows."""
-    evaluation = metrics.get("evaluation", {})
-    likelihood, ode, samples = (evaluation.get(part) for part in ("likelihood", "ode", "samples"))
-    found: list[tuple[str, str, Any]] = []
-    for results, part in (
-        (_bound_result, likelihood),
-        (_weighted_result, likelihood),
-        (_ode_result, ode),
-        (_sample_results, samples),
-    ):
-        with suppress(*_OF_ANOTHER_FORM):
-            found += results(part) if isinstance(part, dict) else []
-    yield from ((t, label, value) for t, label, value in found if type(value) in (int, float) and math.isfinite(value))
-
-
-def _bound_result(likelihood: dict[str, Any]) -> list[tuple[str, str, Any]]:
-    kind = "variational bound" if "T" in likelihood else "ELBO"
-    label = f"bits/dim, {kind} on −log p(x), n = {likelihood['images']:,}"
-    return [("bits_per_dim_bound", label, likelihood.get("bound_bits_per_dim"))]
-
-
-def _weighted_result(likelihood: dict[str, Any]) -> list[tuple[str, str, Any]]:
-    best = max(likelihood["importance_weighted"], key=lambda row: (row["images"], row["k"]))
-    n = f"k = {best['k']:,}, n = {best['images']:,}"
-    if "binarisation" in likelihood:
-        label = f"nats, importance-weighted bound on −log p(x), {likelihood['binarisation']} binarisation, {n}"
-        return [("nats_bound", label, -best["bound_nats"])]
-    label = f"bits/dim, importance-weighted bound on −log p(x), {n}"
-    return [("bits_per_dim_importance_weighted", label, best["bound_bits_per_dim"])]
-
-
-def _ode_result(ode: dict[str, Any]) -> list[tuple[str, str, Any]]:
-    label = f"bits/dim, bound on −log p(x) by the probability-flow ODE, n = {_text(ode.get('images'))}"
-    return [("bits_per_dim_ode", label, ode.get("bound_bits_per_dim"))]
-
-
-def _sample_results(samples: dict[str, Any]) -> list[tuple[str, str, Any]]:
-    features = samples["features"]
-    where = f"features of genlab's {features['name']} classifier {features['sha256'][:12]}, n = {samples['images']:,}"
-    floor = f"real against real {samples['frechet_floor']:.3g}"
-    return [
-        ("frechet_distance", f"Fréchet distance ({where}; {floor}), not FID", samples["frechet_distance"]),
-        ("kernel_distance_x1000", f"kernel distance × 1000 ({where}), not KID", samples["kernel_distance_x1000"]),
-        ("precision", f"precision ({where})", samples["precision"]),
-        ("recall", f"recall ({where})", samples["recall"]),
-        ("memorised_share", "share of samples nearer to a training picture than a held-out one usually is",
-         samples["memorised_share"]),
-    ]  # fmt: skip
+    likelihood, ode, samples = evaluation.likelihood, evaluation.ode, evaluation.samples
+    if likelihood is not None and likelihood.bound_bits_per_dim is not None:
+        kind = "variational bound" if isinstance(likelihood, DiffusionBound) else "ELBO"
+        label = f"bits/dim, {kind} on −log p(x), n = {likelihood.images:,}"
+        yield "bits_per_dim_bound", label, likelihood.bound_bits_per_dim
+    if isinstance(likelihood, VAEBound):
+        best = max(likelihood.importance_weighted, key=lambda row: (row.images, row.k))
+        n = f"k = {best.k:,}, n = {best.images:,}"
+        if likelihood.binarisation is not None:
+            label = f"nats, importance-weighted bound on −log p(x), {likelihood.binarisation} binarisation, {n}"
+            yield "nats_bound", label, -best.bound_nats
+        elif best.bound_bits_per_dim is not None:
+            label = f"bits/dim, importance-weighted bound on −log p(x), {n}"
+            yield "bits_per_dim_importance_weighted", label, best.bound_bits_per_dim
+    if ode is not None:
+        label = f"bits/dim, bound on −log p(x) by the probability-flow ODE, n = {_text(ode.images)}"
+        yield "bits_per_dim_ode", label, ode.bound_bits_per_dim
+    if samples is not None:
+        features = samples.features
+        where = f"features of genlab's {features.name} classifier {features.sha256[:12]}, n = {samples.images:,}"
+        floor = f"real against real {samples.frechet_floor:.3g}"
+        yield "frechet_distance", f"Fréchet distance ({where}; {floor}), not FID", samples.frechet_distance
+        yield "kernel_distance_x1000", f"kernel distance × 1000 ({where}), not KID", samples.kernel_distance_x1000
+        yield "precision", f"precision ({where})", samples.precision
+        yield "recall", f"recall ({where})", samples.recall
+        label = "share of samples nearer to a training picture than a held-out one usually is"
+        yield "memorised_share", label, samples.memorised_share
 
 
 def _rest(kind: str, metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -357,9 +309,11 @@ def _rest(kind: str, metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for key, where in (("training", "training batches"), ("held_out", held_out)):
         for name, value in loss.get(key, {}).items():
             yield f"{_words(name)}, {where}", _text(value), LOSS_UNITS[kind].get(name, "")
-    evaluation = metrics.get("evaluation", {})
-    shown = {"command"}.union(*(parts for parts, _ in _tables(evaluation)))
-    for name, value in _leaves({k: v for k, v in evaluation.items() if k not in shown}):
+    read = read_evaluation(metrics)
+    shown = {"command", *(name for name in ("likelihood", "samples", "chain", "steps") if getattr(read, name) is not None)}
+    if isinstance(read.likelihood, DiffusionBound) and read.ode is not None:  # its row is in the table of the likelihood
+        shown.add("ode")
+    for name, value in _leaves({k: v for k, v in metrics.get("evaluation", {}).items() if k not in shown}):
         yield _named(name, value)
 
 

@@ -412,14 +412,18 @@ def test_one_command_measures_writes_and_says_with_what(
 
 
 SAMPLES = {
-    "images": 100, "sampler": "DDIM", "steps": 5, "reference_images": 20,
+    "images": 100, "seed": 0, "sampler": "DDIM", "steps": 5, "network_evaluations": 5, "neighbours": 3,
+    "reference": "test", "reference_images": 20, "reference_data_sha256": "ab", "training_data_sha256": "cd",
     "features": {"name": "mnist", "sha256": "ab" * 32, "accuracy": 0.99, "dims": 64},
     "frechet_distance": 2.5, "frechet_interval_95": [2.0, 3.0], "frechet_floor": 0.5,
     "kernel_distance_x1000": 1.5, "kernel_distance_standard_error_x1000": 0.25, "kernel_distance_floor_x1000": 0.01,
     "precision": 0.75, "recall": 0.5, "precision_of_real": 0.9, "recall_of_real": 0.9,
     "memorised_share": 0.02, "memorised_share_of_held_out": 0.01,
 }  # fmt: skip
-CURVE = {"images": 3, "sampler": "UniPC", "steps": [4, 1000], "frechet_distance": [2.0, 1.5], "frechet_floor": 0.25}
+CURVE = {
+    "images": 3, "sampler": "UniPC", "spacing": "Karras", "features": SAMPLES["features"], "steps": [4, 1000],
+    "frechet_distance": [2.0, 1.5], "frechet_floor": 0.25,
+}  # fmt: skip
 
 
 @pytest.mark.usefixtures("no_plot")
@@ -671,8 +675,8 @@ def test_what_was_measured_elsewhere_stays_until_it_is_measured_anew(folder: Pat
 
 @pytest.mark.parametrize("measured_on", ["mnist", "letters"])
 def test_the_card_tells_the_hub_on_what_was_measured(measured_on: str) -> None:
-    likelihood = {"T": 9, "images": 5, "bound_bits_per_dim": 1.5}
-    metrics = {"evaluation": {"data": {"name": measured_on}, "likelihood": likelihood}}
+    metrics = json.loads((PRETRAINED / "ddpm-mnist" / "metrics.json").read_text())
+    metrics["evaluation"]["data"]["name"] = measured_on
     matter = card._front_matter("ddpm", "mnist", "ylecun/mnist", metrics)
     kind = "ylecun/mnist" if measured_on == "mnist" else measured_on
     assert f'name: "{measured_on}"\n      type: "{kind}"\n      split: test' in matter

@@ -10,31 +10,38 @@ from typing import Any
 import pytest
 
 from genlab.demo.engine import Engine
-from genlab.demo.measured import chain_of, evidence_of, ode_of, samples_of
 from genlab.demo.tabs import measurements
+from genlab.measurements import read_evaluation, to_json
 from genlab.package import refresh_card, shipped_packages
 from genlab.serving.language import choose
 from tests import tiny
 
 SUMS = {
-    "bound_bits_per_dim": 1.5, "bound_standard_error_bits_per_dim": 0.01, "transition_terms_sum_bits_per_dim": 1.25,
+    "bound_bits_per_dim": 1.5, "bound_standard_error_bits_per_dim": 0.01,
+    "bound_standard_error_from_draw_of_t_bits_per_dim": 0.001, "transition_terms_sum_bits_per_dim": 1.25,
     "transition_terms_sum_standard_error_bits_per_dim": 0.01, "decoder_term_L_0_bits_per_dim": 0.25,
     "decoder_term_L_0_standard_error_bits_per_dim": 0.01,
 }  # fmt: skip
 LEDGER = {
-    "images": 9, "T": 2, "variance": "beta", "prior_term_L_T_bits_per_dim": 0.0, "by_variance": {"beta": SUMS},
+    "bound_bits_per_dim": 1.5, "bound_standard_error_bits_per_dim": 0.01, "mode": "every t", "images": 9, "T": 2,
+    "looks_per_image": 2, "variance": "beta", "prior_term_L_T_bits_per_dim": 0.0, "by_variance": {"beta": SUMS},
     "prior_term_L_T_standard_error_bits_per_dim": 0.0,
     "ledger": {
         "first_t": [1, 2], "last_t": [1, 2], "mean_term_bits_per_dim": {"beta": [0.25, 1.25]},
         "standard_error_bits_per_dim": {"beta": [0.01, 0.01]},
+        "eps_hat_mean_squared_error": [0.5, 0.25], "x0_hat_mean_squared_error": [0.25, 0.5],
     },
 }  # fmt: skip
 ODE = {
     "images": 256, "steps": 100, "bound_bits_per_dim": 1.1501, "bound_standard_error_bits_per_dim": 0.018,
-    "half_the_steps_change_bits_per_dim": -0.0086,
+    "half_the_steps_change_bits_per_dim": -0.0086, "probes": 1, "decoder_term_L_0_bits_per_dim": 0.0004,
+    "flow_term_bits_per_dim": 1.1497,
 }  # fmt: skip
 EVIDENCE = {
-    "images": 10000, "reconstruction_nats": -1406.64, "reconstruction_standard_error_nats": 4.17, "kl_nats": 59.671,
+    "bound_bits_per_dim": 2.6983, "bound_standard_error_bits_per_dim": 0.0077, "images": 10000,
+    "likelihood": "discretised gaussian", "elbo_nats": -1466.31, "elbo_standard_error_nats": 4.2, "draws_of_z_per_image": 50,
+    "kl_per_latent_nats": [4.0, 3.0], "posterior_mean_variance_per_latent": [1.5, 0.5],
+    "reconstruction_nats": -1406.64, "reconstruction_standard_error_nats": 4.17, "kl_nats": 59.671,
     "kl_standard_error_nats": 0.051, "latents": 16, "active_latents": 15,
     "importance_weighted": [
         {"k": 1, "images": 10000, "bound_nats": -1466.31, "bound_standard_error_nats": 4.2,
@@ -86,17 +93,56 @@ def test_a_vaes_bounds_are_shown() -> None:
     assert "reconstruction 1,406.6 ± 4.2 + KL 59.67 ± 0.05 nats; 15 of 16" in left
 
 
-@pytest.mark.parametrize(
-    ("read", "part", "whole"),
-    [(ode_of, "ode", ODE), (evidence_of, "likelihood", EVIDENCE), (chain_of, "chain", {"beta": tiny.SAMPLES})],
-)
-def test_what_is_not_whole_counts_as_not_measured(read: Any, part: str, whole: dict[str, Any]) -> None:
-    assert read({"evaluation": {part: whole}})
+CURVE = {
+    "images": 100, "sampler": "UniPC", "spacing": "Karras", "features": tiny.SAMPLES["features"], "steps": [4, 10],
+    "frechet_distance": [2.0, 1.0], "frechet_floor": 0.5,
+}  # fmt: skip
+WHOLE: list[tuple[str, dict[str, Any]]] = [
+    ("likelihood", LEDGER), ("likelihood", EVIDENCE), ("ode", ODE), ("samples", tiny.SAMPLES), ("steps", CURVE),
+    ("chain", {"beta": tiny.SAMPLES}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "whole"), WHOLE)
+def test_what_is_written_is_what_was_read(part: str, whole: dict[str, Any]) -> None:
+    found = read_evaluation({"evaluation": {part: whole}})
+    assert found.problems == ()
+    value = getattr(found, part)
+    assert whole == ({name: to_json(each) for name, each in value.items()} if part == "chain" else to_json(value))
+
+
+@pytest.mark.parametrize(("part", "whole"), WHOLE)
+def test_what_is_not_whole_is_a_problem_of_its_part_alone(part: str, whole: dict[str, Any]) -> None:
     for name in whole:
-        for value in (None, "<b>", [], float("nan"), {"more": 1}):
-            assert not read({"evaluation": {part: {**whole, name: value}}}), (name, value)
-    for other in ({}, [], "x", None, 5, {"gamma": tiny.SAMPLES}):
-        assert not read({"evaluation": {part: other}})
+        for value in (None, "<b>", [], float("nan"), 1e300, {"more": 1}):
+            broken = {**whole, name: value}
+            if (value == "<b>" and name in ("sampler", "spacing", "reference", "likelihood")) or name.endswith("sha256"):
+                continue  # any text will do there
+            found = read_evaluation({"evaluation": {part: broken, "command": "it", "data": 3}})
+            assert getattr(found, part) is None, (name, value)
+            assert found.command == "it"
+            assert len(found.problems) == 2
+            assert found.problems[1].startswith(f"evaluation.{part}"), found.problems
+    for other in ({}, [], "x", 5, {"gamma": tiny.SAMPLES}):
+        assert getattr(read_evaluation({"evaluation": {part: other}}), part) is None
+    lacking = read_evaluation({"evaluation": {part: {k: v for k, v in whole.items() if k != "images"}}})
+    assert (lacking.problems == ()) == (part == "chain")
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "problem"),
+    [
+        ({"samples": {**tiny.SAMPLES, "recall": "0.9"}}, "evaluation.samples.recall: expected a number, got '0.9'"),
+        ({"chain": {"gamma": tiny.SAMPLES}}, "evaluation.chain: expected one of posterior, beta, learned, got 'gamma'"),
+        ({"ode": {"images": 4}}, "evaluation.ode: expected the key 'bound_bits_per_dim', which is missing"),
+        ({"steps": {**CURVE, "steps": [10, 4]}}, "evaluation.steps: expected 1 to 100 rising steps and a distance for each"),
+        ({"likelihood": {**LEDGER, "T": 3}}, "evaluation.likelihood: expected strata of 1…3 and a column for each Σ"),
+        (5, "evaluation: expected an object, got 5"),
+    ],
+)  # fmt: skip
+def test_a_problem_says_where_and_what_was_expected(evaluation: Any, problem: str) -> None:
+    (found,) = read_evaluation({"evaluation": evaluation}).problems
+    assert found.startswith(problem)
 
 
 @pytest.mark.parametrize("folder", shipped_packages(), ids=lambda folder: folder.name)
@@ -108,8 +154,10 @@ def test_all_that_was_measured_of_the_shipped_models_is_shown(folder: Path) -> N
     bounds = [evaluation["likelihood"], *([evaluation["ode"]] if T else evaluation["likelihood"]["importance_weighted"])]
     for each in bounds:
         assert f"{each['bound_bits_per_dim']:.3f} ± {each['bound_standard_error_bits_per_dim']:.3f}" in left
-    assert len(chain_of(metrics)) == (3 if T else 0)
-    assert f"{samples_of(metrics).frechet_distance:.2f} (" in right  # type: ignore[union-attr]
+    found = read_evaluation(metrics)
+    assert found.problems == ()
+    assert len(found.chain or ()) == (3 if T else 0)
+    assert f"{found.samples.frechet_distance:.2f} (" in right  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("folder", shipped_packages(), ids=lambda folder: folder.name)

@@ -28,11 +28,11 @@ from genlab.ddpm import DDPM
 from genlab.demo import limits
 from genlab.demo.engine import BoundStep, Engine, Served
 from genlab.demo.limits import LimitError, Offer, Pick, StepRequest
-from genlab.demo.measured import likelihood_of, samples_of
 from genlab.demo.tabs import bound as tab
 from genlab.demo.tabs import measurements
 from genlab.divergence import Gaussian
 from genlab.likelihood import level_log_probs
+from genlab.measurements import DiffusionBound, read_evaluation
 from genlab.oracle import DataSetOracle
 from genlab.package import PRETRAINED, Package, write_package
 from genlab.process import Denoised
@@ -236,6 +236,10 @@ def test_the_ledger_of_an_evaluation_is_read(section: dict[str, Any]) -> None:
     assert likelihood_of({"evaluation": {"likelihood": section}}, T + 1) is None
 
 
+def likelihood_of(metrics: dict[str, Any], chain: int) -> DiffusionBound | None:
+    return read_evaluation(metrics).bound_of_chain(chain)
+
+
 def with_terms(section: dict[str, Any], value: float) -> dict[str, Any]:
     """The ledger's strata with that number in the place of every mean term."""
     terms = section["ledger"]["mean_term_bits_per_dim"]
@@ -269,7 +273,7 @@ def test_what_is_no_ledger_counts_as_not_measured(section: dict[str, Any]) -> No
     assert [likelihood_of({"evaluation": {"likelihood": one}}, T) for one in damage(section)] == [None] * 38
     for metrics in ({}, {"evaluation": None}, {"evaluation": []}, {"evaluation": {"samples": {"images": 3}}}):
         assert likelihood_of(metrics, T) is None
-        assert samples_of(metrics) is None
+        assert read_evaluation(metrics).samples is None
 
 
 @pytest.mark.parametrize("term", [5e-324, 0.0, -1e6, 1e6])
@@ -302,7 +306,7 @@ def test_what_the_shipped_models_bring_is_read() -> None:
         chain = json.loads((folder / "config.json").read_text())["model"]["T"]
         evaluation = metrics.get("evaluation", {})
         assert (likelihood_of(metrics, chain) is None) == ("likelihood" not in evaluation)
-        assert (samples_of(metrics) is None) == ("samples" not in evaluation)
+        assert (read_evaluation(metrics).samples is None) == ("samples" not in evaluation)
 
 
 # ---- what is refused

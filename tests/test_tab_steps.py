@@ -13,9 +13,8 @@ from genlab import hub
 from genlab.demo.components.figure import Figure, Line, Points, Rule
 from genlab.demo.engine import Engine
 from genlab.demo.limits import parse_sample
-from genlab.demo.measured import curve_of
 from genlab.demo.tabs import sample
-from genlab.demo.tabs.steps import at, show
+from genlab.demo.tabs.steps import at, curve_of, show
 from genlab.package import PRETRAINED, write_package
 from tests import tiny
 

@@ -29,8 +29,9 @@ from genlab.vae import VAE
 T = 60
 EXAMPLES = 20
 SAMPLES = {
-    "images": 2000, "reference_images": 9, "sampler": "DDIM", "steps": 25,
-    "features": {"name": "<i>", "sha256": "0123456789abcdef", "accuracy": 0.9961},
+    "images": 2000, "seed": 0, "reference": "test", "reference_images": 9, "sampler": "DDIM", "steps": 25,
+    "network_evaluations": 25, "neighbours": 3, "reference_data_sha256": "ab", "training_data_sha256": "cd",
+    "features": {"name": "<i>", "sha256": "0123456789abcdef", "accuracy": 0.9961, "dims": 64},
     "frechet_distance": 0.653, "frechet_interval_95": [0.519, 0.811], "frechet_floor": 0.194, "kernel_distance_x1000": 20.8,
     "kernel_distance_standard_error_x1000": 6.2, "kernel_distance_floor_x1000": -0.71, "precision": 0.754, "recall": 0.84,
     "precision_of_real": 0.8455, "recall_of_real": 0.8845, "memorised_share": 0.0075, "memorised_share_of_held_out": 0.049,

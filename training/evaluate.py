@@ -1,18 +1,7 @@
 """Measure a model on held-out pictures: `python training/evaluate.py --help`.
 
-Writes into the model's folder: metrics.json (below), ledger.png, nearest.png, and the model card with their tables.
-
-    schema      1: the version of what follows; another number where a name or a unit changes its meaning
-    evaluation  command, seed, device, seconds (since it last went on), versions {genlab, torch, numpy}, model_sha256 (of
-                model.safetensors), data {name, split, images, sha256, training_sha256}, and a section for each
-                thing that was measured:
-      likelihood  the bound of a DDPM (`likelihood.diffusion_bound`), the ELBO of a VAE (`likelihood.vae_bound`)
-      ode         a DDPM's likelihood by the probability-flow ODE (`likelihood.ode_likelihood`)
-      samples     distances between samples and held-out pictures, and memorisation (`sample_quality.measure`)
-      steps       a DDPM's distance by number of sampling steps (`sample_quality.curve`)
-      chain       Σ → what `samples` says, of the ancestral chain with that Σ
-
-A name ends in its unit: _bits_per_dim, _nats, _seconds; what has none is a number, a share or a name.
+Writes into the model's folder: metrics.json (its schema is in `genlab/measurements.py`), ledger.png, nearest.png, and the model
+card with their tables.
 """
 
 from __future__ import annotations
@@ -28,6 +17,7 @@ if not __package__:
 import tyro
 
 from genlab.config import Sampling, dataset_name, expanded, on_hub, published_dataset
+from genlab.measurements import SCHEMA
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +29,6 @@ if TYPE_CHECKING:
     from training.partial import Partial
     from training.sample_quality import Reference
 
-SCHEMA = 1
-"""Version of the layout of metrics.json."""
 UNPUBLISHED = ("data_dir", "out", "device")
 """Options that say where, not what: they are not part of the command that metrics.json records."""
 

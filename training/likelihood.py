@@ -29,6 +29,7 @@ from genlab.data import binarise, to_model
 from genlab.divergence import Gaussian, bits_per_dim, kl, standard_normal, sum_dims
 from genlab.draw import draw
 from genlab.likelihood import discretised_log_prob
+from genlab.measurements import ODE, DiffusionBound, Strata, Sums, VAEBound, Weighted, to_json
 from genlab.process import p_reverse, q_marginal
 from genlab.schedule import Schedule
 from genlab.score import ODEBound, flow_times, ode_bound
@@ -173,37 +174,38 @@ def _diffusion_section(
         mean, variance, from_t = per_stratum(last, sums["draws"], terms, squares)
         length = torch.tensor([0, *last]).diff()
         total, error = mean_and_error(prior + decoder + transitions)
-        by_variance[name] = {
-            "bound_bits_per_dim": total,
-            "bound_standard_error_bits_per_dim": error,
-            "bound_standard_error_from_draw_of_t_bits_per_dim": float((length**2 * from_t).sum() / N) ** 0.5,
-            "transition_terms_sum_bits_per_dim": float(transitions.mean()),
-            "transition_terms_sum_standard_error_bits_per_dim": mean_and_error(transitions)[1],
-            "decoder_term_L_0_bits_per_dim": float(decoder.mean()),
-            "decoder_term_L_0_standard_error_bits_per_dim": mean_and_error(decoder)[1],
-        }
+        by_variance[name] = Sums(
+            bound_bits_per_dim=total,
+            bound_standard_error_bits_per_dim=error,
+            bound_standard_error_from_draw_of_t_bits_per_dim=float((length**2 * from_t).sum() / N) ** 0.5,
+            transition_terms_sum_bits_per_dim=float(transitions.mean()),
+            transition_terms_sum_standard_error_bits_per_dim=mean_and_error(transitions)[1],
+            decoder_term_L_0_bits_per_dim=float(decoder.mean()),
+            decoder_term_L_0_standard_error_bits_per_dim=mean_and_error(decoder)[1],
+        )
         ledger_terms[name], ledger_errors[name] = _digits(mean), _digits((variance / N).sqrt())
     eps_error, x0_error = (_stratum_means(last, sums["draws"], errors) for errors in sums["errors"])
-    return {
-        "bound_bits_per_dim": by_variance[own]["bound_bits_per_dim"],
-        "bound_standard_error_bits_per_dim": by_variance[own]["bound_standard_error_bits_per_dim"],
-        "mode": "every t" if len(last) == T else "stratified",
-        "images": N,
-        "T": T,
-        "looks_per_image": len(last),
-        "variance": own,
-        "prior_term_L_T_bits_per_dim": float(prior.mean()),
-        "prior_term_L_T_standard_error_bits_per_dim": mean_and_error(prior)[1],
-        "by_variance": by_variance,
-        "ledger": {
-            "first_t": [e + 1 for e in (0, *last[:-1])],
-            "last_t": list(last),
-            "mean_term_bits_per_dim": ledger_terms,
-            "standard_error_bits_per_dim": ledger_errors,
-            "eps_hat_mean_squared_error": _digits(eps_error),
-            "x0_hat_mean_squared_error": _digits(x0_error),
-        },
-    }
+    found = DiffusionBound(
+        bound_bits_per_dim=by_variance[own].bound_bits_per_dim,
+        bound_standard_error_bits_per_dim=by_variance[own].bound_standard_error_bits_per_dim,
+        mode="every t" if len(last) == T else "stratified",
+        images=N,
+        T=T,
+        looks_per_image=len(last),
+        variance=own,
+        prior_term_L_T_bits_per_dim=float(prior.mean()),
+        prior_term_L_T_standard_error_bits_per_dim=mean_and_error(prior)[1],
+        by_variance=by_variance,
+        ledger=Strata(
+            first_t=[e + 1 for e in (0, *last[:-1])],
+            last_t=list(last),
+            mean_term_bits_per_dim=ledger_terms,
+            standard_error_bits_per_dim=ledger_errors,
+            eps_hat_mean_squared_error=_digits(eps_error),
+            x0_hat_mean_squared_error=_digits(x0_error),
+        ),
+    )
+    return to_json(found)
 
 
 def per_stratum(last: tuple[int, ...], draws: Tensor, terms: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -292,16 +294,17 @@ def ode_likelihood(
             sums["coarse"][:] = walk(0, max(1, steps // 2)).total.cpu()
     decoder_bits, flow_bits, coarse = (bits_per_dim(sums[part], model.data.dims) for part in ("decoder", "flow", "coarse"))
     total, error = mean_and_error(decoder_bits + flow_bits)
-    return {
-        "bound_bits_per_dim": total,
-        "bound_standard_error_bits_per_dim": error,
-        "images": N,
-        "steps": len(flow_times(model.schedule, steps)) - 1,
-        "probes": "exact trace" if probes is None else probes,
-        "decoder_term_L_0_bits_per_dim": float(decoder_bits.mean()),
-        "flow_term_bits_per_dim": float(flow_bits.mean()),
-        "half_the_steps_change_bits_per_dim": float((coarse - (decoder_bits + flow_bits)[: len(coarse)]).mean()),
-    }
+    found = ODE(
+        bound_bits_per_dim=total,
+        bound_standard_error_bits_per_dim=error,
+        images=N,
+        steps=len(flow_times(model.schedule, steps)) - 1,
+        probes="exact trace" if probes is None else probes,
+        decoder_term_L_0_bits_per_dim=float(decoder_bits.mean()),
+        flow_term_bits_per_dim=float(flow_bits.mean()),
+        half_the_steps_change_bits_per_dim=float((coarse - (decoder_bits + flow_bits)[: len(coarse)]).mean()),
+    )
+    return to_json(found)
 
 
 # The VAE
@@ -384,41 +387,39 @@ def _vae_section(model: VAE, sums: dict[str, Tensor], subset: Tensor, k: int, ma
     N = len(sums["elbo"])
     spread = (sums["latent_square"] - sums["latent_mean"] ** 2 / N) / (N - 1)
     elbo, error = mean_and_error(sums["elbo"])
-    section: dict[str, Any] = {}
-    if not model.binary:
-        section |= _in_bits("bound", sums["elbo"], model.data.dims)
-    section |= {
-        "images": N,
-        "likelihood": f"{'discretised' if discretised else 'density of'} {model.config.likelihood}",
-        "elbo_nats": elbo,
-        "elbo_standard_error_nats": error,
-        "draws_of_z_per_image": k,
-        "reconstruction_nats": float((sums["elbo"] + sums["kl"]).mean()),
-        "reconstruction_standard_error_nats": mean_and_error(sums["elbo"] + sums["kl"])[1],
-        "kl_nats": float(sums["kl"].mean()),
-        "kl_standard_error_nats": mean_and_error(sums["kl"])[1],
-        "kl_per_latent_nats": _digits(sums["latent_kl"] / N),
-        "posterior_mean_variance_per_latent": _digits(spread),
-        "latents": model.config.latents,
-        "active_latents": int((spread > ACTIVE_VARIANCE).sum()),
-    }
-    if model.binary:
-        section |= {"likelihood": "bernoulli", "binarisation": "dynamic"}
     rows = [(1, sums["elbo"]), (k, sums["importance"])]
     if len(subset) > 1:  # the fewer draws on the same pictures too, so that the gain can be read off
         rows += [(draws, values[: len(subset)]) for draws, values in rows] + [(many, subset)]
-    section["importance_weighted"] = []
-    for draws, values in rows:
-        nats, nats_error = mean_and_error(values)
-        row = {"k": draws, "images": len(values), "bound_nats": nats, "bound_standard_error_nats": nats_error}
-        section["importance_weighted"].append(row | ({} if model.binary else _in_bits("bound", values, model.data.dims)))
-    return section
 
+    def in_bits(values: Tensor) -> dict[str, float]:
+        """A bound on −log p from one on log p, where the pictures are 8-bit."""
+        if model.binary:
+            return {}
+        bound, error = mean_and_error(bits_per_dim(-values, model.data.dims))
+        return {"bound_bits_per_dim": bound, "bound_standard_error_bits_per_dim": error}
 
-def _in_bits(name: str, nats: Tensor, dims: int) -> dict[str, float]:
-    """A bound on −log p from one on log p."""
-    bits, error = mean_and_error(bits_per_dim(-nats, dims))
-    return {f"{name}_bits_per_dim": bits, f"{name}_standard_error_bits_per_dim": error}
+    of_pixels = f"{'discretised' if discretised else 'density of'} {model.config.likelihood}"
+    found = VAEBound(
+        **in_bits(sums["elbo"]),
+        images=N,
+        likelihood="bernoulli" if model.binary else of_pixels,
+        elbo_nats=elbo,
+        elbo_standard_error_nats=error,
+        draws_of_z_per_image=k,
+        reconstruction_nats=float((sums["elbo"] + sums["kl"]).mean()),
+        reconstruction_standard_error_nats=mean_and_error(sums["elbo"] + sums["kl"])[1],
+        kl_nats=float(sums["kl"].mean()),
+        kl_standard_error_nats=mean_and_error(sums["kl"])[1],
+        kl_per_latent_nats=_digits(sums["latent_kl"] / N),
+        posterior_mean_variance_per_latent=_digits(spread),
+        latents=model.config.latents,
+        active_latents=int((spread > ACTIVE_VARIANCE).sum()),
+        binarisation="dynamic" if model.binary else None,
+        importance_weighted=[
+            Weighted(draws, len(values), *mean_and_error(values), **in_bits(values)) for draws, values in rows
+        ],
+    )
+    return to_json(found)
 
 
 # The samples

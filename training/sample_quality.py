@@ -25,6 +25,7 @@ from genlab.data import Dataset, grid
 from genlab.ddpm import DDPM
 from genlab.draw import draw, own_spacing
 from genlab.features import Classifier
+from genlab.measurements import Curve, Features, Samples, to_json
 from genlab.metrics import Nearest
 from genlab.nn import computes_bf16
 from genlab.vae import VAE
@@ -152,36 +153,36 @@ def measure(
     rows = torch.randperm(len(test), generator=generator)[:HELD_OUT]
     by_pixel = reference.nearest(pictures)
     usual = (reference.closeness(rows), eye.classes(held_out[rows]))
-    section = {
-        "images": count,
-        "seed": seed,
-        "first_seed": seed * SEEDS_APART,
+    section = Samples(
+        images=count,
+        seed=seed,
+        first_seed=seed * SEEDS_APART,
         **how,
-        "reference": "test",
-        "reference_images": len(test),
-        "reference_data_sha256": test.sha256,
-        "training_data_sha256": train.sha256,
-        "features": eye.facts(),
-        "frechet_distance": metrics.frechet_distance(seen, held_out),
-        "frechet_interval_95": list(metrics.frechet_interval(seen, held_out, generator)),
-        "frechet_floor": _mean(metrics.frechet_distance(some, held_out) for some in draws),
-        "kernel_distance_x1000": 1000 * kernel.value,
-        "kernel_distance_standard_error_x1000": 1000 * kernel.error,
-        "kernel_distance_floor_x1000": 1000 * _mean(found.value for found in kernel_floor),
-        "neighbours": metrics.NEIGHBOURS,
-        "precision": shares.precision,
-        "recall": shares.recall,
-        "precision_of_real": real.precision,
-        "recall_of_real": real.recall,
-        "memorised_share": metrics.memorised_share(by_pixel.closeness, eye.classes(seen), *usual),
-        "memorised_share_of_held_out": metrics.memorised_share(*usual, *usual),
-    }
+        reference="test",
+        reference_images=len(test),
+        reference_data_sha256=test.sha256,
+        training_data_sha256=train.sha256,
+        features=Features(**eye.facts()),
+        frechet_distance=metrics.frechet_distance(seen, held_out),
+        frechet_interval_95=metrics.frechet_interval(seen, held_out, generator),
+        frechet_floor=_mean(metrics.frechet_distance(some, held_out) for some in draws),
+        kernel_distance_x1000=1000 * kernel.value,
+        kernel_distance_standard_error_x1000=1000 * kernel.error,
+        kernel_distance_floor_x1000=1000 * _mean(found.value for found in kernel_floor),
+        neighbours=metrics.NEIGHBOURS,
+        precision=shares.precision,
+        recall=shares.recall,
+        precision_of_real=real.precision,
+        recall_of_real=real.recall,
+        memorised_share=metrics.memorised_share(by_pixel.closeness, eye.classes(seen), *usual),
+        memorised_share_of_held_out=metrics.memorised_share(*usual, *usual),
+    )
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         nearest_page(pictures, train.images, by_pixel, metrics.nearest(seen, trained)).save(
             folder / "nearest.png", optimize=True
         )
-    return section, pictures
+    return to_json(section), pictures
 
 
 def curve(reference: Reference, pictures: dict[int, Tensor], seed: int, sampling: Sampling) -> dict[str, Any]:
@@ -196,15 +197,16 @@ def curve(reference: Reference, pictures: dict[int, Tensor], seed: int, sampling
     """
     eye, held_out, count = reference.eye, reference.held_out, len(next(iter(pictures.values())))
     draws = reference.draws(count, torch.Generator().manual_seed(seed))
-    return {
-        "images": count,
-        "sampler": sampling.sampler,
-        "spacing": own_spacing(sampling),
-        "features": eye.facts(),
-        "steps": list(pictures),
-        "frechet_distance": [metrics.frechet_distance(eye.features(drawn), held_out) for drawn in pictures.values()],
-        "frechet_floor": _mean(metrics.frechet_distance(some, held_out) for some in draws),
-    }
+    found = Curve(
+        images=count,
+        sampler=sampling.sampler,
+        spacing=own_spacing(sampling),
+        features=Features(**eye.facts()),
+        steps=list(pictures),
+        frechet_distance=[metrics.frechet_distance(eye.features(drawn), held_out) for drawn in pictures.values()],
+        frechet_floor=_mean(metrics.frechet_distance(some, held_out) for some in draws),
+    )
+    return to_json(found)
 
 
 def _mean(values: Iterator[float]) -> float:
@@ -232,7 +234,7 @@ def _how(model: DDPM | VAE, sampling: Sampling) -> dict[str, Any]:
     if guided:
         how["guidance"] = sampling.guidance
     if sampling.precision == "auto" and computes_bf16():
-        how["precision"] = "bf16"
+        how["arithmetic"] = "bf16"
     return how
 
 

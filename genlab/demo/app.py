@@ -9,8 +9,8 @@ import gradio as gr
 
 from genlab.card import escape
 from genlab.demo.engine import Engine
-from genlab.demo.measured import bound_of
 from genlab.demo.tabs import OPENING_EVENT, bound, divergence, interpolate, playground, process, sample, score, vae
+from genlab.measurements import read_evaluation
 from genlab.serving.gradio_patches import without_application
 from genlab.serving.language import SWITCH, both, each
 
@@ -89,9 +89,9 @@ def served_table(models: list[dict[str, Any]]) -> str:
     """A Markdown table of the models."""
     rows = [TEXT["served_head"]]
     for model in models:
-        found = bound_of(model["metrics"])
+        found = read_evaluation(model["metrics"]).likelihood
         bits = TEXT["unknown"]
-        if found is not None:
+        if found is not None and found.bound_bits_per_dim is not None:
             bits = TEXT["bits"].format(
                 bits=found.bound_bits_per_dim, error=found.bound_standard_error_bits_per_dim, images=found.images
             )

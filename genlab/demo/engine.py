@@ -46,6 +46,7 @@ from genlab.demo.turns import Turns
 from genlab.divergence import Gaussian, kl, standard_normal
 from genlab.interpolate import lerp, slerp
 from genlab.likelihood import discretised_log_prob, level_log_probs
+from genlab.measurements import read_evaluation
 from genlab.nn import drawing_precision
 from genlab.package import ModelError, Package, find_package, shipped_packages, ships
 from genlab.process import Denoised, Predict, eps_from_x0, p_reverse, q_marginal, q_posterior, q_step, reverse_log_var
@@ -846,6 +847,8 @@ def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
             shown = _name(folder) if folder.is_dir() or source.startswith((".", "/", "~")) else source
             problems.append(TEXT["not loaded"].format(source=shown, error=message.replace(str(folder), shown)))
             continue
+        for problem in read_evaluation(package.metrics).problems:
+            log.warning("%s: metrics.json: %s; it is not shown", source, problem)
         stem = _name(folder) if folder.is_dir() else name.rpartition("/")[2]
         taken = [m.id for m in models]
         short = next(i for i in (stem, *(f"{stem}-{n}" for n in range(2, len(taken) + 3))) if i not in taken)

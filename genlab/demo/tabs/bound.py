@@ -38,11 +38,11 @@ from genlab.demo.limits import (
     ddpm_offers,
     parse_step,
 )
-from genlab.demo.measured import Likelihood, Samples, likelihood_of, samples_of
 from genlab.demo.tabs import LATEX, NEWEST_EVENT, ONE_LOOK_EVENT, measurements, pane, told
 from genlab.demo.tabs.measurements import SIGMA, own_first, plain, small, with_error
 from genlab.demo.tabs.one_picture import OnePicture
 from genlab.divergence import bits_per_dim, nats_to_bits
+from genlab.measurements import DiffusionBound, Samples, read_evaluation, to_json
 from genlab.serving.language import both
 
 TITLE = both("Bound", "变分界")
@@ -173,8 +173,8 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     one = OnePicture(engine, "bound", offers, partial(ddpm_offer, engine.offers))
     first = one.first
 
-    def measured(model: str) -> Likelihood | None:
-        return likelihood_of(engine.models[model].package.metrics, engine.offers[model].T)
+    def measured(model: str) -> DiffusionBound | None:
+        return read_evaluation(engine.models[model].package.metrics).bound_of_chain(engine.offers[model].T)
 
     def stages(model: Any, pick: Pick, t: Any, seed: Any, token: str, chosen: Any) -> tuple[FigureData, CanvasData, FigureData]:
         """The ledger, the pictures, the pixel; no pixel chosen: the one that costs most."""
@@ -274,7 +274,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
         with told():
             pick = one.parse(model, picture_from, number, upload)
             request = parse_step(engine.offers, model, pick, t, seed, row, column)
-            samples = samples_of(engine.models[request.model].package.metrics)
+            samples = read_evaluation(engine.models[request.model].package.metrics).samples
             return _numbers(engine.bound_step(request), request.row, request.column, measured(request.model), samples)
 
     source = gr.Textbox(PICTURES[0], label="Picture from", visible=False)
@@ -286,7 +286,7 @@ def build(engine: Engine, page: gr.Blocks) -> None:
     )
 
 
-def _ledger(ledger: Likelihood | None, step: BoundStep) -> FigureData:
+def _ledger(ledger: DiffusionBound | None, step: BoundStep) -> FigureData:
     """The mean term of every step, this picture's, and the sums."""
     times = np.unique(np.geomspace(1, step.T, CURVE).round())
     now = max(_bits_per_dim(step, float(step.terms.double().sum())), 0.0)
@@ -352,7 +352,7 @@ def _ledger(ledger: Likelihood | None, step: BoundStep) -> FigureData:
     return FigureData(panels=panels, selected=Selected(panel=0, x=step.t), caption=caption, description=caption)
 
 
-def _sentence(ledger: Likelihood) -> str:
+def _sentence(ledger: DiffusionBound) -> str:
     own = ledger.by_variance[ledger.variance]
     return TEXT["measured"].format(
         sigma=SIGMA[ledger.variance],
@@ -361,7 +361,7 @@ def _sentence(ledger: Likelihood) -> str:
     )
 
 
-def _canvas(ledger: Likelihood | None, step: BoundStep, token: str, chosen: tuple[int, int]) -> CanvasData:
+def _canvas(ledger: DiffusionBound | None, step: BoundStep, token: str, chosen: tuple[int, int]) -> CanvasData:
     bits = nats_to_bits(step.per_pixel)
     white = max(float(bits.max()), 1e-12)
     heat = to_pixels((2 * bits / white - 1).expand_as(step.x0))
@@ -475,7 +475,7 @@ def _between(step: BoundStep, chosen: float, description: str) -> Panel:
     )
 
 
-def _numbers(step: BoundStep, row: int, column: int, ledger: Likelihood | None, samples: Samples | None) -> dict[str, Any]:
+def _numbers(step: BoundStep, row: int, column: int, ledger: DiffusionBound | None, samples: Samples | None) -> dict[str, Any]:
     place = (0, row, column)
 
     def of(gaussian: Any) -> dict[str, float] | None:
@@ -506,8 +506,8 @@ def _numbers(step: BoundStep, row: int, column: int, ledger: Likelihood | None, 
         "bits": nats_to_bits(step.per_pixel).tolist(),
         "fractions": step.fraction.tolist(),
         "measured": {
-            "likelihood": ledger.model_dump() if ledger else None,
-            "samples": samples.model_dump() if samples else None,
+            "likelihood": to_json(ledger) if ledger else None,
+            "samples": to_json(samples) if samples else None,
         },
     }
 

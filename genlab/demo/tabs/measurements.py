@@ -9,18 +9,8 @@ import gradio as gr
 from genlab.card import escape
 from genlab.config import Variance
 from genlab.demo.engine import Engine
-from genlab.demo.measured import (
-    ODE,
-    Evidence,
-    Likelihood,
-    Samples,
-    chain_of,
-    evidence_of,
-    likelihood_of,
-    ode_of,
-    samples_of,
-)
 from genlab.demo.tabs import LATEX
+from genlab.measurements import ODE, DiffusionBound, Samples, VAEBound, read_evaluation
 from genlab.serving.language import both
 
 SIGMA: dict[Variance, str] = {"learned": both("Σ learned", "学得的 Σ"), "posterior": "Σ = β̃", "beta": "Σ = β"}
@@ -85,26 +75,25 @@ def show(engine: Engine, model: str) -> list[gr.Markdown]:
 
 def tables(engine: Engine, model: str) -> tuple[str, str]:
     """Markdown of what was measured of a model, as far as it was: the likelihood, and the samples."""
-    metrics, T = engine.models[model].package.metrics, engine.offers[model].T
+    measured = read_evaluation(engine.models[model].package.metrics)
     likelihood = []
-    if (ledger := likelihood_of(metrics, T)) is not None:
+    if (ledger := measured.bound_of_chain(engine.offers[model].T)) is not None:
         likelihood.append(_ledger(ledger))
-        if (ode := ode_of(metrics)) is not None:
-            likelihood.append(_ode(ode))
-        if chain := chain_of(metrics):
-            likelihood.append(_chain(chain))
-    elif (evidence := evidence_of(metrics)) is not None:
-        likelihood.append(_evidence(evidence))
-    samples = samples_of(metrics)
-    return "\n\n".join(likelihood), "" if samples is None else _samples(samples)
+        if measured.ode is not None:
+            likelihood.append(_ode(measured.ode))
+        if measured.chain is not None:
+            likelihood.append(_chain(measured.chain))
+    elif isinstance(measured.likelihood, VAEBound):
+        likelihood.append(_evidence(measured.likelihood))
+    return "\n\n".join(likelihood), "" if measured.samples is None else _samples(measured.samples)
 
 
-def own_first(ledger: Likelihood) -> list[Variance]:
+def own_first(ledger: DiffusionBound) -> list[Variance]:
     """The Σ that were measured, the model's own first."""
     return sorted(ledger.by_variance, key=lambda name: name != ledger.variance)
 
 
-def _ledger(ledger: Likelihood) -> str:
+def _ledger(ledger: DiffusionBound) -> str:
     names = own_first(ledger)
     sums = [ledger.by_variance[name] for name in names]
     prior = [small(ledger.prior_term_L_T_bits_per_dim)] * len(sums)
@@ -139,7 +128,7 @@ def _chain(chain: dict[Variance, Samples]) -> str:
     return f"{title}\n\n{_rows(TEXT['chain_head'], 5, rows)}"
 
 
-def _evidence(evidence: Evidence) -> str:
+def _evidence(evidence: VAEBound) -> str:
     rows = []
     for each in evidence.importance_weighted:
         bits = "–"

@@ -9,8 +9,8 @@ import numpy as np
 
 from genlab.demo.components.figure import Axis, FigureData, Line, Panel, Points, Rule
 from genlab.demo.engine import Engine
-from genlab.demo.measured import Curve, curve_of
 from genlab.demo.tabs import NAMES
+from genlab.measurements import Curve, read_evaluation
 from genlab.serving.language import both
 
 TEXT = {
@@ -33,6 +33,17 @@ TEXT = {
         "这里用 {steps} 步生成 {count} 张大约需要 {seconds} 秒。",
     ),
 }
+
+
+LEAST = 1e-9
+"""A smaller distance has no place on a logarithmic axis."""
+
+
+def curve_of(metrics: dict[str, Any]) -> Curve | None:
+    """Return the curve in the content of metrics.json, if there is one that can be drawn."""
+    curve = read_evaluation(metrics).steps
+    drawable = curve is not None and len(curve.steps) > 1 and min(*curve.frechet_distance, curve.frechet_floor) > LEAST
+    return curve if drawable else None
 
 
 def at(curve: Curve, steps: int) -> float:

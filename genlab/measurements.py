@@ -1,0 +1,352 @@
+"""What was measured of a model: the schema of metrics.json, which training/evaluate.py writes, and card and page read.
+
+    schema      1: the version of what follows; another number where a name or a unit changes its meaning
+    evaluation  command, seed, device, seconds (since it last went on), versions {genlab, torch, numpy}, model_sha256 (of
+                model.safetensors), data {name, split, images, sha256, training_sha256}, and a section for each
+                thing that was measured:
+      likelihood  the bound of a DDPM (`DiffusionBound`), or of a VAE (`VAEBound`)
+      ode         a DDPM's likelihood by the probability-flow ODE (`ODE`)
+      samples     distances between samples and held-out pictures, and memorisation (`Samples`)
+      steps       a DDPM's distance by number of sampling steps (`Curve`)
+      chain       Σ → `Samples` of the ancestral chain with that Σ
+
+A name ends in its unit: _bits_per_dim, _nats, _seconds; what has none is a number, a share or a name. Means of pictures have a
+standard error beside them. The fields of the classes below are the keys of the JSON objects; an optional one is left out where
+there is no such value, and keys that are not known are passed over: a newer genlab may write more.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from genlab.config import Variance
+
+SCHEMA = 1
+LARGEST = 1e9
+"""Magnitude of a number that is read: a larger one is no measurement, and breaks tables and axes."""
+MOST_ROWS = 100
+"""Rows of a table, and points of a curve, that are read."""
+
+Part = TypeVar("Part")
+
+
+class SchemaError(ValueError):
+    """A measurement has another form than it should; the message says where and what was expected."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The bound with one Σ and its parts."""
+
+    bound_bits_per_dim: float
+    bound_standard_error_bits_per_dim: float
+    bound_standard_error_from_draw_of_t_bits_per_dim: float
+    transition_terms_sum_bits_per_dim: float
+    transition_terms_sum_standard_error_bits_per_dim: float
+    decoder_term_L_0_bits_per_dim: float
+    decoder_term_L_0_standard_error_bits_per_dim: float
+
+
+@dataclass(frozen=True)
+class Strata:
+    """In each stratum of t, `first_t` to `last_t`: the mean term of a step with each Σ, and the network's errors."""
+
+    first_t: list[int]
+    last_t: list[int]
+    mean_term_bits_per_dim: dict[Variance, list[float]]
+    standard_error_bits_per_dim: dict[Variance, list[float]]
+    eps_hat_mean_squared_error: list[float]
+    x0_hat_mean_squared_error: list[float]
+
+
+@dataclass(frozen=True)
+class DiffusionBound:
+    """The variational bound on −log p of held-out pictures, with the model's own Σ (`variance`) and each that it can have."""
+
+    bound_bits_per_dim: float
+    bound_standard_error_bits_per_dim: float
+    mode: Literal["every t", "stratified"]
+    images: int
+    T: int
+    looks_per_image: int
+    variance: Variance
+    prior_term_L_T_bits_per_dim: float
+    prior_term_L_T_standard_error_bits_per_dim: float
+    by_variance: dict[Variance, Sums]
+    ledger: Strata
+
+    def __post_init__(self) -> None:
+        strata, names = self.ledger, set(self.by_variance)
+        edges = [0, *strata.last_t]
+        whole = strata.first_t == [edge + 1 for edge in edges[:-1]] and edges == sorted(set(edges)) and edges[-1] == self.T
+        by_name = (strata.mean_term_bits_per_dim, strata.standard_error_bits_per_dim)
+        columns = [values for column in by_name for values in column.values()]
+        columns += [strata.eps_hat_mean_squared_error, strata.x0_hat_mean_squared_error]
+        full = all(set(column) == names for column in by_name) and {len(c) for c in columns} == {len(strata.last_t)}
+        if not whole or not full or self.variance not in names:
+            raise ValueError(f"expected strata of 1…{self.T} and a column for each Σ, got others")
+
+    def stratum(self, t: int) -> int:
+        """Return the index of the stratum of step t in 1…T."""
+        return next(k for k, last in enumerate(self.ledger.last_t) if t <= last)
+
+
+@dataclass(frozen=True)
+class ODE:
+    """The bound by the probability-flow ODE, and what half the solver's steps change in it."""
+
+    bound_bits_per_dim: float
+    bound_standard_error_bits_per_dim: float
+    images: int
+    steps: int
+    probes: int | Literal["exact trace"]
+    decoder_term_L_0_bits_per_dim: float
+    flow_term_bits_per_dim: float
+    half_the_steps_change_bits_per_dim: float
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """The bound on log p by k samples of z; k = 1 is the ELBO. In bits/dim, of −log p, where the pictures are 8-bit."""
+
+    k: int
+    images: int
+    bound_nats: float
+    bound_standard_error_nats: float
+    bound_bits_per_dim: float | None = None
+    bound_standard_error_bits_per_dim: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_bits(self.bound_bits_per_dim, self.bound_standard_error_bits_per_dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEBound:
+    """The ELBO of held-out pictures and its parts, what each latent takes of them, and the bounds by more samples of z.
+
+    `binarisation` is of a Bernoulli model alone, whose bound is not in bits/dim.
+    """
+
+    bound_bits_per_dim: float | None = None
+    bound_standard_error_bits_per_dim: float | None = None
+    images: int
+    likelihood: str
+    elbo_nats: float
+    elbo_standard_error_nats: float
+    draws_of_z_per_image: int
+    reconstruction_nats: float
+    reconstruction_standard_error_nats: float
+    kl_nats: float
+    kl_standard_error_nats: float
+    kl_per_latent_nats: list[float]
+    posterior_mean_variance_per_latent: list[float]
+    latents: int
+    active_latents: int
+    binarisation: str | None = None
+    importance_weighted: list[Weighted]
+
+    def __post_init__(self) -> None:
+        _check_bits(self.bound_bits_per_dim, self.bound_standard_error_bits_per_dim)
+        if not 1 <= len(self.importance_weighted) <= MOST_ROWS:
+            raise ValueError(f"importance_weighted: expected 1 to {MOST_ROWS} bounds, got {len(self.importance_weighted)}")
+
+
+def _check_bits(bound: float | None, error: float | None) -> None:
+    if (bound is None) != (error is None):
+        raise ValueError(f"expected a bound in bits/dim and its standard error together, got {bound} and {error}")
+
+
+@dataclass(frozen=True)
+class Features:
+    """The network on whose features distances are measured: its name, the hash of its weights and its accuracy."""
+
+    name: str
+    sha256: str
+    accuracy: float
+    dims: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """How samples were drawn, how far they are from held-out pictures, and what real pictures score in their place.
+
+    They are the pictures of the seeds `first_seed`, `first_seed` + 1, …; `seed` also fixes which real pictures are compared.
+    """
+
+    images: int
+    seed: int
+    first_seed: int | None = None
+    sampler: str
+    steps: int
+    network_evaluations: int
+    spacing: str | None = None
+    labels: int | str | None = None
+    eta: float | None = None
+    variance: Variance | None = None
+    guidance: float | None = None
+    arithmetic: str | None = None
+    reference: str
+    reference_images: int
+    reference_data_sha256: str
+    training_data_sha256: str
+    features: Features
+    frechet_distance: float
+    frechet_interval_95: tuple[float, float]
+    frechet_floor: float
+    kernel_distance_x1000: float
+    kernel_distance_standard_error_x1000: float
+    kernel_distance_floor_x1000: float
+    neighbours: int
+    precision: float
+    recall: float
+    precision_of_real: float
+    recall_of_real: float
+    memorised_share: float
+    memorised_share_of_held_out: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The Fréchet distance to held-out pictures by the number of steps of the sampler."""
+
+    images: int
+    sampler: str
+    spacing: str
+    features: Features
+    steps: list[int]
+    frechet_distance: list[float]
+    frechet_floor: float
+
+    def __post_init__(self) -> None:
+        rising = self.steps == sorted(set(self.steps)) and 1 <= len(self.steps) <= MOST_ROWS and self.steps[0] >= 1
+        if not rising or len(self.frechet_distance) != len(self.steps):
+            raise ValueError(
+                f"expected 1 to {MOST_ROWS} rising steps and a distance for each, got {self.steps} and {self.frechet_distance}"
+            )
+
+
+@dataclass(frozen=True)
+class Data:
+    """The pictures that were measured on, and those that the model was trained on."""
+
+    name: str
+    split: str
+    images: int
+    sha256: str
+    training_sha256: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of a model, as far as it was and can be read.
+
+    Attributes:
+        problems: a sentence for each part that is there and has another form than it should.
+    """
+
+    command: str | None = None
+    data: Data | None = None
+    likelihood: DiffusionBound | VAEBound | None = None
+    ode: ODE | None = None
+    samples: Samples | None = None
+    steps: Curve | None = None
+    chain: dict[Variance, Samples] | None = None
+    problems: tuple[str, ...] = ()
+
+    def bound_of_chain(self, T: int) -> DiffusionBound | None:
+        """Return the variational bound, if there is one of a chain of T steps."""
+        found = self.likelihood
+        return found if isinstance(found, DiffusionBound) and found.T == T else None
+
+
+def read_evaluation(metrics: dict[str, Any]) -> Evaluation:
+    """Return what the content of metrics.json says was measured, every part for itself: one that is wrong is a problem."""
+    found = metrics.get("evaluation", {})
+    if not isinstance(found, dict):
+        return Evaluation(problems=(f"evaluation: expected an object, got {found!r:.100}",))
+    parts: dict[str, Any] = {}
+    problems = []
+    for name, hint in typing.get_type_hints(Evaluation).items():
+        if name in found and name != "problems":
+            try:
+                parts[name] = _parsed(hint, found[name], f"evaluation.{name}")
+            except SchemaError as error:
+                problems.append(str(error))
+    return Evaluation(**parts, problems=tuple(problems))
+
+
+def to_json(part: Any) -> Any:
+    """Return a measurement as the JSON object that metrics.json has of it."""
+    return _plain(asdict(part))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items() if each is not None}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _parsed(hint: Any, value: Any, where: str) -> Any:
+    """The value as the type says that it should be.
+
+    Raises:
+        SchemaError: it is anything else.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _parsed(_member(arguments, value), value, where)
+    if is_dataclass(hint):
+        return _object(typing.cast("type[Any]", hint), value, where)
+    if origin is dict and isinstance(value, dict) and value:
+        key, content = arguments
+        return {_parsed(key, name, where): _parsed(content, each, f"{where}.{name:.100}") for name, each in value.items()}
+    if origin is list and isinstance(value, list):
+        return [_parsed(arguments[0], each, where) for each in value]
+    if origin is tuple and isinstance(value, list) and len(value) == len(arguments):
+        return tuple(_parsed(each, item, where) for each, item in zip(arguments, value, strict=True))
+    if origin is Literal and isinstance(value, str) and value in arguments:
+        return value
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is float and number and abs(value) <= LARGEST and math.isfinite(value):
+        return float(value)
+    if hint is int and number and isinstance(value, int) and 0 <= value < 2**63:
+        return value
+    if (hint is str and isinstance(value, str)) or (hint is type(None) and value is None):
+        return value
+    raise SchemaError(f"{where}: expected {_expected(hint)}, got {value!r:.100}")
+
+
+def _object(cls: type[Part], value: Any, where: str) -> Part:
+    if not isinstance(value, dict):
+        raise SchemaError(f"{where}: expected an object, got {value!r:.100}")
+    hints, known = typing.get_type_hints(cls), {}
+    for field in fields(cls):  # type: ignore[arg-type]
+        if field.name in value:
+            known[field.name] = _parsed(hints[field.name], value[field.name], f"{where}.{field.name}")
+        elif field.default is MISSING:
+            raise SchemaError(f"{where}: expected the key {field.name!r}, which is missing")
+    try:
+        return cls(**known)
+    except ValueError as error:
+        raise SchemaError(f"{where}: {error}") from error
+
+
+def _member(choices: tuple[Any, ...], value: Any) -> Any:
+    """The type among several that a value is most likely meant to be."""
+    if value is None and type(None) in choices:
+        return type(None)
+    if DiffusionBound in choices:
+        return DiffusionBound if isinstance(value, dict) and "by_variance" in value else VAEBound
+    wanted = str if isinstance(value, str) else int
+    left = [choice for choice in choices if choice is not type(None)]
+    return next((each for each in left if each is wanted or (wanted is str and get_origin(each) is Literal)), left[0])
+
+
+def _expected(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    return {float: "a number", int: "a whole number", str: "a text"}.get(hint, "another form")
