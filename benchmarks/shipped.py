@@ -16,6 +16,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from genlab.card import NOTHING, SIGMA
+from genlab.measurements import DiffusionBound, Samples, VAEBound, read_evaluation
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "genlab" / "pretrained"
 REFERENCES = Path(__file__).resolve().parent / "references"
@@ -31,9 +32,9 @@ HEAD = (
 )
 
 
-def plus_minus(section: dict[str, Any], name: str) -> str:
-    """A figure in bits/dim and its standard error."""
-    return f"{section[f'{name}_bits_per_dim']:.3f} ± {section[f'{name}_standard_error_bits_per_dim']:.3f}"
+def plus_minus(part: Any) -> str:
+    """A bound in bits/dim and its standard error."""
+    return f"{part.bound_bits_per_dim:.3f} ± {part.bound_standard_error_bits_per_dim:.3f}"
 
 
 def rows(folder: Path) -> Iterator[str]:
@@ -42,38 +43,39 @@ def rows(folder: Path) -> Iterator[str]:
     Raises:
         ValueError: nothing was measured.
     """
-    evaluation = json.loads((folder / "metrics.json").read_text()).get("evaluation")
-    if evaluation is None:
+    evaluation = read_evaluation(json.loads((folder / "metrics.json").read_text()))
+    bound, chain = evaluation.likelihood, evaluation.chain or {}
+    if bound is None:
         command = f"python training/evaluate.py {folder.name} --out {folder}"
         raise ValueError(f"{folder.name}: expected a measured model; run `{command}`")
-    bound, chain = evaluation["likelihood"], evaluation.get("chain", {})
     second = NOTHING
-    if "ode" in evaluation:
-        second = f"flow ODE {plus_minus(evaluation['ode'], 'bound')} ({evaluation['ode']['images']:,})"
-    for weighted in bound.get("importance_weighted", ()):
-        if weighted["k"] > 1 and weighted["images"] == bound["images"]:
-            second = f"k = {weighted['k']}: {plus_minus(weighted, 'bound')} ({weighted['images']:,})"
-    images, samples = f" ({bound['images']:,})", evaluation.get("samples")
+    if evaluation.ode is not None:
+        second = f"flow ODE {plus_minus(evaluation.ode)} ({evaluation.ode.images:,})"
+    for weighted in bound.importance_weighted if isinstance(bound, VAEBound) else ():
+        if weighted.k > 1 and weighted.images == bound.images:
+            second = f"k = {weighted.k}: {plus_minus(weighted)} ({weighted.images:,})"
+    images = f" ({bound.images:,})"
     name = f"[`{folder.name}`](genlab/pretrained/{folder.name})"
-    yield _row(name, samples, plus_minus(bound, "bound") + images, second)
-    for variance in (v for v in SIGMA if v in bound.get("by_variance", ())):
-        value = plus_minus(bound["by_variance"][variance], "bound") + images
+    yield _row(name, evaluation.samples, plus_minus(bound) + images, second)
+    by_variance = bound.by_variance if isinstance(bound, DiffusionBound) else {}
+    for variance in (v for v in SIGMA if v in by_variance):
+        value = plus_minus(by_variance[variance]) + images
         yield _row(f"… {SIGMA[variance]}", chain.get(variance), value, NOTHING)
 
 
-def _row(name: str, samples: dict[str, Any] | None, bound: str, second: str) -> str:
+def _row(name: str, samples: Samples | None, bound: str, second: str) -> str:
     if samples is None:
         return "| " + " | ".join([name, NOTHING, bound, second, *[NOTHING] * 3]) + " |"
-    low, high = samples["frechet_interval_95"]
-    steps = f", {samples['steps']} steps" if samples["steps"] > 1 else ""
+    low, high = samples.frechet_interval_95
+    steps = f", {samples.steps} steps" if samples.steps > 1 else ""
     cells = [
         name,
-        f"{samples['sampler']}{steps} ({samples['images']:,})",
+        f"{samples.sampler}{steps} ({samples.images:,})",
         bound,
         second,
-        f"{samples['frechet_distance']:.2f}, {low:.2f}–{high:.2f} ({samples['frechet_floor']:.2f})",
-        "{precision:.2f}, {recall:.2f} ({precision_of_real:.2f}, {recall_of_real:.2f})".format(**samples),
-        f"{samples['memorised_share']:.1%} ({samples['memorised_share_of_held_out']:.1%})",
+        f"{samples.frechet_distance:.2f}, {low:.2f}–{high:.2f} ({samples.frechet_floor:.2f})",
+        f"{samples.precision:.2f}, {samples.recall:.2f} ({samples.precision_of_real:.2f}, {samples.recall_of_real:.2f})",
+        f"{samples.memorised_share:.1%} ({samples.memorised_share_of_held_out:.1%})",
     ]
     return "| " + " | ".join(cells) + " |"
 

@@ -63,6 +63,8 @@ def test_there_is_code_to_look_at() -> None:
         ("oracle", {"divergence", "process", "schedule"}),
         ("emoji", set()),
         ("data", {"config", "emoji"}),
+        ("measurements", {"config"}),
+        ("card", {"config", "measurements"}),
         ("package", {"card", "config", "data", "ddpm", "vae"}),
         ("hub", {"card", "config", "package"}),
         ("features", {"config", "data", "package"}),
