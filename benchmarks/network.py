@@ -16,6 +16,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,7 +138,8 @@ def diffusers_unets(channels: int, outputs: int, side: int, levels: int) -> Iter
             widths = (width, *[2 * width] * (levels - 1))
             yield (
                 f"block_out_channels={widths}, layers_per_block={layers}",
-                lambda widths=widths: UNet2DModel(
+                partial(
+                    UNet2DModel,
                     sample_size=side,
                     in_channels=channels,
                     out_channels=outputs,
@@ -160,7 +162,7 @@ def lucidrains_unets(channels: int, outputs: int, side: int, levels: int) -> Ite
     yield (
         (
             f"dim={width}, dim_mults={multiples}",
-            lambda width=width: Unet(dim=width, dim_mults=multiples, channels=channels, out_dim=outputs),
+            partial(Unet, dim=width, dim_mults=multiples, channels=channels, out_dim=outputs),
         )
         for width in range(8, WIDEST, 4)
     )
@@ -418,7 +420,7 @@ def run(options: Options) -> None:
     for name, network in ways.items():
         row: list[object] = [name, f"{network.flops / 1e6:.0f}"]
         for batch in batches * bool(rivals):
-            best = min(rivals, key=lambda rival, batch=batch: statistics.median(seconds[batch][rival]))
+            best = min(rivals, key=lambda rival: statistics.median(seconds[batch][rival]))
             row.append(f"{ratio(seconds[batch][best], seconds[batch][name]):.2f}")
         speed = {batch: batch / statistics.median(seconds[batch][name]) for batch in batches}
         row += [f"{speed[batch]:.0f}" for batch in batches]

@@ -47,7 +47,7 @@ def run(options: Options) -> None:
 
     model, how = shipped_model(options.model), Sampling()
     shape = (options.data_dir, model.data.size, model.data.channels)
-    reference = Reference(*(data.load(model.data.name, split, *shape) for split in ("test", "train")))
+    reference = Reference(data.load(model.data.name, "test", *shape), data.load(model.data.name, "train", *shape))
     check(model, reference, options.images, how)
     model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rows, first = [], None

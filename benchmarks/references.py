@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -65,11 +66,11 @@ def gaussian_bits(train: Tensor, test: Tensor, generator: torch.Generator) -> Te
 
 def file_bits(test: Tensor, kind: str) -> Tensor:
     """Bits per picture (N): the size of one lossless file for each."""
-    options = {"PNG": {"optimize": True}, "WEBP": {"lossless": True, "quality": 100, "method": 6}}[kind]
+    options: dict[str, dict[str, Any]] = {"PNG": {"optimize": True}, "WEBP": {"lossless": True, "quality": 100, "method": 6}}
 
     def size(picture: Tensor) -> int:
         file = io.BytesIO()
-        Image.fromarray(picture.squeeze(0).numpy()).save(file, kind, **options)
+        Image.fromarray(picture.squeeze(0).numpy()).save(file, kind, **options[kind])
         return 8 * file.tell()
 
     return torch.tensor([size(p) for p in tqdm(test, desc=kind, mininterval=1.0, disable=None)], dtype=torch.float64)

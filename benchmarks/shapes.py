@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.training import Loop
-    from genlab.data import Dataset, DataSpec
+    from genlab.config import DataSpec
+    from genlab.data import Dataset
     from genlab.ddpm import DDPM
 
 SERVED = 16

@@ -87,8 +87,8 @@ def beside(path: Path) -> Iterator[str]:
     for name, figure in figures:
         value = f"{figure['bits_per_dim']:.3f} ± {figure['standard_error']:.3f}" if figure["standard_error"] else "8"
         yield _row(f"*{name}*", None, f"{value} ({found['images']:,})", NOTHING)
-    for name, value in PUBLISHED.get(found["dataset"], {}).items():
-        yield _row(f"*published: {name}*", None, f"{value} (10,000)", NOTHING)
+    for name, bits in PUBLISHED.get(found["dataset"], {}).items():
+        yield _row(f"*published: {name}*", None, f"{bits} (10,000)", NOTHING)
 
 
 def table() -> str:

@@ -157,7 +157,7 @@ def fit(model: DDPM, counts: list[int], seed: int) -> dict[int, list[int]]:
 
 def earlier(out: Path | None, facts: dict[str, Any]) -> dict[str, Any]:
     """What lies in the folder of a measurement with these facts, else one with nothing measured yet."""
-    kept = {"fitted_times": {}, "distances": {}}
+    kept: dict[str, Any] = {"fitted_times": {}, "distances": {}}
     if out is not None and (out / "solvers.json").is_file():
         found = json.loads((out / "solvers.json").read_text(encoding="utf-8"))
         if {name: found.get(name) for name in facts} == facts:

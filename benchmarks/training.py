@@ -32,8 +32,8 @@ from genlab.config import Sampling
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from genlab.config import Prediction
-    from genlab.data import Dataset, DataSpec
+    from genlab.config import DataSpec, Prediction
+    from genlab.data import Dataset
     from genlab.ddpm import DDPM
     from genlab.schedule import Schedule
     from training.config import DDPMTraining
@@ -98,7 +98,7 @@ def batches(pictures: Dataset, size: int) -> Iterator[Tensor]:
 
     from genlab.data import to_model
 
-    loader = DataLoader(to_model(pictures.images), batch_size=size, shuffle=True, drop_last=True)  # type: ignore[arg-type]
+    loader: DataLoader[Tensor] = DataLoader(to_model(pictures.images), batch_size=size, shuffle=True, drop_last=True)  # type: ignore[arg-type]
     while True:
         yield from loader
 
@@ -127,7 +127,7 @@ def our_loop(config: DDPMTraining, pictures: Dataset, build: Callable[[DataSpec]
     stop = Stop()
     stop.restore()  # a signal ends the benchmark, as it ends the other loops
     records = trainer.run(stop)
-    return Loop(lambda: next(records), lambda: trainer.shown.eval())  # type: ignore[arg-type, return-value]
+    return Loop(lambda: next(records), lambda: trainer.shown.eval())
 
 
 def diffusers(pictures: Dataset, batch_size: int, steps: int, folder: Path) -> tuple[str, Loop]:
@@ -144,7 +144,8 @@ def diffusers(pictures: Dataset, batch_size: int, steps: int, folder: Path) -> t
     made, network = same_cost(untrained(pictures), diffusers_unets)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     rate = get_cosine_schedule_with_warmup(optimizer, num_warmup_steps=500, num_training_steps=steps)
-    accelerator, scheduler = Accelerator(cpu=not torch.cuda.is_available()), DDPMScheduler(num_train_timesteps=1000)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    scheduler = DDPMScheduler(num_train_timesteps=1000)
     model, optimizer, rate = accelerator.prepare(network.train(), optimizer, rate)
     source = batches(pictures, batch_size)
 

@@ -638,7 +638,7 @@ class Engine:
         place = (slice(None), request.row, request.column)
         mean, std = (torch.cat([pair[i][place] for pair in done])[: request.count] for i in (0, 1))
         package = self.examples(served.data.name)
-        data = torch.empty(0) if package is None else to_model(package.examples)[(slice(None), 0, *place[1:])]
+        data = torch.empty(0) if package is None else to_model(package.examples)[:, 0, request.row, request.column]
         return PixelDensity(mean, std, data, not model.binary)
 
     def bound_step(self, request: StepRequest) -> BoundStep:
