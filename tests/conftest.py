@@ -1,4 +1,4 @@
-"""Small data, and a browser, that several test files share."""
+"""What several test files share: small data, a browser, second implementations."""
 
 from __future__ import annotations
 
@@ -18,6 +18,31 @@ from PIL import Image
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: torch's threads would only stand in each other's way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["GENLAB_BF16"] = "0"  # pictures are compared with those of fp32, whatever this CPU can do; servers inherit it
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Return the scheduler of `--dist loadfile`: one process runs a whole file, so that its pages are served once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
+def needed(module: str) -> Any:
+    """Import a package of requirements-dev.txt; skip the test where it is not installed."""
+    return pytest.importorskip(module, reason=f"{module} is not installed; pip install -r requirements-dev.txt")
+
+
+@pytest.fixture(scope="session")
+def diffusers() -> Any:
+    """Return diffusers, whose schedulers are a second implementation of ours."""
+    return needed("diffusers")
+
+
+@pytest.fixture(scope="session")
+def scipy() -> Any:
+    """Return scipy, a second implementation of our entropies, roots and distances."""
+    return needed("scipy")
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -60,7 +85,7 @@ def browser() -> Iterator[Any]:
 
     What its pages ask of other hosts than the app's is in `foreign`.
     """
-    api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    api = needed("playwright.sync_api")
     chromium = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
     if chromium is None:
         pytest.skip("no Chromium on this machine")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scipy import special
 from torch import Tensor
 from torch import distributions as peer
 
@@ -118,11 +118,11 @@ def test_zero_probabilities() -> None:
     assert kl(half, half).item() == 0
 
 
-def test_terms_and_code_lengths_of_outcomes(generator: torch.Generator) -> None:
+def test_terms_and_code_lengths_of_outcomes(scipy: Any, generator: torch.Generator) -> None:
     """Each term by scipy, zeros included; a code of powers of one half has whole bits, and its mean length is the entropy."""
     p, q = categoricals(generator)
     p = Categorical(torch.cat([torch.eye(1, p.prob.shape[1], dtype=torch.float64), p.prob[1:]]))
-    expected = special.rel_entr(p.prob.numpy(), q.prob.numpy())
+    expected = scipy.special.rel_entr(p.prob.numpy(), q.prob.numpy())
     np.testing.assert_allclose(kl_terms(p, q).numpy(), expected, rtol=1e-12, atol=1e-15)
     assert bool((kl_terms(p, q) < 0).any())
     back = kl_terms(q, p)

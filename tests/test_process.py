@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 
 from genlab.divergence import Gaussian
@@ -104,9 +104,9 @@ def test_the_posterior_of_clean_data_is_the_clean_data(schedule: Schedule) -> No
 @pytest.mark.parametrize(
     ("ours", "theirs"), [("posterior", "fixed_small"), ("beta", "fixed_large"), ("learned", "learned_range")]
 )
-def test_reverse_variances_agree_with_diffusers(name: str, ours: str, theirs: str) -> None:
+def test_reverse_variances_agree_with_diffusers(diffusers: Any, name: str, ours: str, theirs: str) -> None:
     schedule = linear_schedule(40) if name == "linear" else cosine_schedule(40)
-    peer = DDPMScheduler(40, trained_betas=schedule.beta[1:].numpy(), variance_type=theirs)
+    peer = diffusers.DDPMScheduler(40, trained_betas=schedule.beta[1:].numpy(), variance_type=theirs)
     peer.alphas_cumprod, peer.one = schedule.alpha_bar[1:], torch.tensor(1.0, dtype=torch.float64)
     place = randn(3, 2, 3)
     for t in range(2, 41):  # at t = 1 theirs is a clamped zero

@@ -6,11 +6,10 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from genlab.config import SamplerName
@@ -81,7 +80,7 @@ def predictor(schedule: Schedule, clip: bool) -> Callable[[Tensor, Tensor], Deno
     return predict
 
 
-def exact_tables(peer: DDPMScheduler | DDIMScheduler, schedule: Schedule) -> None:
+def exact_tables(peer: Any, schedule: Schedule) -> None:
     """Give a diffusers scheduler our float64 ᾱ, so that only the step is compared: its t − 1 is our t."""
     peer.alphas_cumprod = schedule.alpha_bar[1:]
     peer.one = peer.final_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
@@ -100,8 +99,10 @@ def in_time(x: Tensor, t: int) -> Tensor:
     ("ours", "theirs"), [("posterior", "fixed_small"), ("beta", "fixed_large"), ("learned", "learned_range")]
 )
 @pytest.mark.parametrize("times", [list(range(T, -1, -1)), [40, 31, 12, 5, 1, 0]], ids=["all", "some"])
-def test_ancestral_steps_agree_with_diffusers(schedule: Schedule, clip: bool, ours: str, theirs: str, times: list[int]) -> None:
-    peer = DDPMScheduler(T, trained_betas=schedule.beta[1:].numpy(), variance_type=theirs, clip_sample=clip)
+def test_ancestral_steps_agree_with_diffusers(
+    diffusers: Any, schedule: Schedule, clip: bool, ours: str, theirs: str, times: list[int]
+) -> None:
+    peer = diffusers.DDPMScheduler(T, trained_betas=schedule.beta[1:].numpy(), variance_type=theirs, clip_sample=clip)
     exact_tables(peer, schedule)
     peer.set_timesteps(timesteps=[t - 1 for t in times[:-1]])
     x = expected = 1.5 * randn(0, 2, 1, 4, 4)
@@ -119,8 +120,8 @@ def test_ancestral_steps_agree_with_diffusers(schedule: Schedule, clip: bool, ou
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("count", [T, 8, 1])
-def test_ddim_steps_agree_with_diffusers(schedule: Schedule, clip: bool, eta: float, count: int) -> None:
-    peer = DDIMScheduler(
+def test_ddim_steps_agree_with_diffusers(diffusers: Any, schedule: Schedule, clip: bool, eta: float, count: int) -> None:
+    peer = diffusers.DDIMScheduler(
         T, trained_betas=schedule.beta[1:].numpy(), clip_sample=clip, timestep_spacing="trailing", set_alpha_to_one=True
     )
     exact_tables(peer, schedule)
@@ -147,9 +148,7 @@ WALKS = [
 ]
 
 
-def same_times(
-    peer: DPMSolverMultistepScheduler | UniPCMultistepScheduler, schedule: Schedule, times: list[int]
-) -> DPMSolverMultistepScheduler | UniPCMultistepScheduler:
+def same_times(peer: Any, schedule: Schedule, times: list[int]) -> Any:
     """Give a diffusers solver our times, and √((1 − ᾱ)/ᾱ) in float64 with the 0 of clean data at the end."""
     peer.set_timesteps(len(times) - 1)
     peer.timesteps = torch.tensor([t - 1 for t in times[:-1]])
@@ -161,8 +160,10 @@ def same_times(
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("kind", ["dpmsolver++", "sde-dpmsolver++"])
 @pytest.mark.parametrize("times", WALKS)
-def test_dpm_solver_steps_agree_with_diffusers(schedule: Schedule, clip: bool, kind: str, times: list[int]) -> None:
-    peer = DPMSolverMultistepScheduler(T, algorithm_type=kind, prediction_type="sample", solver_order=2)
+def test_dpm_solver_steps_agree_with_diffusers(
+    diffusers: Any, schedule: Schedule, clip: bool, kind: str, times: list[int]
+) -> None:
+    peer = diffusers.DPMSolverMultistepScheduler(T, algorithm_type=kind, prediction_type="sample", solver_order=2)
     same_times(peer, schedule, times)
     x = expected = 1.5 * randn(0, 2, 1, 4, 4)
     drawn: list[Tensor] = []
@@ -181,8 +182,10 @@ def test_dpm_solver_steps_agree_with_diffusers(schedule: Schedule, clip: bool, k
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize(("order", "b"), [(1, "B1"), (1, "B2"), (2, "B1"), (2, "B2"), (3, "B2"), (4, "B2")])
 @pytest.mark.parametrize("times", WALKS)
-def test_unipc_steps_agree_with_diffusers(schedule: Schedule, clip: bool, order: int, b: str, times: list[int]) -> None:
-    peer = UniPCMultistepScheduler(T, solver_order=order, solver_type=b.replace("B", "bh"), prediction_type="sample")
+def test_unipc_steps_agree_with_diffusers(
+    diffusers: Any, schedule: Schedule, clip: bool, order: int, b: str, times: list[int]
+) -> None:
+    peer = diffusers.UniPCMultistepScheduler(T, solver_order=order, solver_type=b.replace("B", "bh"), prediction_type="sample")
     same_times(peer, schedule, times)
     x = expected = 1.5 * randn(0, 2, 1, 4, 4)
     predict = predictor(schedule, clip)
@@ -430,7 +433,7 @@ def test_spaced_times_fall_from_T_to_0(schedule: Schedule, spacing: str) -> None
             assert all(type(t) is int for t in times)
 
 
-def test_spaced_times_are_even_in_what_they_say() -> None:
+def test_spaced_times_are_even_in_what_they_say(diffusers: Any) -> None:
     schedule = linear_schedule(100_000)  # fine enough for whole numbers not to matter
     level = schedule.half_log_snr
     finer = int((1 - schedule.alpha_bar[1:]).sqrt().lt(VISIBLE).sum())
@@ -440,7 +443,7 @@ def test_spaced_times_are_even_in_what_they_say() -> None:
         gaps = [measure(t) - measure(s) for t, s in pairwise(times[:-1])]
         assert gaps == pytest.approx([sum(gaps) / len(gaps)] * len(gaps), rel=2e-3)
     # The noise levels of Karras et al. as diffusers computes them; its t is ours less one.
-    peer = DPMSolverMultistepScheduler(1000, beta_start=1e-4, beta_end=0.02, use_karras_sigmas=True)
+    peer = diffusers.DPMSolverMultistepScheduler(1000, beta_start=1e-4, beta_end=0.02, use_karras_sigmas=True)
     peer.set_timesteps(12)
     ours = spaced(linear_schedule(1000), 12, "Karras")[:-1]
     assert max(abs(t - 1 - int(theirs)) for t, theirs in zip(ours, peer.timesteps, strict=True)) <= 1

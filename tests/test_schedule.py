@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
-from scipy.optimize import brentq
 
 from genlab import schedule as module
 from genlab.schedule import FINEST_NOISE, Schedule, at, cosine_schedule, linear_schedule, make_schedule, mixed_schedule, spread
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("linear", "linear"), ("cosine", "squaredcos_cap_v2")])
-def test_agrees_with_diffusers(ours: str, theirs: str) -> None:
+def test_agrees_with_diffusers(diffusers: Any, ours: str, theirs: str) -> None:
     schedule = make_schedule(ours, 1000)  # type: ignore[arg-type]
-    peer = DDPMScheduler(1000, beta_start=1e-4, beta_end=0.02, beta_schedule=theirs)
+    peer = diffusers.DDPMScheduler(1000, beta_start=1e-4, beta_end=0.02, beta_schedule=theirs)
     # Theirs has no slot 0 and is float32: its product of 1000 factors has a relative error of up to 1000 roundings.
     torch.testing.assert_close(schedule.beta[1:], peer.betas.double(), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(schedule.alpha_bar[1:], peer.alphas_cumprod.double(), rtol=1000 * 2**-24, atol=0)
@@ -96,13 +95,14 @@ def test_the_mixed_schedule_of_even_steps_alone_is_even_in_log_snr(monkeypatch: 
     torch.testing.assert_close(steps, steps.mean().expand(99), rtol=1e-6, atol=0)
 
 
-def test_a_quarter_of_the_mixed_schedules_steps_are_even_in_log_snr() -> None:
+def test_a_quarter_of_the_mixed_schedules_steps_are_even_in_log_snr(scipy: Any) -> None:
     schedule, T = mixed_schedule(1000), 1000
     a, b = 0.1, 9.95  # −log ᾱ = a τ + b τ²
     highest, lowest = float(schedule.half_log_snr[1]), float(schedule.half_log_snr[T])
 
     def tau(t: int) -> float:
-        return float(brentq(lambda tau: a * tau + b * tau**2 + math.log(float(schedule.alpha_bar[t])), 0, 1.01, xtol=1e-14))
+        log_alpha_bar = math.log(float(schedule.alpha_bar[t]))
+        return float(scipy.optimize.brentq(lambda tau: a * tau + b * tau**2 + log_alpha_bar, 0, 1.01, xtol=1e-14))
 
     for t in (1, 2, 10, 100, 300, 700, 999, T):
         even = (highest - float(schedule.half_log_snr[t])) / (highest - lowest)
