@@ -189,7 +189,7 @@ def _in_process(folder: Path, package: Path) -> None:
     finally:
         end()
         atexit.unregister(end)
-        process.wait()
+        process.communicate()  # waits, and closes the pipe where the time ran out
     if process.returncode:
         raise RuntimeError(next((line for line in reversed(said.splitlines()) if line.strip()), f"exit {process.returncode}"))
 

@@ -166,7 +166,8 @@ def test_the_file_holds_the_pictures_exactly(site):
 
 def test_what_is_left_out_takes_its_default(site):
     path = site.client.predict(model="vae-mnist", seed=1, api_name="/sample")
-    assert Image.open(path).size == (4 * 30 + 2, 4 * 30 + 2)
+    with Image.open(path) as sheet:
+        assert sheet.size == (4 * 30 + 2, 4 * 30 + 2)
 
 
 def test_the_stream_ends_with_the_finished_pictures(site):
@@ -179,7 +180,8 @@ def test_the_stream_ends_with_the_finished_pictures(site):
 
 def test_paths_between_a_test_picture_a_seed_and_an_upload(site, tmp_path):
     path = site.client.predict(**INTERPOLATE, api_name="/interpolate")
-    assert Image.open(path).size == (3 * 30 + 2, 3 * 30 + 2)
+    with Image.open(path) as sheet:
+        assert sheet.size == (3 * 30 + 2, 3 * 30 + 2)
     white = tmp_path / "white.png"
     Image.new("RGB", (64, 48), "white").save(white)
     changes = {"b_from": "upload", "b_upload": handle_file(white)}

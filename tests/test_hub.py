@@ -426,7 +426,8 @@ def test_hostile_examples_are_refused(folder, changes, message):
 
 def test_hostile_example_pictures_are_refused(folder):
     path = folder / "examples.png"
-    size = Image.open(path).size
+    with Image.open(path) as picture:
+        size = picture.size
     Image.new("L", size).save(path, format="GIF")
     with pytest.raises(ModelError, match="expected a PNG"):
         hub.read(folder)

@@ -347,6 +347,7 @@ def test_every_other_value_is_recognised_before_it_is_queued(values: dict[str, A
     assert {name.split(",")[0] for name, value in values.items() if not component.refuses(value)} <= {"missing"}
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file <_io.BufferedReader name='.*genlab-uploads:ResourceWarning")  # gr.Image's
 @pytest.mark.parametrize("endpoint", ["image", "file"])
 def test_other_components_take_no_path_from_outside(site: SimpleNamespace, values: dict[str, Any], endpoint: str) -> None:
     before = len(site.seen)

@@ -37,8 +37,6 @@ from genlab.sampler import (
 )
 from genlab.schedule import Schedule, cosine_schedule, linear_schedule, mixed_schedule
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # numpy about diffusers
-
 T = 40
 SCHEDULES = [pytest.param(linear_schedule(T), id="linear"), pytest.param(cosine_schedule(T), id="cosine")]
 

@@ -1340,8 +1340,8 @@ def test_sigterm_while_streaming(tmp_path: Path) -> None:
     """The stream that is under way ends by itself, no new connection is taken, the program ends with 0 and leaves no file."""
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     program = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, env=environment, text=True)
+    assert program.stdout is not None
     try:
-        assert program.stdout is not None
         url = program.stdout.readline().removeprefix("genlab: open ").strip()
         with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
             assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o700]
@@ -1360,3 +1360,4 @@ def test_sigterm_while_streaming(tmp_path: Path) -> None:
     finally:
         if program.poll() is None:
             program.kill()
+        program.stdout.close()

@@ -74,7 +74,7 @@ def test_the_elbo_is_computed_in_fp32_where_the_network_is_not(likelihood: str) 
 
 def test_a_sigma_below_its_floor_comes_back() -> None:
     log_var = torch.tensor(LOWEST_LOG_VAR - 1, requires_grad=True)
-    assert float(floored(log_var, LOWEST_LOG_VAR)) == LOWEST_LOG_VAR
+    assert floored(log_var, LOWEST_LOG_VAR).item() == LOWEST_LOG_VAR
     value = floored(log_var, LOWEST_LOG_VAR)
     (0.5 * (value + torch.exp(-value))).backward()  # −log N(1; 0, σ²), which wants a larger σ
     assert log_var.grad < -1e3
