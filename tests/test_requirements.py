@@ -26,7 +26,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
 def test_requirements_resolve(python: Path, version: str, name: str, tmp_path: Path) -> None:
-    """Every package has a wheel for that Python; pip evaluates markers (`python_version < "3.11"`) on the Python that runs it."""
+    """Every package has a wheel for that Python (markers are those of the Python that runs pip: it has no option for them)."""
     options = ["--dry-run", "--ignore-installed", "--only-binary=:all:", "--python-version", version, "--target", str(tmp_path)]
     command = [python, "-m", "pip", "install", "--quiet", *options, "-r", ROOT / name]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
