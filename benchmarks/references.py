@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from benchmarks.pixelcnn import PixelCNN
 from genlab import data
+from genlab.config import KNOWN
 
 LEVELS = 256
 
@@ -109,7 +110,7 @@ def pixelcnn_bits(train: Tensor, test: Tensor, steps: int, batch: int, seed: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Bits/dim of simple codes and models on a data set's test pictures.")
-    parser.add_argument("--dataset", default="fashion-mnist", choices=sorted(data.KNOWN))
+    parser.add_argument("--dataset", default="fashion-mnist", choices=sorted(KNOWN))
     parser.add_argument("--data-dir", help="folder with the IDX files")
     parser.add_argument("--images", type=int, default=10_000, help="test pictures, the first ones")
     parser.add_argument("--pixelcnn-steps", type=int, default=4000, help="training steps of the PixelCNN; 0 leaves it out")

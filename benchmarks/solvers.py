@@ -113,13 +113,13 @@ def rows(model: DDPM, fitted: dict[int, list[int]]) -> dict[str, Draw]:
     """Every way of drawing pictures that is compared, by name; ours first."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
-    pairs = [
+    pairs: list[tuple[SamplerName, str]] = [
         ("ancestral", "uniform"),
         ("DDIM", "uniform"),
         *(("DPM-Solver++ SDE", s) for s in ("uniform", "quadratic", "Karras")),
     ]
     spacings = ("uniform", "quadratic", "log-SNR", "Karras", "fitted")
-    pairs += [(sampler, spacing) for sampler in ("DPM-Solver++", "UniPC") for spacing in spacings]
+    pairs += [("DPM-Solver++", spacing) for spacing in spacings] + [("UniPC", spacing) for spacing in spacings]
     found = {f"{sampler}, {spacing}": ours(model, sampler, spacing, fitted) for sampler, spacing in pairs}
     clip = {"thresholding": True, "sample_max_value": 1.0}
     schedulers: dict[str, Callable[[dict[str, Any]], Any]] = {

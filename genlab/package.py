@@ -27,8 +27,8 @@ from torch.overrides import TorchFunctionMode
 
 from genlab import __version__
 from genlab.card import write_card
-from genlab.config import DataSpec, DDPMConfig, VAEConfig, expanded
-from genlab.data import KNOWN, Dataset, grid, ungrid
+from genlab.config import KNOWN, DataSpec, DDPMConfig, VAEConfig, expanded
+from genlab.data import Dataset, grid, ungrid
 from genlab.ddpm import DDPM
 from genlab.vae import VAE
 
