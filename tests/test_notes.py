@@ -37,7 +37,7 @@ class Section:
     @property
     def number(self) -> str:
         """The notes' own number; "" where the heading is ours."""
-        return re.match(r"[\d.]*", self.title)[0]
+        return "".join(re.findall(r"^[\d.]+", self.title))
 
     @property
     def formulas(self) -> list[str]:
