@@ -637,7 +637,7 @@ def test_another_folder_gets_the_whole_model(folder: Path, data_dir: Path, tmp_p
 def test_what_ships_is_written_only_where_out_names_it(
     folder: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "PRETRAINED", tmp_path)
+    monkeypatch.setattr("genlab.package.PRETRAINED", tmp_path)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
