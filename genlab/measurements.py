@@ -151,6 +151,9 @@ class VAEBound:
 
     def __post_init__(self) -> None:
         _check_bits(self.bound_bits_per_dim, self.bound_standard_error_bits_per_dim)
+        columns = (self.kl_per_latent_nats, self.posterior_mean_variance_per_latent)
+        if {len(column) for column in columns} != {self.latents}:
+            raise ValueError(f"expected a KL and a variance for each of {self.latents} latents, got others")
         if not 1 <= len(self.importance_weighted) <= MOST_ROWS:
             raise ValueError(f"importance_weighted: expected 1 to {MOST_ROWS} bounds, got {len(self.importance_weighted)}")
 

@@ -378,7 +378,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("changes", "bits"),
     [
-        ({}, "2.698 ± 0.008 bits/dim, 10,000 pictures"),
+        ({}, "2.698 ± 0.008 bits/dim, 10000 pictures"),
         ({"bound_bits_per_dim": "1.25"}, None),
         ({"bound_bits_per_dim": None}, None),
         ({"bound_bits_per_dim": 1e300}, None),
