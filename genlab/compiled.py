@@ -1,17 +1,17 @@
-"""A faster forward pass for a DDPM that only looks: compiled by inductor for this machine, ahead of time, in its own process.
+"""A faster forward pass of a DDPM without gradients: compiled by inductor for this machine, ahead of time, in its own process.
 
 Compiling takes a minute or two of a core and needs a C++ compiler, so it happens beside whoever needs the network: `start`
 returns at once, and each network answers with the compiled code from the moment that this is there and gives the same answers
 up to rounding (`TOLERANCE`). Where anything is missing or goes wrong, the network stays as it is.
 
-What is compiled is the network that draws: in bf16 where the CPU computes in it. There a likelihood, which is always asked for
-in fp32, is answered by the network itself.
+What is compiled is the network that draws: in bf16 where the CPU computes in it. There a likelihood, which is always computed
+in fp32, is left to the network itself. torch's loader holds the interpreter's lock while compiled code runs (pytorch issue
+197516): other visitors wait for it (`benchmarks/README.md`, section 5).
 """
 
 from __future__ import annotations
 
 import atexit
-import ctypes
 import logging
 import os
 import signal
@@ -19,8 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,7 +40,6 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 has 8 bits, and compiled code rounds to them at other places."""
 COUNTS = (1, 2, 16)
 """Pictures at once with which compiled code is tried before it is used."""
-HANDLE = ctypes.c_void_p
 
 
 def compile_network(model: DDPM, package: Path) -> None:
@@ -57,7 +55,7 @@ def compile_module(module: nn.Module, example: tuple[Tensor | None, ...], packag
 
     Args:
         example: what it takes, for two pictures or more.
-        package: the file to write (.pt2), for `torch._inductor.aoti_load_package` or, where it returns one tensor, `load`.
+        package: the file to write (.pt2), for `torch._inductor.aoti_load_package`.
     """
     from torch import _inductor as inductor
     from torch.export import Dim, export
@@ -79,7 +77,9 @@ def use(model: DDPM, package: Path) -> None:
     Raises:
         ValueError: the compiled code's answers are not those of the network.
     """
-    own, run, classes = model.network, load(package), bool(model.data.classes)
+    from torch import _inductor as inductor
+
+    own, run, classes = model.network, inductor.aoti_load_package(str(package)), bool(model.data.classes)
     bf16 = computes_bf16()
     tolerance = TOLERANCE["bf16" if bf16 else "fp32"]
 
@@ -100,42 +100,6 @@ def use(model: DDPM, package: Path) -> None:
                     f"expected compiled code within {tolerance:g} of the network for {count} pictures, got {miss:.3g} off"
                 )
     model.network = network  # type: ignore[method-assign]
-
-
-def load(package: Path) -> Callable[..., Tensor]:
-    """What `compile_module` compiled, as a function of contiguous tensors that returns one; other threads go on meanwhile.
-
-    torch's own loader holds the interpreter's lock while the code runs (pytorch issue 197516), so that a server would answer
-    nobody else. The C functions are those of torch/csrc/inductor/aoti_runtime/interface.h.
-
-    Raises:
-        RuntimeError: there is no such code in the package, or it fails; torch says more on the standard error.
-    """
-    with zipfile.ZipFile(package) as archive, tempfile.TemporaryDirectory() as folder:
-        name = next((name for name in archive.namelist() if name.endswith(".so")), None)
-        if name is None:
-            raise RuntimeError(f"expected compiled code in {package.name}, got {', '.join(archive.namelist())}")
-        library = ctypes.CDLL(archive.extract(name, folder))
-    address, capsule, tensors = ctypes.pythonapi.PyCapsule_GetPointer, ctypes.pythonapi.PyCapsule_New, torch._C._aoti
-    address.restype, address.argtypes = HANDLE, [ctypes.py_object, ctypes.c_char_p]
-    capsule.restype, capsule.argtypes = ctypes.py_object, [HANDLE, ctypes.c_char_p, HANDLE]
-    create, compute = library.AOTInductorModelContainerCreateWithDevice, library.AOTInductorModelContainerRun
-    create.argtypes = [HANDLE, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_char_p]
-    compute.argtypes = [HANDLE, HANDLE, ctypes.c_size_t, HANDLE, ctypes.c_size_t, HANDLE, HANDLE]
-    container = HANDLE()
-    if create(ctypes.byref(container), 1, b"cpu", None):
-        raise RuntimeError("the compiled code could not be loaded")
-
-    def run(*given: Tensor) -> Tensor:
-        handles = tensors.unsafe_alloc_void_ptrs_from_tensors(list(given))  # `compute` frees them
-        taken = (HANDLE * len(handles))(*(address(each, None) for each in handles))
-        made = HANDLE()
-        if compute(container, taken, len(taken), ctypes.byref(made), 1, None, None):
-            raise RuntimeError("the compiled code failed")
-        (tensor,) = tensors.alloc_tensors_by_stealing_from_void_ptrs([capsule(made, None, None)])
-        return tensor
-
-    return run
 
 
 def start(packages: Sequence[Package]) -> threading.Thread:
