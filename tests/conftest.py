@@ -1,13 +1,15 @@
-"""What several test files share: small data, a browser, second implementations."""
+"""What several test files share: small data, a small page on a server, a browser, second implementations."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # no page of a test reports its use to gradio
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: torch's threads would only stand in each other's way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["GENLAB_BF16"] = "0"  # pictures are compared with those of fp32, whatever this CPU can do; servers inherit it
@@ -77,6 +80,44 @@ def picture_folder(tmp_path: Path) -> Path:
             noise = random.integers(0, 30, (9 + i, 20 - i, 3))
             Image.fromarray((np.array(colour) + noise).astype(np.uint8)).save(tmp_path / "pictures" / name / f"{i:02}.png")
     return tmp_path / "pictures"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """The page of `tests/small_page.py` on a server whose environment contains secrets, and a client of it."""
+    import gradio as gr
+    import httpx
+
+    from genlab.serving import connection, server
+    from tests import small_page, tiny
+
+    folder = tmp_path_factory.mktemp("server")
+    uploads = folder / "genlab-uploads"
+    uploads.mkdir()
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GENLAB_SECRET"):
+        patch.setenv(name, small_page.CANARY)
+    patch.setattr(connection, "HEAD_SECONDS", 2.0)
+    state: dict[str, bool | str] = {"ready": True}
+    meter = small_page.Meter()
+    demo = small_page.page(meter)
+    style = {"css": ".mine{color:#123456}", "js": "() => 41 + 1", "theme": gr.themes.Soft()}
+    app = server.build(demo, ready=lambda: state["ready"], limits=small_page.FREE, **style)
+    with tiny.running(app) as instance, httpx.Client(base_url=instance.url, timeout=30, trust_env=False) as client:
+        yield SimpleNamespace(
+            client=client, url=instance.url, port=instance.port, uploads=uploads, folder=folder, app=app, demo=demo,
+            meter=meter, state=state,
+        )  # fmt: skip
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def picture() -> bytes:
+    """A PNG file of 7×5 red pixels."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (7, 5), "red").save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")

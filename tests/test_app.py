@@ -29,8 +29,8 @@ from genlab.demo.components.player import PlayerData
 from genlab.demo.engine import Engine
 from genlab.demo.tabs import MODEL_EVENT, sample
 from genlab.demo.turns import Turns
+from genlab.serving.calls import Calls
 from genlab.serving.language import choose
-from genlab.serving.server import Calls
 from tests import tiny
 from tests.test_measurements import EVIDENCE
 
@@ -336,7 +336,7 @@ def test_no_picture_is_drawn_before_the_server_answers(tmp_path: Path, monkeypat
     drawn: list[str] = []
     begun = threading.Event()
     monkeypatch.setattr(sample.Poster, "_make", lambda self: drawn.append("poster") or begun.set())
-    monkeypatch.setattr(tiny.server, "SPARE_SECONDS", 0.01)
+    monkeypatch.setattr(tiny.server, "START_DELAY_SECONDS", 0.01)
     engine = Engine.load(tiny.save_models(tmp_path))
     page = create_app(engine)
     assert drawn == []

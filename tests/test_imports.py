@@ -210,3 +210,9 @@ except SystemExit as end:
 def test_models_load_without_the_demo_or_the_hub() -> None:
     used = loaded("import genlab.ddpm, genlab.vae, genlab.sampler, genlab.oracle")
     assert not used & {"gradio", "huggingface_hub", "datasets", "accelerate"}
+
+
+def test_any_page_is_served_without_models() -> None:
+    used = loaded("import genlab.serving.server")
+    assert "gradio" in used
+    assert not used & {"torch", "diffusers", "datasets"}

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from genlab.serving import server
-from genlab.serving.picture_input import KEPT_SIDE, MAX_PIXELS, MAX_SIDE, REFUSED, PictureInput, decode
+from genlab.serving.picture_input import MAX_PIXELS, MAX_SIDE, REDUCED_SIDE, REFUSED, PictureInput, decode
 
 import gradio as gr  # isort: skip
 
@@ -127,9 +127,9 @@ def test_exif_orientation_is_applied(decoded: Callable) -> None:
 
 
 def test_large_picture_is_reduced_and_keeps_its_shape(decoded: Callable) -> None:
-    assert decoded(png(3000, 1500)).shape == (KEPT_SIDE // 2, KEPT_SIDE, 3)
+    assert decoded(png(3000, 1500)).shape == (REDUCED_SIDE // 2, REDUCED_SIDE, 3)
     tall = encoded(Image.new("RGB", (1000, 4000), "red"), "JPEG")
-    assert decoded(tall).shape[0] == KEPT_SIDE
+    assert decoded(tall).shape[0] == REDUCED_SIDE
 
 
 def test_smallest_picture(decoded: Callable) -> None:
@@ -182,7 +182,7 @@ def test_size_and_frames_are_refused_from_the_header(decoded: Callable, monkeypa
 
 def test_largest_allowed_picture_is_taken(decoded: Callable) -> None:
     assert MAX_PIXELS == 4000 * 4000
-    assert decoded(png(4000, 4000)).shape == (KEPT_SIDE, KEPT_SIDE, 3)
+    assert decoded(png(4000, 4000)).shape == (REDUCED_SIDE, REDUCED_SIDE, 3)
 
 
 def test_component_is_an_image_to_the_page() -> None:

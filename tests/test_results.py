@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from genlab.demo.components.player import player_sheet
-from genlab.serving import results, server
+from genlab.serving import results
 from genlab.serving.results import save_result
+from genlab.serving.sweeper import Sweeper
 
 CONTENT = os.urandom(400_000)
 FRAMES = np.random.default_rng(0).integers(256, size=(4, 1, 100, 100), dtype=np.uint8)
@@ -65,7 +66,7 @@ def test_a_result_that_is_handed_out_again_is_not_swept(folder: Path):
     for old in (path, forgotten):
         os.utime(old, (time.time() - 7200,) * 2)
     assert save_result(b"1", "a.png") == path
-    server.Sweeper(str(folder), keep=set, max_seconds=3600).sweep()
+    Sweeper(str(folder), exempt=set, max_seconds=3600).sweep()
     assert (os.path.exists(path), os.path.exists(forgotten)) == (True, False)
 
 

@@ -22,9 +22,12 @@ from genlab.demo import theme
 from genlab.demo.app import create_app
 from genlab.demo.engine import Engine
 from genlab.package import write_package
-from genlab.serving import server  # before any page is made
-from genlab.serving.guard import Limits
+from genlab.serving import server
+from genlab.serving.gradio_patches import import_gradio
+from genlab.serving.limits import Limits
 from genlab.vae import VAE
+
+import_gradio()  # before any page is made
 
 T = 60
 EXAMPLES = 20
@@ -89,10 +92,17 @@ def serving(engine: Engine) -> Iterator[str]:
 def served(blocks: gr.Blocks, answering: Callable[[], None] | None = None) -> Iterator[str]:
     """Any page on a free port of loopback, as `app.py` serves it but for the limits of a visitor; its address."""
     free = Limits(
-        per_second=1e6, burst=10**6, uploads_per_second=1e6, uploads_burst=10**6, light_per_second=1e6, light_burst=10**6,
-        queued=10**6,
+        calls_per_second=1e6, calls_burst=10**6, uploads_per_second=1e6, uploads_burst=10**6, light_calls_per_second=1e6,
+        light_calls_burst=10**6, jobs=10**6,
     )  # fmt: skip
     app = server.build(blocks, ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS)
+    with running(app, answering) as instance:
+        yield instance.url
+
+
+@contextmanager
+def running(app: Any, answering: Callable[[], None] | None = None) -> Iterator[server.Server]:
+    """An application on a free port of loopback; its server."""
     instance = server.Server(app, "127.0.0.1", 0, answering)
     thread = threading.Thread(target=instance.run)
     thread.start()
@@ -100,7 +110,7 @@ def served(blocks: gr.Blocks, answering: Callable[[], None] | None = None) -> It
     while not instance.started and time.monotonic() < deadline:
         time.sleep(0.02)
     try:
-        yield instance.url
+        yield instance
     finally:
         instance.should_exit = True
         thread.join(60)

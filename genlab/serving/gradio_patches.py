@@ -1,21 +1,54 @@
-"""Spares gradio what it does at start for nothing. Call `import_gradio` before anything else imports it."""
+"""All changes that this project makes to gradio at run time, each with its reason.
+
+`tests/test_gradio_patches.py` checks for each that the gradio of requirements.txt still needs it: when such a test fails after
+an upgrade, the patch can go. "Not reported" means that no issue of gradio about it was found.
+
+Call `import_gradio` before anything else imports gradio, make the page within `without_application`, mount it within
+`described_once`, and call `patch` once it is mounted.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import importlib
 import inspect
+import os
+import shutil
 import ssl
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from types import ModuleType
-from typing import Any
-from unittest import mock
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import gradio as gr
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLL_SECONDS = 0.005
+"""Time between two checks of the queue for a job that can begin."""
+FOLDER_PREFIX = "genlab-"
 
 
-class Later(ModuleType):
-    """A module that is imported when something in it is asked for."""
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Replace an attribute, for the whole process, while the context lasts."""
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+# The import of gradio
+
+
+class LazyModule(ModuleType):
+    """Stands for a module that is imported when an attribute of it is asked for."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -23,58 +56,185 @@ class Later(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-def import_gradio() -> None:
-    """Import gradio without what it does for nothing: editor stubs, pandas, one template or certificate many times.
+def use_own_folder() -> None:
+    """Give this process a new folder for uploads and results, inside GRADIO_TEMP_DIR where that is set, until it ends.
 
-    gradio writes the stubs (.pyi) of its components anew at every import. Each means parsing the component's source: more than
-    half of the whole import. gradio leaves them out where `inspect.getfile` says that a class has no file, so that is what it
-    hears about its own classes while it is being imported. Components that are defined later (the player) get none either.
-    pandas (with pyarrow) is a sixth of what is left; gradio asks for its classes only where a function's answers are cached,
-    and gets them then. It also compiles every template of a docstring once for each kind of event, and reads the trusted
-    certificates for each of its clients of HTTP: the same template is compiled once, and the same certificates are read once.
+    gradio reads the place from the environment, when it is imported and for every component and upload; no argument sets it.
     """
+    root = os.path.realpath(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    os.makedirs(root, exist_ok=True)
+    os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=root)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def import_gradio() -> None:
+    """Import gradio with a folder of its own, and without work that a server does not need.
+
+    That `import gradio` is slow is gradio issue 7791.
+
+    Editor stubs: gradio writes a stub (.pyi) of each of its components anew at every import, which means parsing its source:
+    more than half of the import. It skips classes that `inspect.getfile` finds no file for. Not reported.
+    pandas: a sixth of what is left, though only cached examples use it. Made lazy in gradio pull requests 7851 and 11156; since
+    then a module imports it eagerly again.
+    Templates: the docstrings' templates are compiled again for every kind of event of every component. Not reported.
+    Certificates: every client of HTTP reads the trusted certificates again. Not reported.
+    """
+    use_own_folder()
     import jinja2
 
     getfile = inspect.getfile
 
     def no_file(thing: Any) -> str:
         if str(getattr(thing, "__module__", "")).startswith("gradio."):
-            raise OSError("editor stubs are not wanted")
+            raise OSError("no editor stubs")
         return getfile(thing)
 
-    loaded = sys.modules.setdefault("pandas", Later("pandas"))
-    stubs = mock.patch.object(inspect, "getfile", no_file)
-    templates = mock.patch.object(jinja2, "Template", cache(jinja2.Template))
-    certificates = mock.patch.object(ssl, "create_default_context", cache(ssl.create_default_context))
-    with stubs, templates, certificates:
+    pandas = sys.modules.setdefault("pandas", LazyModule("pandas"))
+    with (
+        replaced(inspect, "getfile", no_file),
+        replaced(jinja2, "Template", cache(jinja2.Template)),
+        replaced(ssl, "create_default_context", cache(ssl.create_default_context)),
+    ):
         import gradio.component_meta
-    if isinstance(loaded, Later):
+    if isinstance(pandas, LazyModule):
         del sys.modules["pandas"]
-    gradio.component_meta.create_or_modify_pyi = lambda *_: None
+    gradio.component_meta.create_or_modify_pyi = lambda *_: None  # for components that are defined later
 
 
-@contextmanager
-def without_description() -> Iterator[None]:
-    """Within, gradio does not describe pages, which it does again and again while they are made and mounted.
-
-    Whoever mounts a page sets its `config` afterwards. This holds for the whole process, so not while another thread mounts
-    a page.
-    """
-    from gradio.blocks import Blocks
-
-    with mock.patch.object(Blocks, "get_config_file", return_value={}):
-        yield
+# The page before it is served
 
 
 @contextmanager
 def without_application() -> Iterator[None]:
-    """Within, gradio makes pages and queues, but no web application of them and no description of the page.
+    """Make a page or its queue without a web application and without a description of the page.
 
-    It would make one in `Blocks()`, another at the end of its `with` and one more in every `queue(…)`, each with all its
-    routes, and throw them away: the one that serves the page is made when the page is mounted or launched. This holds for the
-    whole process, so not while another thread mounts a page.
+    gradio makes an application with all its routes in `Blocks()`, at the end of its `with` and in every `queue(…)`, and throws
+    them away: the one that serves the page is made when it is mounted. It also describes the page at the end of the `with`.
+    Holds for the whole process, so not while another thread mounts a page. Not reported.
     """
-    from gradio.blocks import App
+    from gradio.blocks import App, Blocks
 
-    with mock.patch.object(App, "create_app", return_value=None), without_description():
+    with replaced(App, "create_app", lambda *_, **__: None), replaced(Blocks, "get_config_file", lambda _: {}):
         yield
+
+
+@contextmanager
+def described_once(demo: gr.Blocks) -> Iterator[None]:
+    """Mount a page, and describe it once, at the end.
+
+    gradio describes it before the theme is set and again while its application is made. Holds for the whole process, as
+    `without_application` does. Not reported.
+    """
+    from gradio.blocks import Blocks
+
+    with replaced(Blocks, "get_config_file", lambda _: {}):
+        yield
+    demo.config = demo.get_config_file()
+
+
+# The page while it is served
+
+
+def patch(demo: gr.Blocks) -> None:
+    """Apply all patches that follow to a page that has been mounted; `TolerantCancel` is added by whoever mounts it."""
+    cancel_only_begun_jobs()
+    forget_values()
+    describe_nothing_for_a_session(demo)
+    check_the_queue_less_often(demo)
+    count_no_events(demo)
+    mark_as_running(demo)
+
+
+def cancel_only_begun_jobs() -> None:
+    """Let gradio cancel a job only once its task has begun.
+
+    A task that is cancelled before its first line never reaches the `finally` that returns its place in the queue: from then on
+    no other job with its concurrency_id runs. Not reported; gradio issue 13323 is about jobs that still wait in the queue.
+    """
+    import gradio.routes
+    from gradio.utils import cancel_tasks
+
+    async def cancel_begun(task_ids: set[str]) -> list[str]:
+        while any(
+            "<gradio-sep>" in task.get_name() and inspect.getcoroutinestate(task.get_coro()) == inspect.CORO_CREATED  # type: ignore[arg-type]
+            for task in asyncio.all_tasks()
+        ):
+            await asyncio.sleep(0)
+        return await cancel_tasks(task_ids)
+
+    gradio.routes.cancel_tasks = cancel_begun
+
+
+def forget_values() -> None:
+    """Keep no copy of the values of every call in the session's state.
+
+    gradio keeps them as long as the session, for links that restore a page (`gr.DeepLinkButton`). Not reported; gradio issue
+    11201 is about such copies shown to another visitor.
+    """
+    from gradio.state_holder import SessionState
+
+    def forget(session: SessionState, key: int, value: Any) -> None:
+        """Do nothing, in the place of storing a value."""
+
+    SessionState._update_value_in_config = forget  # type: ignore[assignment, method-assign]
+
+
+def describe_nothing_for_a_session(demo: gr.Blocks) -> None:
+    """Describe no component when a session begins.
+
+    gradio describes the whole page for every new session, for the same links: a tenth of a second in which nobody else is
+    served. Not reported.
+    """
+    demo.state_holder.blocks = SimpleNamespace(default_config=demo.default_config, blocks={})  # type: ignore[assignment]
+
+
+def check_the_queue_less_often(demo: gr.Blocks) -> None:
+    """Check the queue every `POLL_SECONDS` and not every millisecond, day and night. Not reported."""
+    demo._queue.sleep_when_free = POLL_SECONDS
+
+
+def count_no_events(demo: gr.Blocks) -> None:
+    """Compute no statistics of calls.
+
+    After every call gradio summarises the last 10,000 with pandas, for a monitoring page that is not served here. Not reported.
+    """
+    demo._queue.ANALYTICS_MAX_EVENTS = 1
+    demo._queue.ANAYLTICS_CACHE_FREQUENCY = 10**9
+
+
+def mark_as_running(demo: gr.Blocks) -> None:
+    """Mark a mounted page as running, as `launch` does and `mount_gradio_app` does not.
+
+    Otherwise gradio takes files from any folder (`processing_utils._check_allowed`), serves every SVG file that it meets, and
+    sends no heartbeat on a stream of results. Not reported.
+    """
+    demo.has_launched = demo.is_running = True
+
+
+class TolerantCancel:
+    """ASGI middleware that answers the cancellation of a job that ends in the same moment with success.
+
+    gradio raises KeyError for it, after a reply with 500. Its issue 11497 has the same error from cancelling twice.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/gradio_api/cancel":
+            await self.app(scope, receive, send)
+            return
+        from starlette.responses import JSONResponse
+
+        failed = False
+
+        async def send_success(message: Message) -> None:
+            nonlocal failed
+            failed = failed or message.get("status") == 500
+            if not failed:
+                await send(message)
+
+        try:
+            await self.app(scope, receive, send_success)
+        except KeyError:
+            await JSONResponse({"success": True})(scope, receive, send)

@@ -1,19 +1,18 @@
-"""English and Chinese: every text of the page is one string that holds both, and the last step before the network keeps one.
+"""English and Chinese: a text of the page is one string that contains both; `Translation` keeps one in every reply.
 
     TEXT = {"run": both("Run the process", "运行过程"), "at": both("step {i} of {n}", "第 {i} 步，共 {n} 步")}
 
-How a tab uses it: write each text once, in the TEXT of its file, with `both`; then use it like any other string, wherever it
-goes: label, info, Markdown, HTML, caption, alt text, `gr.update`, player label, `LimitError`. `str.format` fills both languages
-at once, texts may stand inside texts, and what both languages share (a displayed formula) can be joined with `+`. The value
-of a choice stays English, its name has two languages: `tabs.choices(values)`, with the names in `tabs.NAMES`. Nobody asks
-which language is meant: `Translation`, an ASGI application around the page, looks at each request (?lang=, then the cookie that
-the switch has set, then Accept-Language, then English) and keeps that language in the page, in every reply and in every event
-of a stream. What leaves by another door (the console, a file) goes through `choose`; what would escape or cut the markers
-through `each`. Labels of hidden components that only name the API's parameters and returns stay plain English.
+Write each text once, in the TEXT of its file, with `both`; then use it like any other string: label, info, Markdown, HTML,
+caption, alt text, `gr.update`, error. `str.format` fills both languages at once, texts may stand inside texts, and what both
+languages share (a displayed formula) can be joined with `+`. The value of a choice stays English, its name has two languages.
+`Translation`, an ASGI application around the page, chooses the language of each request (?lang=, then the cookie that the
+switch has set, then Accept-Language, then English) for the page, every reply and every event of a stream. Text for elsewhere
+(the console, a file) goes through `choose`; a function that would escape or cut the markers through `each`. Labels of hidden
+components that only name the API's parameters and returns stay plain English.
 
-`tests/test_language.py` reads every TEXT and every component of the page: nothing on it may lack one of the languages.
+`tests/test_language.py` reads every TEXT and every component of the page: none may lack one of the languages.
 
-The markers have to outlive JSON, HTML and `str.format`: plain ASCII without quotes, braces or backslashes.
+The markers have to survive JSON, HTML and `str.format`: plain ASCII without quotes, braces or backslashes.
 
     [~English~|~中文~]
 """
@@ -32,21 +31,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Language = Literal["en", "zh"]
 TAGS: dict[Language, str] = {"en": "en", "zh": "zh-CN"}
-"""Language → the tag that a document and a browser give it."""
+"""Language → its tag in documents and headers."""
 COOKIE = "genlab_lang"
 COOKIE_SECONDS = 365 * 24 * 3600
 
-WORTH_PACKING = 10_000
-"""Bytes of a reply from which on it is compressed."""
-UNPACKS = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))")
-"""What an Accept-Encoding header says that takes gzip."""
+GZIP_BYTES = 10_000
+"""Larger replies are compressed."""
+ACCEPTS_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))")
+"""Matches an Accept-Encoding header that accepts gzip."""
 DEPTH = 6
-"""How deep texts may stand inside texts."""
+"""Levels of texts inside texts."""
 OPEN, MIDDLE, CLOSE = "[~", "~|~", "~]"
 _PAIR = r"\[~((?:(?!\[~|~\|~|~\])%s)*)~\|~((?:(?!\[~|~\|~|~\])%s)*)~\]"
 _IN_TEXT = re.compile(_PAIR % (".", "."), re.DOTALL)
 _IN_JSON = re.compile((_PAIR % (r'(?:[^"\\]|\\.)', r'(?:[^"\\]|\\.)')).encode(), re.DOTALL)
-"""Within one string of a JSON document: no visitor's text can make it swallow anything else."""
+"""Matches within one string of a JSON document, so that no visitor's text can make it match beyond."""
 
 SCRIPT = """<script>
 (() => {
@@ -66,22 +65,22 @@ SCRIPT = """<script>
   });
 })();
 </script>"""
-"""Runs before gradio does: gradio's own texts follow the page's language, and the switch keeps what the address says."""
+"""Runs before gradio does, so that gradio's own texts follow the page's language; the switch preserves the address."""
 
 SWITCH = """<nav class="genlab-language" aria-label="[~Language~|~语言~]">
 <a href="?lang=en" data-language="en" hreflang="en" lang="en" [~aria-current="true"~|~~]>English</a>
 <a href="?lang=zh" data-language="zh" hreflang="zh-CN" lang="zh-CN" [~~|~aria-current="true"~]>中文</a>
 </nav>"""
-"""The switch, as HTML: two links that work without a script too."""
+"""The switch, as HTML: two links, which work without a script too."""
 
 
 def both(en: str, zh: str) -> str:
-    """One text in two languages."""
+    """Return one text in two languages."""
     return f"{OPEN}{en}{MIDDLE}{zh}{CLOSE}"
 
 
 class UserFacingError(Exception):
-    """An error whose message is a text for people: `text` in both languages, `str()` in English."""
+    """An error whose message is for visitors: `text` in both languages, `str()` in English."""
 
     def __init__(self, text: str) -> None:
         super().__init__(choose(text))
@@ -89,19 +88,19 @@ class UserFacingError(Exception):
 
 
 def choose(text: str, language: Language = "en") -> str:
-    """A text as it reads in one language, whatever it is made of."""
+    """Return a text in one language."""
     for _ in range(DEPTH):
         text = _IN_TEXT.sub(r"\1" if language == "en" else r"\2", text)
     return text
 
 
 def each(change: Callable[[str], str], text: str) -> str:
-    """A text whose reading in each language has been changed, as by an escape that would not spare the markers."""
+    """Apply a function that would damage the markers, such as an escape, to a text in each language; return both."""
     return both(change(choose(text, "en")), change(choose(text, "zh")))
 
 
 def choose_in_json(document: bytes, language: Language) -> bytes:
-    """The same in every string of a JSON document, or of a stream of them, in UTF-8."""
+    """Return a JSON document, or a stream of them, in UTF-8, with every string in one language."""
     for _ in range(DEPTH):
         if OPEN.encode() not in document:
             break
@@ -110,21 +109,21 @@ def choose_in_json(document: bytes, language: Language) -> bytes:
 
 
 def accepted(header: str) -> Language:
-    """The language that an Accept-Language header likes best; English where it names neither."""
+    """Return the language that an Accept-Language header prefers; English where it names neither."""
     best = 0.0
     language: Language = "en"
     for entry in header[:1000].split(","):
         tag, _, weight = entry.partition(";")
         primary = tag.strip().lower().partition("-")[0]
         match = re.fullmatch(r"\s*q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*", weight)
-        liked = float(match[1]) if match else 0.0 if weight else 1.0
-        if primary in TAGS and liked > best:
-            best, language = liked, primary
+        quality = float(match[1]) if match else 0.0 if weight else 1.0
+        if primary in TAGS and quality > best:
+            best, language = quality, primary
     return language
 
 
 def language_of(scope: Scope) -> Language:
-    """The language of a request: ?lang=, else the cookie, else Accept-Language, else English."""
+    """Return the language of a request: ?lang=, else the cookie, else Accept-Language, else English."""
     headers = Headers(scope=scope)
     for chosen in (_asked(scope), cookie_parser(headers.get("cookie", "")).get(COOKIE, "")):
         if chosen in TAGS:
@@ -133,18 +132,18 @@ def language_of(scope: Scope) -> Language:
 
 
 def _asked(scope: Scope) -> str:
-    """The language that the address names, "" for none."""
+    """Return the language that the address names, "" for none."""
     asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("lang", [""])[-1]
     return asked if asked in TAGS else ""
 
 
 class Translation:
-    """The ASGI application that keeps one language of every text in the replies of another one.
+    """ASGI middleware that reduces every text in a reply to the language of its request.
 
     The page also gets its `lang` and `SCRIPT`, and the cookie where the address asks for a language.
 
     Args:
-        app: whose replies; JSON and HTML that contain texts must not come compressed.
+        app: the application; its JSON and HTML must not be compressed.
         embedded: the page may be shown inside a page of another site, so the cookie must be sent there too (over HTTPS).
     """
 
@@ -155,61 +154,61 @@ class Translation:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["path"].endswith(".json"):  # the one text that gradio would compress
+        if scope["path"].endswith(".json"):  # the one path whose text gradio would compress
             scope = {**scope, "headers": [(k, v) for k, v in scope["headers"] if k != b"accept-encoding"]}
         await self.app(scope, receive, _Reply(self, scope, send).send)
 
 
 class _Reply:
-    """One reply on its way out."""
+    """One reply."""
 
     def __init__(self, translation: Translation, scope: Scope, send: Send) -> None:
         self.translation, self.scope, self.out = translation, scope, send
         self.language = language_of(scope)
-        self.kind, self.held = "", b""
+        self.kind, self.body = "", b""
         self.start: Message = {}
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             kind = headers.get("content-type", "").partition(";")[0]
-            whole = self.scope["method"] != "HEAD" and not self.scope["path"].startswith("/gradio_api/file=")
-            if whole and kind in ("text/html", "application/json", "text/event-stream"):
+            translated = self.scope["method"] != "HEAD" and not self.scope["path"].startswith("/gradio_api/file=")
+            if translated and kind in ("text/html", "application/json", "text/event-stream"):
                 self.kind, self.start = kind, message
             if self.kind in ("text/html", "application/json"):
                 return
         elif self.kind and message["type"] == "http.response.body":
-            self.held += message.get("body", b"")
+            self.body += message.get("body", b"")
             more = message.get("more_body", False)
             if self.kind == "text/event-stream":
-                ready, end, self.held = self.held.rpartition(b"\n\n") if more else (self.held, b"", b"")
-                message = {**message, "body": choose_in_json(ready + end, self.language)}
+                events, end, self.body = self.body.rpartition(b"\n\n") if more else (self.body, b"", b"")
+                message = {**message, "body": choose_in_json(events + end, self.language)}
             elif more:
                 return
             else:
-                await self._head()
-                message = {**message, "body": self.held}
+                await self._send_head()
+                message = {**message, "body": self.body}
         await self.out(message)
 
-    async def _head(self) -> None:
-        """Translate the whole body, pack it where the visitor can unpack it, and send the head that fits it."""
-        self.held = choose_in_json(self.held, self.language)
+    async def _send_head(self) -> None:
+        """Translate the whole body, compress it where the visitor accepts that, and send the matching head."""
+        self.body = choose_in_json(self.body, self.language)
         headers = MutableHeaders(scope=self.start)
         if self.kind == "text/html":
             tag = TAGS[self.language]
-            self.held = self.held.replace(b'lang="en"', f'lang="{tag}"'.encode(), 1)
-            self.held = self.held.replace(b"<head>", b"<head>" + (SCRIPT % (tag, tag, COOKIE)).encode(), 1)
+            self.body = self.body.replace(b'lang="en"', f'lang="{tag}"'.encode(), 1)
+            self.body = self.body.replace(b"<head>", b"<head>" + (SCRIPT % (tag, tag, COOKIE)).encode(), 1)
             headers["content-language"] = tag
             headers["cache-control"] = "no-cache"
             if _asked(self.scope):
                 site = "SameSite=None; Secure; Partitioned" if self.translation.embedded else "SameSite=Lax"
                 headers.append("set-cookie", f"{COOKIE}={self.language}; Path=/; Max-Age={COOKIE_SECONDS}; {site}")
-        if len(self.held) > WORTH_PACKING:
+        if len(self.body) > GZIP_BYTES:
             headers.add_vary_header("Accept-Encoding")
-            if UNPACKS.search(Headers(scope=self.scope).get("accept-encoding", "")):
-                self.held = gzip.compress(self.held, compresslevel=4)
+            if ACCEPTS_GZIP.search(Headers(scope=self.scope).get("accept-encoding", "")):
+                self.body = gzip.compress(self.body, compresslevel=4)
                 headers["content-encoding"] = "gzip"
         headers.add_vary_header("Accept-Language")
         headers.add_vary_header("Cookie")
-        headers["content-length"] = str(len(self.held))
+        headers["content-length"] = str(len(self.body))
         await self.out(self.start)

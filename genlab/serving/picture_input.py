@@ -1,8 +1,8 @@
-"""The one way a visitor's picture comes in.
+"""The only component that takes a picture from a visitor.
 
-A value is taken only if it names a file in the server's own upload folder; the file is opened only as PNG, JPEG or WebP; its
-size and number of frames are read from its header before a pixel is decoded. Whatever is refused is refused with one fixed
-message, so that an answer says nothing about the server's files.
+A value must name a file in the server's own upload folder; the file is opened only as PNG, JPEG or WebP; its size and number
+of frames are read from its header before a pixel is decoded. Every refusal has the same message, so that it reveals nothing
+about the server's files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 16_000_000
 MAX_SIDE = 10_000
-KEPT_SIDE = 1024
+REDUCED_SIDE = 1024
 """Pictures with a longer side are reduced to it: the models work on far fewer pixels, and the array stays under 4 MB."""
 TEXT = {
     "refused": both(
@@ -39,13 +39,13 @@ _decoding = Lock()
 
 
 class PictureInput(gr.Image):
-    """An upload of one picture, handed to the function as (H W 3) uint8, upright, transparent pixels on white.
+    """An upload of one picture, passed to the function as (H W 3) uint8, upright, transparent pixels on white.
 
     For inputs only: results are shown with `gr.Image`. It starts empty, and `gr.update` changes it like any component.
 
     Args:
         required: whether an empty input is refused; where it is not, the function gets None.
-        options: what `gr.Image` takes: label, alt_text, placeholder, height, …
+        options: of `gr.Image`: label, alt_text, placeholder, height, …
     """
 
     is_template = True
@@ -59,7 +59,7 @@ class PictureInput(gr.Image):
         return super().get_config(cls or gr.Image)
 
     def refuses(self, value: Any) -> bool:
-        """Whether a value as it came over HTTP is already recognisable as none that this page has uploaded."""
+        """Return whether a value, as it came over HTTP, cannot be a picture that was uploaded on this page."""
         if value is None:
             return self.required
         if not isinstance(value, dict):
@@ -67,25 +67,25 @@ class PictureInput(gr.Image):
         return _own_upload(value.get("path")) is None or _inline(value.get("url")) or not _named_as_picture(value)
 
     def move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        return _taken(url_or_file_path)
+        return _checked_upload(url_or_file_path)
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        return _taken(url_or_file_path)
+        return _checked_upload(url_or_file_path)
 
     def preprocess(self, payload: ImageData | None) -> np.ndarray | None:
         if payload is None and not self.required:
             return None
         if payload is None or _inline(payload.url) or not _named_as_picture(payload.model_dump()):
             raise _refusal()
-        return decode(_taken(payload.path))
+        return decode(_checked_upload(payload.path))
 
 
 @lru_cache(maxsize=8)
 def decode(path: str) -> np.ndarray:
-    """The picture in a file as (H W 3) uint8, not to be written to.
+    """Return the picture in a file as (H W 3) uint8, read-only.
 
-    An upload's path has the hash of its content; its pixels are kept for a while, since what is moved beside it asks for them
-    again and again.
+    The path of an upload contains the hash of its content. The last pictures are cached: controls beside a picture use it anew
+    at every movement.
 
     Raises:
         gr.Error: with `REFUSED`, whatever is wrong with the file.
@@ -93,7 +93,9 @@ def decode(path: str) -> np.ndarray:
     try:
         with Image.open(path, formats=FORMATS) as picture:
             width, height = picture.size
-            still = picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1  # a JPEG's other pictures are left
+            still = (
+                picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1
+            )  # a JPEG with several pictures counts as its first
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE or not still:
                 raise _refusal()
             with _decoding:
@@ -105,15 +107,15 @@ def decode(path: str) -> np.ndarray:
 
 
 def _pixels(picture: Image.Image) -> np.ndarray:
-    """The pixels of an opened picture, reduced to `KEPT_SIDE`: (H W 3) uint8."""
-    picture.draft("RGB", (KEPT_SIDE, KEPT_SIDE))
+    """Decode an opened picture, reduced to `REDUCED_SIDE`: (H W 3) uint8."""
+    picture.draft("RGB", (REDUCED_SIDE, REDUCED_SIDE))
     picture.load()
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):
         upright = Image.fromarray((np.asarray(upright, dtype=np.float32) / 257).clip(0, 255).astype(np.uint8))
     clear = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info
     upright = upright.convert("RGBA" if clear else "RGB")
-    upright.thumbnail((KEPT_SIDE, KEPT_SIDE), Image.Resampling.LANCZOS)
+    upright.thumbnail((REDUCED_SIDE, REDUCED_SIDE), Image.Resampling.LANCZOS)
     if clear:
         upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
     pixels = np.array(upright)
@@ -123,8 +125,8 @@ def _pixels(picture: Image.Image) -> np.ndarray:
     return pixels
 
 
-def _taken(path: str | Path | None) -> str:
-    """The real path of a file in the upload folder; refuses every other value."""
+def _checked_upload(path: str | Path | None) -> str:
+    """Return the real path of a file in the upload folder; refuse every other value."""
     own = _own_upload(path)
     if own is None:
         raise _refusal()
@@ -132,6 +134,7 @@ def _taken(path: str | Path | None) -> str:
 
 
 def _own_upload(path: Any) -> str | None:
+    """Return the real path of a file in the upload folder with the suffix of a picture, None for every other value."""
     if not isinstance(path, (str, Path)) or "\0" in str(path):
         return None
     folder, real = os.path.realpath(get_upload_folder()), os.path.realpath(path)
@@ -140,12 +143,12 @@ def _own_upload(path: Any) -> str | None:
 
 
 def _inline(url: Any) -> bool:
-    """Whether an address holds the content itself."""
+    """Return whether an address contains the content itself."""
     return isinstance(url, str) and url.lower().lstrip().startswith("data:")
 
 
 def _named_as_picture(value: dict[str, Any]) -> bool:
-    """Whether the visitor's name for the file, where there is one, is a picture's."""
+    """Return whether the visitor's name for the file, if any, has the suffix of a picture."""
     name = value.get("orig_name")
     return name is None or (isinstance(name, str) and name.lower().endswith(SUFFIXES))
 
