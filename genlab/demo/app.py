@@ -16,8 +16,6 @@ from genlab.serving.language import SWITCH, both, each
 
 TABS = (sample, interpolate, process, divergence, vae, bound, score, playground)
 """The tabs in their order; each has a TITLE and build(engine, page)."""
-QUEUE = 32
-"""Requests that may wait; further ones are told to come back later."""
 TEXT = {
     "title": "genlab",
     "lead": both(
@@ -68,8 +66,6 @@ def create_app(engine: Engine) -> gr.Blocks:
 
         listed = gr.JSON(label="models", visible=False)
         gr.Button(visible=False).click(models, None, listed, api_name="models", concurrency_limit=None)
-    with without_application():
-        demo.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
     return demo
 
 

@@ -62,11 +62,7 @@ def build(demo: gr.Blocks, *, ready: Callable[[], bool | str], limits: Limits | 
         raise ValueError("expected a page made with analytics_enabled=False, got one that reports its use to gradio")
     limits = limits or Limits(proxies=proxies())
     with gradio_patches.without_application():
-        demo.queue(
-            max_size=min(demo._queue.max_size or QUEUE, QUEUE),
-            api_open=False,
-            default_concurrency_limit=demo._queue.default_concurrency_limit,
-        )
+        demo.queue(max_size=QUEUE, api_open=False, default_concurrency_limit=demo._queue.default_concurrency_limit)
     demo.state_session_capacity = SESSIONS
     demo.delete_cache = demo.delete_cache or (3600, 3600)
 
