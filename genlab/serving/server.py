@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -187,8 +186,6 @@ def serve(
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     server = Server(build(demo, ready=ready, **page), *address(host, port), answering)
-    gc.freeze()  # what stands now stays: nobody has to wait while it is looked through for garbage
-    gc.enable()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt):
         server.run()
