@@ -22,6 +22,7 @@ import gradio.utils
 import httpx
 import pytest
 from fastapi import FastAPI
+from gradio.state_holder import SessionState
 from gradio_client import Client
 
 from genlab.serving import gradio_patches, server
@@ -312,10 +313,15 @@ def test_other_failures_are_not_taken_for_success(path: str, error: type[Excepti
         asyncio.run(post())
 
 
-def test_a_served_page_has_all_patches() -> None:
+def test_a_served_page_has_all_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradio.routes, "cancel_tasks", gradio.utils.cancel_tasks)
+    monkeypatch.setattr(SessionState, "_update_value_in_config", None)
     demo = page(Meter())
     app = server.build(demo, ready=lambda: True, limits=FREE)
     assert gradio.routes.cancel_tasks is not gradio.utils.cancel_tasks
+    assert SessionState._update_value_in_config
+    assert not demo.state_holder["visitor"].config_values
+    assert demo._queue.ANALYTICS_MAX_EVENTS == 1
     assert demo._queue.sleep_when_free == POLL_SECONDS
     assert demo.is_running
     assert any(each.cls is TolerantCancel for each in app.user_middleware)

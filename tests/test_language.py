@@ -7,6 +7,7 @@ import asyncio
 import gzip
 import importlib
 import inspect
+import itertools
 import json
 import pkgutil
 import re
@@ -19,6 +20,7 @@ import httpx
 import pytest
 
 import genlab.demo
+import genlab.serving
 from genlab import hub, package
 from genlab.card import escape
 from genlab.demo import hub_text
@@ -37,9 +39,10 @@ PROPS = ("label", "info", "placeholder", "alt_text", "value", "choices", "labels
 
 
 def texts() -> dict[str, str]:
-    """Module and key → text, of every TEXT, LABELS, NAMES (value → name) and TITLE of the demo."""
+    """Module and key → text, of every TEXT, LABELS, NAMES (value → name) and TITLE of the demo and of what serves it."""
     found: dict[str, str] = {}
-    for info in pkgutil.walk_packages(genlab.demo.__path__, "genlab.demo."):
+    walks = [pkgutil.walk_packages(root.__path__, f"{root.__name__}.") for root in (genlab.demo, genlab.serving)]
+    for info in itertools.chain(*walks):
         module = importlib.import_module(info.name)
         for name in ("TEXT", "LABELS", "NAMES"):
             table = getattr(module, name, {})

@@ -235,6 +235,14 @@ def test_page_made_with_other_folders_is_refused(monkeypatch: pytest.MonkeyPatch
         server.build(demo, ready=lambda: True)
 
 
+def test_a_page_that_reports_its_use_is_refused() -> None:
+    with gr.Blocks() as demo:
+        pass
+    demo.analytics_enabled = True
+    with pytest.raises(ValueError, match="expected a page made with analytics_enabled=False"):
+        server.build(demo, ready=lambda: True)
+
+
 PROGRAM = """
 import time
 from genlab.serving.gradio_patches import import_gradio
