@@ -38,8 +38,6 @@ SESSIONS = 200
 CONNECTIONS = 512
 GRACE_SECONDS = 5
 """How long running replies may go on when the server is told to stop."""
-SWITCH_SECONDS = 0.0005
-"""How long a thread that computes may keep the interpreter from the page; with Python's own 0.005 every frame comes later."""
 
 
 def build(demo: gr.Blocks, *, ready: Callable[[], bool | str], limits: Limits | None = None, **page: Any) -> FastAPI:
@@ -184,7 +182,6 @@ def serve(
     Raises:
         SystemExit: the port cannot be had, or the server was told to stop.
     """
-    sys.setswitchinterval(SWITCH_SECONDS)
     server = Server(build(demo, ready=ready, **page), *address(host, port), answering)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt):
