@@ -48,6 +48,7 @@ def main() -> None:
     import_gradio()
     from genlab.demo import theme
     from genlab.demo.app import create_app
+    from genlab.demo.components import HEAD
     from genlab.demo.engine import Engine, EngineError
     from genlab.serving import server
     from genlab.serving.language import choose
@@ -66,9 +67,8 @@ def main() -> None:
         compiled.start([served.package for served in engine.models.values()])
     gc.freeze()  # what exists now stays: a full collection would stop all visitors nine times as long
     gc.enable()
-    server.serve(
-        page, chosen.host, chosen.port, ready=lambda: True, answering=engine.catch_up, theme=theme.theme(), css=theme.CSS
-    )
+    style = {"theme": theme.theme(), "css": theme.CSS, "head": HEAD}
+    server.serve(page, chosen.host, chosen.port, ready=lambda: True, answering=engine.catch_up, **style)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from genlab.data import KNOWN, Dataset
 from genlab.ddpm import DDPM
 from genlab.demo import theme
 from genlab.demo.app import create_app
+from genlab.demo.components import HEAD
 from genlab.demo.engine import Engine
 from genlab.package import write_package
 from genlab.serving import server
@@ -95,7 +96,7 @@ def served(blocks: gr.Blocks, answering: Callable[[], None] | None = None) -> It
         calls_per_second=1e6, calls_burst=10**6, uploads_per_second=1e6, uploads_burst=10**6, light_calls_per_second=1e6,
         light_calls_burst=10**6, jobs=10**6,
     )  # fmt: skip
-    app = server.build(blocks, ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS)
+    app = server.build(blocks, ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS, head=HEAD)
     with running(app, answering) as instance:
         yield instance.url
 

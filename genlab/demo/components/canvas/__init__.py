@@ -24,7 +24,7 @@ from gradio.data_classes import GradioModel
 from pydantic import ConfigDict, Field
 
 from genlab.colours import COLOURS
-from genlab.demo.components import Scripted, static, with_labels
+from genlab.demo.components import Scripted
 from genlab.demo.limits import DRAWN_VALUES
 from genlab.serving.language import both
 
@@ -122,7 +122,9 @@ class Canvas(Scripted):
         kwargs: other arguments of `gr.HTML`.
     """
 
+    name = "canvas"
     data_model = CanvasData
+    texts = LABELS
     described = "pictures on a canvas; clients ask the endpoints for their numbers"
 
     def __init__(
@@ -133,16 +135,4 @@ class Canvas(Scripted):
         labels: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        # All arguments become attributes: for a missing one that stands in quotes in the script, gr.HTML makes up an event.
-        self.labels = with_labels(LABELS, labels)
-        super().__init__(
-            value=value,
-            label=label,
-            html_template=static("canvas/canvas.html"),
-            css_template=static("controls/controls.css") + static("canvas/canvas.css"),
-            js_on_load=static("controls/requests.js") + static("canvas/canvas.js"),
-            apply_default_css=False,
-            labels=self.labels,
-            empty=CanvasData().model_dump(),
-            **kwargs,
-        )
+        super().__init__(value, label=label, labels=labels, empty=CanvasData().model_dump(), **kwargs)

@@ -1,282 +1,259 @@
-// Second part of the canvas's js_on_load, after requests.js: pictures side by side with hard pixels. The first one, x, is the
-// visitor's to draw on; in the others a pixel can be chosen. The value that the server sends is drawn and then replaced by what
-// the visitor can change (token, x, chosen). What is drawn here stays until the server sends another token with its x.
+// The canvas: pictures side by side with hard pixels. The first one, x, is the visitor's to draw on; in the others a pixel can be
+// chosen. The value that the server sends is drawn and then replaced by what the visitor can change (token, x, chosen). What is
+// drawn here stays until the server sends another token with its x.
+
+import { base64Of, bytesOf } from '../controls/bytes.js';
+import { labelsOf } from '../controls/labels.js';
+import { canvasPixels, paneOf, resize } from '../controls/pictures.js';
+import { Requests } from '../controls/requests.js';
+import { drawLine, opaque } from './pen.js';
 
 const LEAST = 124; // CSS pixels of a picture's side below which the pictures take more rows
 const TALLEST = 260; // CSS pixels of a picture's height
-const PEN = 1.05; // radius of the pen where it is half as bright, in pixels of a picture of 28 × 28
-const RUBBER = 2; // … and of the eraser
-const EDGE = 1.3; // over how many such pixels it fades
+const CHOICE = 1; // index of the picture in which the chosen pixel is framed, and the arrow keys choose
 
-const $ = (selector) => element.querySelector(selector);
-const row = $('.panes');
-const say = (key, values = {}) => props.labels[key].replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+const clamped = (value, low, high) => Math.max(low, Math.min(high, value));
 
-let meta = props.empty; // what is shown, a CanvasData
-let token = ''; // of the picture that x began as
-let x = new Uint8ClampedArray(0); // its bytes, drawn on
-let pictures = []; // the bytes of the others
-let panes = []; // { root, canvas, context }
-let chosen = null; // [row, column]
-let cursor = null; // where the keyboard draws: [x, y] in pixels
-let stroke = null; // the last point of the stroke that is being drawn
-let erasing = false;
-
-const decode = (text) => Uint8ClampedArray.from(atob(text), (character) => character.charCodeAt(0));
-function encode(bytes) {
-  let text = '';
-  for (let i = 0; i < bytes.length; i += 4096) text += String.fromCharCode(...bytes.subarray(i, i + 4096));
-  return btoa(text);
-}
-const publish = () => { props.value = { token, x: encode(x), chosen }; };
-
-// ---- what is shown ----
-
-function build() {
-  panes = meta.panes.map((text, p) => {
-    const root = document.createElement('div');
-    root.className = 'pane';
-    const colour = meta.colours[p] || '';
-    if (/^\w+$/.test(colour)) root.style.setProperty('--pane', `var(--genlab-${colour})`);
-    const name = document.createElement('div');
-    name.className = 'name';
-    name.textContent = text;
-    const canvas = document.createElement('canvas');
-    root.append(name, canvas);
-    const pane = { root, name, canvas, context: canvas.getContext('2d'), text };
-    if (p === 0) listenToPen(pane);
-    else listenToChoice(pane, p);
-    return pane;
-  });
-  row.replaceChildren(...panes.map((pane) => pane.root));
+/** Return what decides the size of the pictures, as text. */
+function shapeOf({ panes, colours, width, height }) {
+  return JSON.stringify([panes.length, colours, width, height]);
 }
 
-// Every picture pixel becomes a square of a whole number of screen pixels.
-function layout() {
-  const width = row.clientWidth;
-  const { width: w, height: h } = meta;
-  if (!width || !panes.length) return;
-  const ratio = window.devicePixelRatio || 1;
-  const gap = parseFloat(getComputedStyle(row).columnGap) || 0;
-  let scale = 0;
-  for (let columns = panes.length; columns >= 1; columns = columns > 1 ? Math.ceil(columns / 2) : 0) {
-    const room = (width - gap * (columns - 1)) / columns - 4; // 4: the coloured outline
-    scale = Math.max(1, Math.floor((Math.min(room / w, TALLEST / h) + 1e-6) * ratio)) / ratio;
-    if (scale * w >= LEAST || columns === 1) break;
-  }
-  for (const { root, canvas } of panes) {
-    const k = Math.round(scale * ratio);
-    if (canvas.width !== w * k || canvas.height !== h * k) Object.assign(canvas, { width: w * k, height: h * k });
-    canvas.style.width = `${w * scale}px`;
-    canvas.style.height = `${h * scale}px`;
-    root.style.width = `${w * scale + 4}px`;
-  }
-  draw();
-}
-
-function paint({ canvas, context }, bytes) {
-  const { width: w, height: h, channels: c } = meta;
-  context.clearRect(0, 0, canvas.width, canvas.height);
-  if (bytes.length !== w * h * c) return;
-  const image = new ImageData(w, h);
-  for (let i = 0; i < w * h; i++) {
-    for (let j = 0; j < 3; j++) image.data[4 * i + j] = bytes[c * i + (c === 3 ? j : 0)];
-    image.data[4 * i + 3] = 255;
-  }
-  const small = document.createElement('canvas');
-  Object.assign(small, { width: w, height: h });
-  small.getContext('2d').putImageData(image, 0, 0);
-  context.imageSmoothingEnabled = false;
-  context.drawImage(small, 0, 0, canvas.width, canvas.height);
-}
-
-function frame({ canvas, context }, at, side) {
-  const k = canvas.width / meta.width;
-  const line = Math.max(1, Math.round(window.devicePixelRatio || 1));
-  const box = [at[0] * k - line / 2, at[1] * k - line / 2, side * k + line, side * k + line];
-  context.lineWidth = 3 * line;
-  context.strokeStyle = 'black';
-  context.strokeRect(...box);
-  context.lineWidth = line;
-  context.strokeStyle = 'white';
-  context.strokeRect(...box);
-}
-
-function draw() {
-  panes.forEach((pane, p) => {
-    paint(pane, p ? pictures[p - 1] || [] : x);
-    if (chosen && p === 1) frame(pane, [chosen[1], chosen[0]], 1);
-  });
-  if (cursor && panes.length && panes[0].canvas.matches(':focus-visible')) frame(panes[0], [cursor[0] - 0.5, cursor[1] - 0.5], 1);
-}
-
-function texts() {
-  $('.easel').setAttribute('aria-label', say('canvas'));
-  $('.wipe').textContent = say('clear');
-  $('.erase').textContent = say('erase');
-  $('.hint').textContent = say('hint');
-  $('.caption').textContent = meta.caption;
-  panes.forEach(({ canvas, text, name }, p) => {
-    name.textContent = text;
-    const place = chosen ? say('pixel', { row: chosen[0], column: chosen[1] }) : '';
-    canvas.tabIndex = p < 2 ? 0 : -1;
-    canvas.setAttribute('role', p < 2 ? 'application' : 'img');
-    canvas.setAttribute('aria-label', `${text}. ${p === 0 ? say('draw') : [place, meta.caption].join(' ')}`);
-  });
-}
-
-// ---- drawing ----
-
-// A soft line from a to b, both [x, y] in pixels: lighter than what is there, or, erasing, darker.
-function dab(a, b) {
-  const { width: w, height: h, channels: c } = meta;
-  const unit = Math.min(w, h) / 28;
-  const radius = (erasing ? RUBBER : PEN) * unit;
-  const reach = radius + EDGE * unit;
-  const [dx, dy] = [b[0] - a[0], b[1] - a[1]];
-  const square = dx * dx + dy * dy;
-  const span = (p, q, most) => [Math.max(0, Math.floor(Math.min(p, q) - reach)), Math.min(most - 1, Math.ceil(Math.max(p, q) + reach))];
-  const [left, right] = span(a[0], b[0], w);
-  const [top, bottom] = span(a[1], b[1], h);
-  for (let j = top; j <= bottom; j++) {
-    for (let i = left; i <= right; i++) {
-      const [px, py] = [i + 0.5 - a[0], j + 0.5 - a[1]];
-      const along = square ? Math.max(0, Math.min(1, (px * dx + py * dy) / square)) : 0;
-      const distance = Math.hypot(px - along * dx, py - along * dy);
-      const ink = Math.max(0, Math.min(1, 0.5 + (radius - distance) / (EDGE * unit)));
-      for (let k = 0; k < c; k++) {
-        const at = c * (w * j + i) + k;
-        x[at] = erasing ? Math.min(x[at], 255 * (1 - ink)) : Math.max(x[at], 255 * ink);
-      }
-    }
-  }
-}
-
-function listenToPen(pane) {
-  const { canvas } = pane;
-  canvas.classList.add('paper');
-  const at = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return [((event.clientX - box.left) / box.width) * meta.width, ((event.clientY - box.top) / box.height) * meta.height];
-  };
-  const go = (event) => {
-    const here = at(event);
-    dab(stroke || here, here);
-    stroke = here;
-  };
-  canvas.addEventListener('pointerdown', (event) => {
-    if (event.button !== 0 || !event.isPrimary) return; // a second finger, or the palm, is no pen
-    canvas.setPointerCapture(event.pointerId);
-    stroke = null;
-    go(event);
-    draw();
-    ask('input');
-  });
-  canvas.addEventListener('pointermove', (event) => {
-    if (!stroke || !event.isPrimary) return;
-    (event.getCoalescedEvents?.() || [event]).forEach(go);
-    draw();
-    ask('input');
-  });
-  const lift = (event) => {
-    if (!stroke || !event.isPrimary) return;
-    stroke = null;
-    tell('release');
-  };
-  for (const kind of ['pointerup', 'pointercancel', 'lostpointercapture']) canvas.addEventListener(kind, lift);
-  canvas.addEventListener('focus', () => {
-    cursor ??= [meta.width / 2, meta.height / 2];
-    draw();
-  });
-  canvas.addEventListener('blur', draw);
-  let dabbed = false; // by key, since the last release
-  canvas.addEventListener('keydown', (event) => {
-    const step = arrow(event);
-    if (!step && event.key !== ' ') return;
-    event.preventDefault();
-    const from = cursor ?? [meta.width / 2, meta.height / 2];
-    cursor = step ? [Math.max(0, Math.min(meta.width, from[0] + step[0])), Math.max(0, Math.min(meta.height, from[1] + step[1]))] : from;
-    if (!step || event.shiftKey) {
-      dab(from, cursor);
-      dabbed = true;
-      ask('input');
-    }
-    draw();
-  });
-  canvas.addEventListener('keyup', (event) => {
-    if (!dabbed || (event.key !== ' ' && event.key !== 'Shift')) return;
-    dabbed = false;
-    tell('release');
-  });
-}
-
-function arrow(event) {
+/** Return the step of an arrow key, [right, down], or null. */
+function stepOf(event) {
   if (event.altKey || event.ctrlKey || event.metaKey) return null;
   return { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] || null;
 }
 
-$('.wipe').addEventListener('click', () => {
-  x.fill(0);
-  draw();
-  ask('input');
-  tell('release');
-});
-$('.erase').addEventListener('click', () => {
-  erasing = !erasing;
-  $('.erase').setAttribute('aria-pressed', String(erasing));
-});
+/** Start a canvas in its element: gradio calls this once for every component on the page. */
+export function canvas({ element, props, trigger, watch }) {
+  const $ = (selector) => element.querySelector(selector);
+  const row = $('.panes');
+  const label = labelsOf(props);
+  const requests = new Requests(publish, trigger);
 
-// ---- choosing a pixel ----
+  let data = props.empty; // what is shown, a CanvasData
+  let token = ''; // of the picture that x began as
+  let x = new Uint8ClampedArray(0); // its bytes, drawn on
+  let pictures = []; // the bytes of the others
+  let panes = [];
+  let chosen = null; // [row, column]
+  let cursor = null; // where the keyboard draws: [x, y] in pixels
+  let stroke = null; // the last point of the stroke that is being drawn
+  let erasing = false;
 
-function choose(column, line) {
-  chosen = [Math.max(0, Math.min(meta.height - 1, line)), Math.max(0, Math.min(meta.width - 1, column))];
-  draw();
-  texts();
-  ask('select');
-}
-
-function listenToChoice({ canvas }, p) {
-  canvas.addEventListener('click', (event) => {
-    const box = canvas.getBoundingClientRect();
-    choose(Math.floor(((event.clientX - box.left) / box.width) * meta.width), Math.floor(((event.clientY - box.top) / box.height) * meta.height));
-  });
-  if (p > 1) return;
-  canvas.addEventListener('keydown', (event) => {
-    const step = arrow(event);
-    if (!step) return;
-    event.preventDefault();
-    const from = chosen || [meta.height / 2, meta.width / 2];
-    choose(Math.floor(from[1]) + step[0], Math.floor(from[0]) + step[1]);
-  });
-}
-
-// ---- what comes from the server ----
-
-function load() {
-  const value = props.value;
-  if (!value || !value.panes) return; // what this script has put there itself
-  answered();
-  const shape = JSON.stringify([meta.panes.length, meta.colours, meta.width, meta.height]);
-  meta = value;
-  if (value.token !== token) {
-    token = value.token;
-    x = decode(value.x);
-    stroke = null;
-    asked.input = false;
+  function publish() {
+    props.value = { token, x: base64Of(x), chosen };
   }
-  if (!asked.select) chosen = value.chosen;
-  pictures = value.pictures.map(decode);
-  if (!panes.length || JSON.stringify([meta.panes.length, meta.colours, meta.width, meta.height]) !== shape) build();
-  panes.forEach((pane, p) => { pane.text = meta.panes[p]; });
-  texts();
-  layout();
-  publish();
-  pump();
-}
 
-new ResizeObserver(layout).observe(row);
-build();
-texts();
-watch('value', load);
-watch('labels', texts);
-load();
+  // ---- what is shown ----
+
+  function build() {
+    panes = data.panes.map((text, p) => {
+      const name = document.createElement('div');
+      name.className = 'name';
+      name.textContent = text;
+      const pane = { ...paneOf(name, data.colours[p]), name, text };
+      if (p === 0) listenToPen(pane);
+      else listenToChoice(pane, p);
+      return pane;
+    });
+    row.replaceChildren(...panes.map((pane) => pane.root));
+  }
+
+  function layout() {
+    if (!row.clientWidth || !panes.length) return;
+    const { width: w, height: h } = data;
+    const pixels = canvasPixels({
+      width: row.clientWidth,
+      gap: parseFloat(getComputedStyle(row).columnGap) || 0,
+      ratio: window.devicePixelRatio || 1,
+      count: panes.length,
+      w,
+      h,
+      tallest: TALLEST,
+      least: LEAST,
+    });
+    for (const pane of panes) resize(pane, w, h, pixels);
+    draw();
+  }
+
+  function paint({ canvas, context }, bytes) {
+    const { width, height, channels } = data;
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    if (bytes.length !== width * height * channels) return;
+    const small = document.createElement('canvas');
+    Object.assign(small, { width, height });
+    small.getContext('2d').putImageData(new ImageData(opaque(bytes, channels), width, height), 0, 0);
+    context.imageSmoothingEnabled = false;
+    context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  }
+
+  /** Draw a frame around the pixel whose corner is at [x, y]. */
+  function frame({ canvas, context }, [x, y]) {
+    const k = canvas.width / data.width;
+    const line = Math.max(1, Math.round(window.devicePixelRatio || 1));
+    for (const [width, colour] of [
+      [3 * line, 'black'],
+      [line, 'white'],
+    ]) {
+      context.lineWidth = width;
+      context.strokeStyle = colour;
+      context.strokeRect(x * k - line / 2, y * k - line / 2, k + line, k + line);
+    }
+  }
+
+  function draw() {
+    panes.forEach((pane, p) => {
+      paint(pane, p ? pictures[p - 1] || [] : x);
+    });
+    if (chosen && panes[CHOICE]) frame(panes[CHOICE], [chosen[1], chosen[0]]);
+    if (cursor && panes[0]?.canvas.matches(':focus-visible')) frame(panes[0], [cursor[0] - 0.5, cursor[1] - 0.5]);
+  }
+
+  function write() {
+    $('.easel').setAttribute('aria-label', label('canvas'));
+    $('.wipe').textContent = label('clear');
+    $('.erase').textContent = label('erase');
+    $('.hint').textContent = label('hint');
+    $('.caption').textContent = data.caption;
+    panes.forEach(({ canvas, text, name }, p) => {
+      name.textContent = text;
+      const place = chosen ? label('pixel', { row: chosen[0], column: chosen[1] }) : '';
+      canvas.tabIndex = p <= CHOICE ? 0 : -1;
+      canvas.setAttribute('role', p <= CHOICE ? 'application' : 'img');
+      canvas.setAttribute('aria-label', `${text}. ${p === 0 ? label('draw') : [place, data.caption].join(' ')}`);
+    });
+  }
+
+  /** Return where an event is on a picture, [x, y] in its pixels. */
+  function pointIn(canvas, event) {
+    const box = canvas.getBoundingClientRect();
+    return [((event.clientX - box.left) / box.width) * data.width, ((event.clientY - box.top) / box.height) * data.height];
+  }
+
+  // ---- drawing ----
+
+  function drawTo(from, to) {
+    drawLine({ x, width: data.width, height: data.height, channels: data.channels }, from, to, erasing);
+  }
+
+  function listenToPen({ canvas }) {
+    canvas.classList.add('paper');
+    const follow = (event) => {
+      const here = pointIn(canvas, event);
+      drawTo(stroke || here, here);
+      stroke = here;
+    };
+    canvas.addEventListener('pointerdown', (event) => {
+      if (event.button !== 0 || !event.isPrimary) return; // a second finger, or the palm, is no pen
+      canvas.setPointerCapture(event.pointerId);
+      stroke = null;
+      follow(event);
+      draw();
+      requests.ask('input');
+    });
+    canvas.addEventListener('pointermove', (event) => {
+      if (!stroke || !event.isPrimary) return;
+      (event.getCoalescedEvents?.() || [event]).forEach(follow);
+      draw();
+      requests.ask('input');
+    });
+    const lift = (event) => {
+      if (!stroke || !event.isPrimary) return;
+      stroke = null;
+      requests.send('release');
+    };
+    for (const kind of ['pointerup', 'pointercancel', 'lostpointercapture']) canvas.addEventListener(kind, lift);
+    const centre = () => [data.width / 2, data.height / 2];
+    canvas.addEventListener('focus', () => {
+      cursor ??= centre();
+      draw();
+    });
+    canvas.addEventListener('blur', draw);
+    let drew = false; // by key, since the last release
+    canvas.addEventListener('keydown', (event) => {
+      const step = stepOf(event);
+      if (!step && event.key !== ' ') return;
+      event.preventDefault();
+      const from = cursor ?? centre();
+      cursor = step ? [clamped(from[0] + step[0], 0, data.width), clamped(from[1] + step[1], 0, data.height)] : from;
+      if (!step || event.shiftKey) {
+        drawTo(from, cursor);
+        drew = true;
+        requests.ask('input');
+      }
+      draw();
+    });
+    canvas.addEventListener('keyup', (event) => {
+      if (!drew || (event.key !== ' ' && event.key !== 'Shift')) return;
+      drew = false;
+      requests.send('release');
+    });
+  }
+
+  $('.wipe').addEventListener('click', () => {
+    x.fill(0);
+    draw();
+    requests.ask('input');
+    requests.send('release');
+  });
+  $('.erase').addEventListener('click', () => {
+    erasing = !erasing;
+    $('.erase').setAttribute('aria-pressed', String(erasing));
+  });
+
+  // ---- choosing a pixel ----
+
+  function choose(column, line) {
+    chosen = [clamped(line, 0, data.height - 1), clamped(column, 0, data.width - 1)];
+    draw();
+    write();
+    requests.ask('select');
+  }
+
+  function listenToChoice({ canvas }, p) {
+    canvas.addEventListener('click', (event) => choose(...pointIn(canvas, event).map(Math.floor)));
+    if (p !== CHOICE) return;
+    canvas.addEventListener('keydown', (event) => {
+      const step = stepOf(event);
+      if (!step) return;
+      event.preventDefault();
+      const [line, column] = chosen || [Math.floor(data.height / 2), Math.floor(data.width / 2)];
+      choose(column + step[0], line + step[1]);
+    });
+  }
+
+  // ---- what comes from the server ----
+
+  function load() {
+    const { value } = props;
+    if (!value?.panes) return; // what `publish` has put there
+    requests.answered();
+    const shape = shapeOf(data);
+    data = value;
+    if (value.token !== token) {
+      token = value.token;
+      x = new Uint8ClampedArray(bytesOf(value.x));
+      stroke = null;
+      requests.pending.input = false;
+    }
+    if (!requests.pending.select) chosen = value.chosen;
+    pictures = value.pictures.map(bytesOf);
+    if (!panes.length || shapeOf(data) !== shape) build();
+    panes.forEach((pane, p) => {
+      pane.text = data.panes[p];
+    });
+    write();
+    layout();
+    publish();
+    requests.pump();
+  }
+
+  new ResizeObserver(layout).observe(row);
+  build();
+  write();
+  watch('value', load);
+  watch('labels', write);
+  load();
+}

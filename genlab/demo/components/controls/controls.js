@@ -1,201 +1,235 @@
-// First part of the js_on_load of the player and of the figure: frames, and the controls that play them. Gradio calls the whole
-// once for every component on the page, with `element`, `props` and `watch`. The last part (player.js, figure.js) fills the
-// state below and has three functions: draw() shows frames[at], describe(count, caption) says it to a screen reader, announce()
-// is what stands there before anything has come.
-// Texts reach the page through textContent and attributes only.
+// The frames of a player or a figure, and the controls that play them. Texts reach the page through textContent and attributes only.
+
+import { frameAfter, frameBefore, frameNear, percentOf, spansOf } from './frames.js';
+import { labelsOf } from './labels.js';
 
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
-const HOLD = 1200; // ms that the last frame stays before a repeat
+const LAST_FRAME_MS = 1200; // how long the last frame stays before a repeat
+const LONGEST_TICK_MS = 250; // a tab that was hidden goes on where it stopped
 
-const $ = (selector) => element.querySelector(selector);
-const player = $('.player');
-const stage = $('.stage');
-const scrub = $('.scrub');
-const controls = { back: $('.back'), play: $('.play'), forward: $('.forward'), loop: $('.loop'), speed: $('.speed') };
-
-let meta = props.empty; // what is shown, or announced: its segments and fps are used here
-let n = 0;
-let frames = []; // index → a frame with its caption; has holes while frames are on their way
-let held = 0; // how many frames have come
-let at = -1; // index of the frame shown
-let done = false; // no more frames will come
-let follow = false; // while computing: show every new frame
-let playing = false;
-let repeat = false;
-let repeatChosen = false; // the visitor has pressed the button, so runs no longer decide
-let speed = 1;
-let clock = 0; // time of the last animation frame
-let due = 0; // ms until the next frame is shown
-
-const firstLabels = props.labels; // a later change may name some of them only
-const say = (key, values = {}) => (props.labels[key] ?? firstLabels[key]).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
-const stillness = window.matchMedia('(prefers-reduced-motion: reduce)');
-const newest = () => frames.length - 1;
-const before = (i) => { for (i -= 1; i >= 0; i--) if (frames[i]) return i; return -1; };
-const after = (i) => { for (i += 1; i < frames.length; i++) if (frames[i]) return i; return -1; };
-const nearest = (i) => (frames[i] ? i : before(i) >= 0 ? before(i) : after(i));
-const moving = () => playing || (follow && !done);
-
-// ---- the controls ----
-
-function segments() {
-  const list = n > 1 ? meta.segments || [] : [];
-  player.classList.toggle('segmented', list.length > 0 || Boolean(props.empty.segmented));
-  const place = (i) => (i <= 0 ? '0px' : i >= n - 1 ? '100%' : `calc(9px + (100% - 18px) * ${i / (n - 1)})`);
-  $('.segments').replaceChildren(
-    ...list.map(({ start, label }, s) => {
-      const end = s + 1 < list.length ? list[s + 1].start - 0.5 : n - 1;
-      const span = document.createElement('span');
-      span.textContent = label;
-      span.title = label;
-      span.style.left = place(start - 0.5);
-      span.style.width = `calc(${place(end)} - ${place(start - 0.5)})`;
-      span.dataset.start = start;
-      return span;
-    }),
-  );
-}
-
-// Everything beside the pictures: texts, scrubber, buttons.
-function controlsNow() {
-  const frame = frames[at];
-  const caption = frame ? frame.caption : '';
-  const count = frame ? say('frame', { i: at + 1, n }) : '';
-  $('.caption').textContent = caption;
-  $('.count').textContent = frame ? `${at + 1} / ${n}` : '';
-  $('.state').textContent = n && !done ? say('computing', { held, n }) : '';
-  describe(count, caption);
-  const last = Math.max(0, n - 1);
-  const part = (i) => (last > 0 && i > 0 ? `${(100 * i) / last}%` : '0%');
-  scrub.max = last;
-  scrub.value = Math.max(0, at);
-  scrub.setAttribute('aria-valuetext', caption ? `${count}, ${caption}` : count);
-  scrub.style.setProperty('--at', part(at));
-  scrub.style.setProperty('--held', part(newest()));
-  scrub.disabled = held < 1 || n < 2;
-  controls.play.disabled = controls.loop.disabled = controls.speed.disabled = scrub.disabled;
-  controls.back.disabled = before(at) < 0;
-  controls.forward.disabled = after(at) < 0;
-  controls.play.setAttribute('aria-label', say(moving() ? 'pause' : 'play'));
-  controls.play.title = say(moving() ? 'pause' : 'play');
-  controls.loop.setAttribute('aria-pressed', String(repeat));
-  player.classList.toggle('moving', moving());
-  player.classList.toggle('computing', n > 0 && !done);
-  player.classList.toggle('empty', !held);
-  let now = null;
-  for (const span of $('.segments').children) {
-    span.classList.remove('now');
-    if (at >= span.dataset.start) now = span;
+/**
+ * The controls of one component.
+ *
+ * @property data what is shown, or announced: its segments and fps are used here
+ * @property total how many frames the whole run has
+ * @property frames index → a frame with its caption; has holes while frames are on their way
+ * @property arrived how many frames have come
+ * @property index of the frame shown, −1 for none
+ * @property complete no more frames will come
+ * @property following while frames are on their way: show every new one
+ */
+export class Controls {
+  /**
+   * @param {{draw(): void, describe(count: string, caption: string): void, empty(): string}} view
+   *   draw: shows frames[index]; describe: tells it to a screen reader; empty: the message before anything has come.
+   */
+  constructor(element, props, view) {
+    const $ = (selector) => element.querySelector(selector);
+    Object.assign(this, { $, element, props, view });
+    this.root = $('.player');
+    this.label = labelsOf(props);
+    this.data = props.empty;
+    this.total = this.arrived = 0;
+    this.frames = [];
+    this.index = -1;
+    this.complete = this.following = this.playing = this.repeat = false;
+    this.repeatChosen = false; // the visitor has pressed the button, so runs no longer decide
+    this.speed = 1;
+    this.lastTick = 0; // time of the last animation frame
+    this.left = 0; // ms until the next frame is shown
+    this.scrub = $('.scrub');
+    this.buttons = { back: $('.back'), play: $('.play'), forward: $('.forward'), loop: $('.loop'), speed: $('.speed') };
+    this.reducedMotion = window.matchMedia('(prefers-reduced-motion: reduce)');
+    this.listen();
   }
-  if (now) now.classList.add('now');
-}
 
-function message(text) {
-  const box = $('.message');
-  box.replaceChildren();
-  if (text) box.appendChild(document.createElement('span')).textContent = text;
-}
-
-function texts() {
-  player.setAttribute('aria-label', say('player'));
-  stage.setAttribute('aria-label', say('player'));
-  scrub.setAttribute('aria-label', say('position'));
-  for (const key of ['back', 'forward', 'loop', 'speed']) {
-    controls[key].setAttribute('aria-label', say(key));
-    controls[key].title = say(key);
+  get moving() {
+    return this.playing || (this.following && !this.complete);
   }
-  if (!n) message(announce());
-  controlsNow();
-}
 
-function show(i) {
-  at = i;
-  draw();
-  controlsNow();
-}
+  /** Take all frames of a value; what is being played goes on. */
+  setFrames(data, frames) {
+    Object.assign(this, { data, frames, total: frames.length, arrived: frames.length, complete: true, following: false });
+  }
 
-// ---- playing ----
+  /** Draw the segments under the scrubber. */
+  drawSegments() {
+    const segments = this.total > 1 ? this.data.segments || [] : [];
+    this.root.classList.toggle('segmented', segments.length > 0 || Boolean(this.props.empty.segmented));
+    this.$('.segments').replaceChildren(
+      ...spansOf(segments, this.total).map((place, s) => {
+        const span = document.createElement('span');
+        span.textContent = span.title = segments[s].label;
+        Object.assign(span.style, place);
+        span.dataset.start = segments[s].start;
+        return span;
+      }),
+    );
+  }
 
-const step = () => 1000 / ((meta.fps || 10) * speed);
+  /** Bring everything beside the pictures up to date: texts, scrubber, buttons. */
+  update() {
+    const { $, root, scrub, buttons, label, frames, index, total, arrived, complete, moving } = this;
+    const frame = frames[index];
+    const caption = frame ? frame.caption : '';
+    const count = frame ? label('frame', { i: index + 1, n: total }) : '';
+    $('.caption').textContent = caption;
+    $('.count').textContent = frame ? `${index + 1} / ${total}` : '';
+    $('.state').textContent = total && !complete ? label('computing', { held: arrived, n: total }) : '';
+    this.view.describe(count, caption);
+    const last = Math.max(0, total - 1);
+    scrub.max = last;
+    scrub.value = Math.max(0, index);
+    scrub.setAttribute('aria-valuetext', caption ? `${count}, ${caption}` : count);
+    scrub.style.setProperty('--at', percentOf(index, last));
+    scrub.style.setProperty('--held', percentOf(frames.length - 1, last));
+    scrub.disabled = arrived < 1 || total < 2;
+    buttons.play.disabled = buttons.loop.disabled = buttons.speed.disabled = scrub.disabled;
+    buttons.back.disabled = frameBefore(frames, index) < 0;
+    buttons.forward.disabled = frameAfter(frames, index) < 0;
+    buttons.play.title = label(moving ? 'pause' : 'play');
+    buttons.play.setAttribute('aria-label', buttons.play.title);
+    buttons.loop.setAttribute('aria-pressed', String(this.repeat));
+    root.classList.toggle('moving', moving);
+    root.classList.toggle('computing', total > 0 && !complete);
+    root.classList.toggle('empty', !arrived);
+    const spans = [...$('.segments').children];
+    const now = spans.filter((span) => index >= span.dataset.start).pop();
+    for (const span of spans) span.classList.toggle('now', span === now);
+  }
 
-function tick(now) {
-  if (!playing || !element.isConnected) return;
-  due -= Math.min(now - clock, 250); // a tab that was hidden goes on where it stopped
-  clock = now;
-  if (due <= 0) {
-    let next = after(at);
-    if (next < 0 && done && repeat) next = after(-1);
-    if (next < 0) {
-      playing = false;
-      follow = !done; // caught up with the computation: every new frame is shown as it comes
-      return controlsNow();
+  /** Write a message over the pictures, or none. */
+  message(text) {
+    const box = this.$('.message');
+    box.replaceChildren();
+    if (text) box.appendChild(document.createElement('span')).textContent = text;
+  }
+
+  /** Report to a screen reader. */
+  report(text) {
+    this.$('.said').textContent = text;
+  }
+
+  /** Write all texts, at first and after a change of language. */
+  write() {
+    const { root, scrub, buttons, label } = this;
+    for (const node of [root, this.$('.stage')]) node.setAttribute('aria-label', label('player'));
+    scrub.setAttribute('aria-label', label('position'));
+    for (const key of ['back', 'forward', 'loop', 'speed']) {
+      buttons[key].title = label(key);
+      buttons[key].setAttribute('aria-label', label(key));
     }
-    show(next);
-    due = Math.max(0, due + step());
-    if (done && after(next) < 0) due = Math.max(step(), HOLD);
+    if (!this.total) this.message(this.view.empty());
+    this.update();
   }
-  requestAnimationFrame(tick);
-}
 
-function start() {
-  if (after(at) < 0) {
-    if (!done) {
-      follow = true;
-      return controlsNow();
+  show(i) {
+    this.index = i;
+    this.view.draw();
+    this.update();
+  }
+
+  /** Return the milliseconds that a frame stays. */
+  stay() {
+    return 1000 / ((this.data.fps || 10) * this.speed);
+  }
+
+  tick(now) {
+    if (!this.playing || !this.element.isConnected) return;
+    this.left -= Math.min(now - this.lastTick, LONGEST_TICK_MS);
+    this.lastTick = now;
+    if (this.left <= 0) {
+      let next = frameAfter(this.frames, this.index);
+      if (next < 0 && this.complete && this.repeat) next = frameAfter(this.frames, -1);
+      if (next < 0) {
+        this.playing = false;
+        this.following = !this.complete; // the newest frame is shown: show those to come as they come
+        this.update();
+        return;
+      }
+      this.show(next);
+      this.left = Math.max(0, this.left + this.stay());
+      if (this.complete && frameAfter(this.frames, next) < 0) this.left = Math.max(this.stay(), LAST_FRAME_MS);
     }
-    show(after(-1));
+    requestAnimationFrame((time) => this.tick(time));
   }
-  playing = true;
-  clock = performance.now();
-  due = step();
-  requestAnimationFrame(tick);
-  controlsNow();
+
+  /** Play from the frame shown, or from the first after the last one. */
+  play() {
+    if (frameAfter(this.frames, this.index) < 0) {
+      if (!this.complete) {
+        this.following = true;
+        this.update();
+        return;
+      }
+      this.show(frameAfter(this.frames, -1));
+    }
+    this.playing = true;
+    this.lastTick = performance.now();
+    this.left = this.stay();
+    requestAnimationFrame((time) => this.tick(time));
+    this.update();
+  }
+
+  toggle() {
+    if (!this.arrived || this.total < 2) return;
+    if (!this.moving) {
+      this.play();
+      return;
+    }
+    this.playing = this.following = false;
+    this.update();
+  }
+
+  /** Go to frame i, or to the nearest one that has come; beyond the newest means the newest, also when another one comes. */
+  go(i) {
+    const newest = this.frames.length - 1;
+    const target = frameNear(this.frames, Math.max(0, Math.min(i, newest)));
+    if (target < 0) return;
+    this.playing = false;
+    this.following = !this.complete && i > newest;
+    this.show(target);
+  }
+
+  back() {
+    this.go(frameBefore(this.frames, this.index));
+  }
+
+  forward() {
+    const next = frameAfter(this.frames, this.index);
+    this.go(next < 0 ? this.index : next);
+  }
+
+  listen() {
+    const { root, scrub, buttons } = this;
+    buttons.play.addEventListener('click', () => this.toggle());
+    buttons.back.addEventListener('click', () => this.back());
+    buttons.forward.addEventListener('click', () => this.forward());
+    buttons.loop.addEventListener('click', () => {
+      this.repeat = !this.repeat;
+      this.repeatChosen = true;
+      this.update();
+    });
+    for (const value of SPEEDS) {
+      const option = buttons.speed.appendChild(document.createElement('option'));
+      option.value = value;
+      option.textContent = { 0.25: '¼×', 0.5: '½×' }[value] || `${value}×`;
+    }
+    buttons.speed.value = '1';
+    buttons.speed.addEventListener('change', () => {
+      this.left *= this.speed / Number(buttons.speed.value);
+      this.speed = Number(buttons.speed.value);
+    });
+    scrub.addEventListener('input', () => this.go(Number(scrub.value)));
+    root.addEventListener('keydown', (event) => {
+      if (event.target === buttons.speed || event.altKey || event.ctrlKey || event.metaKey || !this.arrived) return;
+      if (event.key === ' ' && !event.target.closest('button')) this.toggle();
+      else if (event.key === 'ArrowLeft') this.back();
+      else if (event.key === 'ArrowRight') this.forward();
+      else if (event.key === 'Home') this.go(0);
+      else if (event.key === 'End') this.go(this.total - 1);
+      else return;
+      event.preventDefault();
+    });
+  }
 }
-
-function stop() {
-  playing = follow = false;
-  controlsNow();
-}
-
-const toggle = () => held && n > 1 && (moving() ? stop() : start());
-
-// To frame i, or to the nearest one that has come; beyond the newest means "the newest, whichever that is".
-function go(i) {
-  const target = nearest(Math.max(0, Math.min(i, newest())));
-  if (target < 0) return;
-  playing = false;
-  follow = !done && i > newest();
-  show(target);
-}
-
-controls.play.addEventListener('click', toggle);
-controls.back.addEventListener('click', () => go(before(at)));
-controls.forward.addEventListener('click', () => go(after(at) < 0 ? at : after(at)));
-controls.loop.addEventListener('click', () => {
-  repeat = !repeat;
-  repeatChosen = true;
-  controlsNow();
-});
-for (const value of SPEEDS) {
-  const option = controls.speed.appendChild(document.createElement('option'));
-  option.value = value;
-  option.textContent = { 0.25: '¼×', 0.5: '½×' }[value] || `${value}×`;
-}
-controls.speed.value = '1';
-controls.speed.addEventListener('change', () => {
-  due *= speed / Number(controls.speed.value);
-  speed = Number(controls.speed.value);
-});
-scrub.addEventListener('input', () => go(Number(scrub.value)));
-player.addEventListener('keydown', (event) => {
-  if (event.target === controls.speed || event.altKey || event.ctrlKey || event.metaKey || !held) return;
-  const onButton = event.target.closest('button');
-  if (event.key === ' ' && !onButton) toggle();
-  else if (event.key === 'ArrowLeft') go(before(at));
-  else if (event.key === 'ArrowRight') go(after(at) < 0 ? at : after(at));
-  else if (event.key === 'Home') go(0);
-  else if (event.key === 'End') go(n - 1);
-  else return;
-  event.preventDefault();
-});
-

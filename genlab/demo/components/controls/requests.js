@@ -1,52 +1,82 @@
-// Part of the js_on_load of everything that the visitor moves: how its state goes to the server. The part after it has publish(),
-// which puts the state where Gradio takes it from, and calls ask(kind) for a state of which only the newest matters (one request
-// at a time), tell(kind) for the end of a movement, and answered() when a value has come.
+// How often a component that the visitor moves sends its state to the server.
 
-const GAP_MS = 80; // least time between two requests of all components of the page: less than the guard allows a visitor
-const ANSWER_MS = 4000; // after which a request counts as lost
+export const GAP_MS = 80; // least time between two requests of all components of the page: less than the guard allows a visitor
+export const ANSWER_MS = 4000; // after which a request counts as lost
 
-const sent = (window.genlabRequests ??= { last: -GAP_MS });
-const asked = { input: false, select: false }; // what is to be sent as soon as it may be
-const waiting = { input: 0, select: 0 }; // the timer of an answer that is awaited
-let later = 0;
+/** The time of the last request, for all components of a page. */
+export class Pace {
+  constructor(now = () => performance.now()) {
+    this.now = now;
+    this.last = -GAP_MS;
+  }
 
-// Milliseconds until the next request may be sent; 0 where it may be now, and then it counts as sent.
-function toll() {
-  const now = performance.now();
-  const gap = GAP_MS - (now - sent.last);
-  if (gap > 0) return Math.max(gap, 1);
-  sent.last = now;
-  return 0;
-}
-
-function pump() {
-  for (const kind of ['input', 'select']) {
-    if (!asked[kind] || waiting[kind]) continue;
-    const wait = toll();
-    if (wait) {
-      if (!later) later = setTimeout(() => { later = 0; pump(); }, wait);
-      return;
-    }
-    asked[kind] = false;
-    waiting[kind] = setTimeout(() => { waiting[kind] = 0; pump(); }, ANSWER_MS);
-    publish();
-    trigger(kind);
+  /** Return the milliseconds until the next request may be sent; 0 where it may be sent now, and then it counts as sent. */
+  take() {
+    const now = this.now();
+    const wait = GAP_MS - (now - this.last);
+    if (wait > 0) return Math.max(wait, 1);
+    this.last = now;
+    return 0;
   }
 }
 
-function ask(kind) {
-  asked[kind] = true;
-  pump();
-}
+const PAGE = new Pace();
 
-function tell(kind) {
-  publish();
-  trigger(kind);
-}
+/**
+ * The requests of one component. Of the kinds `input` and `select` only the newest state matters: one request at a time, the
+ * next when its answer has come.
+ */
+export class Requests {
+  /**
+   * @param {() => void} publish puts the state where gradio takes it from.
+   * @param {(kind: string) => void} trigger has gradio send it.
+   */
+  constructor(publish, trigger, pace = PAGE) {
+    Object.assign(this, { publish, trigger, pace });
+    this.pending = { input: false, select: false }; // to be sent as soon as it may be
+    this.timers = { input: 0, select: 0 }; // run while an answer is awaited
+    this.timer = 0; // runs until the next request may be sent
+  }
 
-function answered() {
-  for (const kind in waiting) {
-    clearTimeout(waiting[kind]);
-    waiting[kind] = 0;
+  /** Send the newest state, now or as soon as it may be sent. */
+  ask(kind) {
+    this.pending[kind] = true;
+    this.pump();
+  }
+
+  /** Send the state at the end of a movement, at once. */
+  send(kind) {
+    this.publish();
+    this.trigger(kind);
+  }
+
+  /** Stop waiting for an answer: a value has come. What is pending is sent by the next `pump`. */
+  answered() {
+    for (const kind in this.timers) {
+      clearTimeout(this.timers[kind]);
+      this.timers[kind] = 0;
+    }
+  }
+
+  /** Send what is pending and may be sent. */
+  pump() {
+    for (const kind of ['input', 'select']) {
+      if (!this.pending[kind] || this.timers[kind]) continue;
+      const wait = this.pace.take();
+      if (wait) {
+        this.timer ||= this.after(wait, () => (this.timer = 0));
+        return;
+      }
+      this.pending[kind] = false;
+      this.timers[kind] = this.after(ANSWER_MS, () => (this.timers[kind] = 0));
+      this.send(kind);
+    }
+  }
+
+  after(ms, done) {
+    return setTimeout(() => {
+      done();
+      this.pump();
+    }, ms);
   }
 }

@@ -32,7 +32,7 @@ from gradio.data_classes import GradioModel
 from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from genlab.colours import COLOURS
-from genlab.demo.components import Scripted, player, static, with_labels
+from genlab.demo.components import Scripted, player
 from genlab.demo.limits import LimitError
 from genlab.serving.language import both
 
@@ -461,7 +461,9 @@ class Figure(Scripted):
         kwargs: other arguments of `gr.HTML`.
     """
 
+    name = "figure"
     data_model = FigureData
+    texts = LABELS
     described = "a figure; clients ask the endpoints for its numbers"
 
     def __init__(
@@ -474,20 +476,8 @@ class Figure(Scripted):
         labels: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        # All arguments become attributes: for a missing one that stands in quotes in the script, gr.HTML makes up an event.
-        self.animated, self.segmented, self.labels = animated, segmented, with_labels(LABELS, labels)
-
-        super().__init__(
-            value=value,
-            label=label,
-            html_template=static("figure/figure.html").replace("<!-- controls -->", static("controls/controls.html")),
-            css_template=static("controls/controls.css") + static("figure/figure.css"),
-            js_on_load="".join(static(name) for name in ("controls/controls.js", "controls/requests.js", "figure/figure.js")),
-            apply_default_css=False,
-            labels=self.labels,
-            empty={"segmented": segmented, "animated": animated, "segments": [], "drawn": DRAWN},
-            **kwargs,
-        )
+        empty = {"segmented": segmented, "animated": animated, "segments": [], "drawn": DRAWN}
+        super().__init__(value, label=label, labels=labels, empty=empty, **kwargs)
 
     @classmethod
     @cache

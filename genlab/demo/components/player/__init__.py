@@ -25,7 +25,7 @@ from PIL import Image
 from pydantic import Field
 
 from genlab.colours import COLOURS
-from genlab.demo.components import Scripted, static, with_labels
+from genlab.demo.components import Scripted
 from genlab.demo.theme import colour_of
 from genlab.serving.language import both
 from genlab.serving.results import save_result
@@ -254,7 +254,9 @@ class Player(Scripted):
         kwargs: other arguments of `gr.HTML`.
     """
 
+    name = "player"
     data_model = PlayerData
+    texts = LABELS
     described = "frames; `sheet` has all of them, at the end"
 
     def __init__(
@@ -270,24 +272,17 @@ class Player(Scripted):
         labels: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        # All arguments become attributes: for a missing one that stands in quotes in the script, gr.HTML makes up an event.
-        self.panes, self.pane_shape, self.colours = list(panes), list(pane_shape), _colours(panes, colours)
-        self.segmented, self.lines, self.labels = segmented, list(lines), with_labels(LABELS, labels)
         super().__init__(
-            value=value,
+            value,
             label=label,
-            html_template=static("player/player.html").replace("<!-- controls -->", static("controls/controls.html")),
-            css_template=static("controls/controls.css") + static("player/player.css"),
-            js_on_load=static("controls/controls.js") + static("player/player.js"),
-            apply_default_css=False,
-            labels=self.labels,
+            labels=labels,
             empty={
-                "panes": self.panes,
-                "colours": self.colours,
+                "panes": list(panes),
+                "colours": _colours(panes, colours),
                 "width": pane_shape[1] * len(panes),
                 "height": pane_shape[0],
                 "segmented": segmented,
-                "lines": self.lines,
+                "lines": list(lines),
             },
             **kwargs,
         )

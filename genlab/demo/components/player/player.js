@@ -1,196 +1,188 @@
-// Second part of the player's js_on_load, after controls.js: pictures that come one by one, then all in one sheet.
-// Nothing here asks the server for anything but the sheet itself.
+// The player: pictures that come one by one, then all in one sheet. Nothing here asks the server for anything but the sheet.
 
-const WRAP_BELOW = 1.5; // panes leave the row when it would show a pixel smaller than this many CSS pixels
+import { bytesOf } from '../controls/bytes.js';
+import { Controls } from '../controls/controls.js';
+import { withoutHoles } from '../controls/frames.js';
+import { paneOf, playerPixels, resize } from '../controls/pictures.js';
+import { cellsOf } from './sheet.js';
+
+const LEAST_PIXEL = 1.5; // CSS pixels of a picture's pixel below which the panes take more rows
 const TALLEST = 560; // CSS pixels of a pane's height
+const LONGEST_SYMBOL = 2; // letters of a name that is set as a symbol
 
-const row = $('.panes');
-
-let run = '';
-let panes = []; // { canvas, context }
-let sheets = 0; // counts sheets, so that a late one cannot replace a newer one
-
-// ---- what is shown ----
-
-function name(text) {
-  const label = document.createElement('div');
-  label.className = 'name';
-  if (!text) return label;
+/** Return the element with the name of a pane; x_t sets an index. */
+function nameOf(text) {
+  const name = document.createElement('div');
+  name.className = 'name';
+  if (!text) return name;
   const [symbol, index] = text.split('_');
-  const span = label.appendChild(document.createElement('span'));
+  const span = name.appendChild(document.createElement('span'));
   span.textContent = symbol;
-  if (symbol.length <= 2) span.className = 'symbol';
+  if (symbol.length <= LONGEST_SYMBOL) span.className = 'symbol';
   if (index !== undefined) span.appendChild(document.createElement('sub')).textContent = index;
-  return label;
+  return name;
 }
 
-function build() {
-  panes = meta.panes.map((text, p) => {
-    const pane = document.createElement('div');
-    pane.className = 'pane';
-    const colour = meta.colours[p] || '';
-    if (/^\w+$/.test(colour)) pane.style.setProperty('--pane', `var(--genlab-${colour})`);
-    const canvas = document.createElement('canvas');
-    canvas.setAttribute('role', 'img');
-    pane.append(name(text), canvas);
-    return { root: pane, canvas, context: canvas.getContext('2d'), text };
-  });
-  row.replaceChildren(...panes.map((pane) => pane.root));
-  layout();
+/** Return what decides the size of the panes, as text. */
+function shapeOf({ panes, colours, width, height }) {
+  return JSON.stringify([panes, colours, width, height]);
 }
 
-// Every picture pixel becomes a square of a whole number of screen pixels, as large as width and height allow.
-function layout() {
-  const width = row.clientWidth;
-  if (!width || !panes.length) return;
-  const ratio = window.devicePixelRatio || 1;
-  const w = meta.width / panes.length;
-  const h = meta.height;
-  const gap = parseFloat(getComputedStyle(row).columnGap) || 0;
-  const tallest = Math.max(160, Math.min(TALLEST, 0.5 * window.innerHeight));
-  let scale = 0;
-  for (let columns = panes.length; columns >= 1; columns--) {
-    const room = (width - gap * (columns - 1)) / columns - 4; // 4: the coloured outline
-    scale = Math.floor((Math.min(room / w, Math.max(1, tallest / h)) + 1e-6) * ratio) / ratio;
-    if (scale >= WRAP_BELOW) break;
+/** Start a player in its element: gradio calls this once for every component on the page. */
+export function player({ element, props, watch }) {
+  const row = element.querySelector('.panes');
+  const controls = new Controls(element, props, { draw, describe, empty: () => controls.label('empty') });
+  let run = '';
+  let panes = [];
+  let sheets = 0; // counts sheets, so that a late one cannot replace a newer one
+
+  function build() {
+    const { data } = controls;
+    panes = data.panes.map((text, p) => ({ ...paneOf(nameOf(text), data.colours[p]), text }));
+    for (const { canvas } of panes) canvas.setAttribute('role', 'img');
+    row.replaceChildren(...panes.map((pane) => pane.root));
+    layout();
   }
-  const shrunk = scale < 1 / ratio;
-  const side = shrunk ? (width - 4) / w : scale;
-  for (const { root, canvas } of panes) {
-    const k = shrunk ? 1 : Math.round(scale * ratio);
-    if (canvas.width !== w * k || canvas.height !== h * k) {
-      canvas.width = w * k;
-      canvas.height = h * k;
-    }
-    canvas.style.width = `${w * side}px`;
-    canvas.style.height = `${h * side}px`;
-    root.style.width = `${w * side + 4}px`;
+
+  function layout() {
+    if (!row.clientWidth || !panes.length) return;
+    const [w, h] = [controls.data.width / panes.length, controls.data.height];
+    const pixels = playerPixels({
+      width: row.clientWidth,
+      gap: parseFloat(getComputedStyle(row).columnGap) || 0,
+      ratio: window.devicePixelRatio || 1,
+      count: panes.length,
+      w,
+      h,
+      tallest: Math.max(160, Math.min(TALLEST, 0.5 * window.innerHeight)),
+      least: LEAST_PIXEL,
+    });
+    for (const pane of panes) resize(pane, w, h, pixels);
+    draw();
   }
-  draw();
-}
 
-function draw() {
-  const frame = frames[at];
-  const w = meta.width / panes.length;
-  panes.forEach(({ canvas, context }, p) => {
-    context.clearRect(0, 0, canvas.width, canvas.height);
-    if (!frame) return;
-    context.imageSmoothingEnabled = false;
-    context.drawImage(frame.image, frame.x + p * w, frame.y, w, meta.height, 0, 0, canvas.width, canvas.height);
-  });
-}
+  function draw() {
+    const frame = controls.frames[controls.index];
+    const [w, h] = [controls.data.width / panes.length, controls.data.height];
+    panes.forEach(({ canvas, context }, p) => {
+      context.clearRect(0, 0, canvas.width, canvas.height);
+      if (!frame) return;
+      context.imageSmoothingEnabled = false;
+      context.drawImage(frame.image, frame.x + p * w, frame.y, w, h, 0, 0, canvas.width, canvas.height);
+    });
+  }
 
-function describe(count, caption) {
-  for (const { canvas, text } of panes) canvas.setAttribute('aria-label', say('picture', { pane: text, frame: count, caption }));
-}
-
-const announce = () => say('empty');
-
-// ---- what comes from the server ----
-
-function reset(value) {
-  const shape = JSON.stringify([meta.panes, meta.colours, meta.width, meta.height]);
-  frames.forEach((frame) => frame.image.close());
-  meta = value || props.empty;
-  run = value ? value.run : '';
-  n = value ? value.n : 0;
-  frames = [];
-  held = 0;
-  at = -1;
-  done = playing = false;
-  follow = Boolean(value);
-  if (!repeatChosen) repeat = Boolean(value && value.loop);
-  if (JSON.stringify([meta.panes, meta.colours, meta.width, meta.height]) !== shape) build();
-  else draw();
-  message(n ? '' : say('empty'));
-  $('.said').textContent = '';
-  segments();
-  controlsNow();
-}
-
-async function load() {
-  const value = props.value;
-  if (!value || !value.n) return reset(null);
-  if (value.run !== run) reset(value);
-  try {
-    if (value.sheet) await loadSheet(value, ++sheets);
-    else if (value.done) ended();
-    else if (value.live) await loadLive(value);
-  } catch (error) {
-    if (value.run !== run) return;
-    console.error('player:', error);
-    if (value.sheet) {
-      done = true;
-      follow = playing = false;
-      message(say('failed'));
-      controlsNow();
+  function describe(count, caption) {
+    for (const { canvas, text } of panes) {
+      canvas.setAttribute('aria-label', controls.label('picture', { pane: text, frame: count, caption }));
     }
   }
-}
 
-// The run has ended early: the frames that have come are all of it.
-function ended() {
-  if (!held) return reset(null);
-  const place = (i) => frames.slice(0, i).filter(Boolean).length;
-  const list = (meta.segments || []).map(({ start, label }) => ({ start: place(start), label }));
-  meta = { ...meta, segments: list.filter(({ start }) => start < held) };
-  const shown = place(at);
-  frames = frames.filter(Boolean);
-  n = held;
-  done = true;
-  follow = playing = false;
-  segments();
-  $('.said').textContent = say('ready', { n });
-  show(shown);
-}
+  /** Forget all frames, and announce those of a value, or of none. */
+  function reset(value) {
+    const shape = shapeOf(controls.data);
+    for (const frame of controls.frames.filter(Boolean)) frame.image.close();
+    run = value ? value.run : '';
+    controls.setFrames(value || props.empty, []);
+    controls.total = value ? value.n : 0;
+    controls.index = -1;
+    controls.complete = controls.playing = false;
+    controls.following = Boolean(value);
+    if (!controls.repeatChosen) controls.repeat = Boolean(value?.loop);
+    if (shapeOf(controls.data) !== shape) build();
+    else draw();
+    controls.message(controls.total ? '' : controls.label('empty'));
+    controls.report('');
+    controls.drawSegments();
+    controls.update();
+  }
 
-async function loadLive(value) {
-  const bytes = Uint8Array.from(atob(value.live), (character) => character.charCodeAt(0));
-  const image = await createImageBitmap(new Blob([bytes]));
-  if (value.run !== run || done) return image.close();
-  if (frames[value.i]) frames[value.i].image.close();
-  else held += 1;
-  frames[value.i] = { image, x: 0, y: 0, caption: value.caption };
-  if (at < 0 || (follow && value.i > at)) show(value.i);
-  else controlsNow();
-}
+  async function load() {
+    const value = props.value;
+    if (!value?.n) {
+      reset(null);
+      return;
+    }
+    if (value.run !== run) reset(value);
+    try {
+      if (value.sheet) await loadSheet(value);
+      else if (value.done) end();
+      else if (value.live) await loadFrame(value);
+    } catch (error) {
+      if (value.run !== run) return;
+      console.error('player:', error);
+      if (!value.sheet) return;
+      controls.complete = true;
+      controls.following = controls.playing = false;
+      controls.message(controls.label('failed'));
+      controls.update();
+    }
+  }
 
-async function loadSheet(value, number) {
-  const picture = new Image();
-  picture.src = value.sheet.url;
-  await picture.decode();
-  const image = await createImageBitmap(picture);
-  if (value.run !== run || number !== sheets) return image.close();
-  const streamed = at >= 0;
-  const watched = streamed && !follow; // the visitor has gone to another frame, or is playing
-  frames.forEach((frame) => frame.image.close());
-  n = held = value.n;
-  meta = value;
-  const k = Math.ceil(Math.sqrt(n));
-  frames = Array.from({ length: n }, (_, i) => ({
-    image,
-    x: (i % k) * value.width,
-    y: Math.floor(i / k) * value.height,
-    caption: value.captions[i] || '',
-  }));
-  done = true;
-  follow = false;
-  message('');
-  segments();
-  if (streamed) $('.said').textContent = say('ready', { n });
-  if (watched) return show(Math.min(at, n - 1));
-  const play = value.autoplay && n > 1;
-  show(play && stillness.matches ? n - 1 : value.i);
-  if (play && !stillness.matches) start();
-}
+  /** End a run before its last frame: the frames that have come are all of it. */
+  function end() {
+    if (!controls.arrived) {
+      reset(null);
+      return;
+    }
+    const { frames, segments, moved } = withoutHoles(controls.frames, controls.data.segments || []);
+    const shown = moved(controls.index);
+    controls.setFrames({ ...controls.data, segments }, frames);
+    controls.playing = false;
+    controls.drawSegments();
+    controls.report(controls.label('ready', { n: frames.length }));
+    controls.show(shown);
+  }
 
-stage.addEventListener('click', toggle);
-new ResizeObserver(layout).observe(row);
-$('.text').style.setProperty('--lines', props.empty.lines[0]);
-$('.text').style.setProperty('--narrow-lines', props.empty.lines[1]);
-build();
-segments();
-texts();
-watch('value', load);
-watch('labels', texts);
-load();
+  async function loadFrame(value) {
+    const image = await createImageBitmap(new Blob([bytesOf(value.live)]));
+    if (value.run !== run || controls.complete) {
+      image.close();
+      return;
+    }
+    const { frames } = controls;
+    if (frames[value.i]) frames[value.i].image.close();
+    else controls.arrived += 1;
+    frames[value.i] = { image, x: 0, y: 0, caption: value.caption };
+    if (controls.index < 0 || (controls.following && value.i > controls.index)) controls.show(value.i);
+    else controls.update();
+  }
+
+  async function loadSheet(value) {
+    sheets += 1;
+    const number = sheets;
+    const picture = new Image();
+    picture.src = value.sheet.url;
+    await picture.decode();
+    const image = await createImageBitmap(picture);
+    if (value.run !== run || number !== sheets) {
+      image.close();
+      return;
+    }
+    const { index, following, frames } = controls;
+    for (const frame of frames.filter(Boolean)) frame.image.close();
+    controls.setFrames(value, cellsOf(value, image));
+    controls.message('');
+    controls.drawSegments();
+    if (index >= 0) controls.report(controls.label('ready', { n: value.n }));
+    if (index >= 0 && !following) {
+      controls.show(Math.min(index, value.n - 1)); // the visitor has gone to another frame, or is playing
+      return;
+    }
+    const autoplay = value.autoplay && value.n > 1;
+    controls.show(autoplay && controls.reducedMotion.matches ? value.n - 1 : value.i);
+    if (autoplay && !controls.reducedMotion.matches) controls.play();
+  }
+
+  controls.$('.stage').addEventListener('click', () => controls.toggle());
+  new ResizeObserver(layout).observe(row);
+  const [lines, narrowLines] = props.empty.lines;
+  controls.$('.text').style.setProperty('--lines', lines);
+  controls.$('.text').style.setProperty('--narrow-lines', narrowLines);
+  build();
+  controls.drawSegments();
+  controls.write();
+  watch('value', load);
+  watch('labels', () => controls.write());
+  load();
+}
