@@ -157,7 +157,7 @@ def take(page: Any, handle: Any) -> tuple[float, float]:
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         page.mouse.move(x, y)
         page.mouse.down()
-        if "held" in (handle.get_attribute("class") or ""):
+        if "dragged" in (handle.get_attribute("class") or ""):
             return x, y
         page.mouse.up()
         page.wait_for_timeout(100)

@@ -1,11 +1,11 @@
-"""How the page looks: one set of colours, one theme, one style sheet for everything that the demo shows.
+"""The style of the page: one set of colours, one theme, one style sheet for everything that the demo shows.
 
 A colour stands for a letter of the notes wherever it appears, so that a formula could be printed in these colours:
 
     p       blue       p and p_θ, and what is drawn from them: x_0, samples of a model
     q       vermilion  the approximation, the encoder, the forward process; also ∇log q, the exact score
     x_t     gray       the noisy picture, and a latent z on its way
-    x0_hat  green      x̂_0, the clean picture seen in x_t
+    x0_hat  green      x̂_0, the prediction of the clean picture from x_t
     eps     purple     ε and ε̂, the noise; also −ε̂/σ, the learned score
     kl      amber      divergences, bounds and losses
     gap     brown      a divergence beside another one: the gap of a bound, L_T (in the dark pale yellow)
@@ -50,25 +50,25 @@ NAME_COLOURS: dict[str, str] = {
 
 
 def colour_of(name: str) -> str:
-    """What the colour of something called `name` stands for: a key of COLOURS ("x_t", gray, where it has no meaning)."""
+    """Return what the colour of something called `name` stands for: a key of COLOURS ("x_t", gray, where it has no meaning)."""
     return NAME_COLOURS.get(name) or NAME_COLOURS.get(name.split(",")[0]) or "x_t"
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance of #RRGGBB by WCAG 2, from 0 (black) to 1 (white)."""
+    """Return the relative luminance of #RRGGBB by WCAG 2, from 0 (black) to 1 (white)."""
     coded = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in coded)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def contrast(one: str, other: str) -> float:
-    """Contrast of two colours by WCAG 2, from 1 to 21."""
+    """Return the contrast of two colours by WCAG 2, from 1 to 21."""
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
 
 
 def text_on(colour: str) -> str:
-    """The text that can be read on a colour: LIGHT_TEXT or DARK_TEXT."""
+    """Return the text that can be read on a colour: LIGHT_TEXT or DARK_TEXT."""
     return max(LIGHT_TEXT, DARK_TEXT, key=lambda text: contrast(text, colour))
 
 
@@ -97,7 +97,7 @@ BLUE = gr.themes.Color(
 
 
 def theme() -> gr.themes.Base:
-    """The Gradio theme: pass it to `launch(theme=...)` or `mount_gradio_app(theme=...)` together with CSS."""
+    """Return the Gradio theme; pass it to `launch(theme=...)` or `mount_gradio_app(theme=...)` together with CSS."""
     return gr.themes.Base(
         primary_hue=BLUE,
         secondary_hue=BLUE,

@@ -93,6 +93,7 @@ test('pictures of the canvas take twice the rows until they are wide enough', ()
   const room = { ...ROOM, width: 400, count: 4, tallest: 260, least: 124 };
   // (400 − 3 · 16) / 4 − 4 = 84 < 124; (400 − 16) / 2 − 4 = 188 = 6.7 · 28
   assert.deepEqual(canvasPixels(room), { side: 6, dots: 6 });
+  assert.deepEqual(canvasPixels({ ...room, width: 480 }), { side: 8, dots: 8 }, 'three in a row would do');
   assert.deepEqual(canvasPixels({ ...room, width: 1000 }), { side: 8, dots: 8 });
   assert.deepEqual(canvasPixels({ ...room, width: 60, w: 128, h: 128 }), { side: 1, dots: 1 });
 });

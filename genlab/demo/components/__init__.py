@@ -60,7 +60,7 @@ HEAD = f"<script>\n{link(FOLDER / 'components.js')}</script>"
 
 
 class Scripted(gr.HTML):
-    """A component that its own script draws: what `Player`, `Figure` and `Canvas` are.
+    """Show a `data_model` with a script of its own: what `Player`, `Figure` and `Canvas` do.
 
     Args:
         value: what to show at first.

@@ -45,7 +45,7 @@ LABELS: dict[str, str] = {
 
 
 class CanvasData(GradioModel):
-    """What a canvas shows; from the browser come `token`, `x` and `chosen` alone.
+    """Describe what a canvas shows; from the browser come `token`, `x` and `chosen` alone.
 
     Attributes:
         token: names the picture that x began as.
@@ -78,7 +78,7 @@ def canvas_data(
     chosen: tuple[int, int] | None = None,
     caption: str = "",
 ) -> CanvasData:
-    """What to show.
+    """Return what a canvas shows for some pictures.
 
     Args:
         token: the one that came with x, or `player.new_run()` for another x.
@@ -113,7 +113,7 @@ def canvas_data(
 
 
 class Canvas(Scripted):
-    """Shows `CanvasData` and sends back what the visitor draws and chooses: an output and an input.
+    """Show `CanvasData` and sends back what the visitor draws and chooses: an output and an input.
 
     Args:
         value: what to show at first; give one, so that nothing on the page moves later.

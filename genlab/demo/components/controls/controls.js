@@ -21,7 +21,7 @@ const LONGEST_TICK_MS = 250; // a tab that was hidden goes on where it stopped
 export class Controls {
   /**
    * @param {{draw(): void, describe(count: string, caption: string): void, empty(): string}} view
-   *   draw: shows frames[index]; describe: tells it to a screen reader; empty: the message before anything has come.
+   *   draw: shows frames[index]; describe: describes it to a screen reader; empty: the message before anything has come.
    */
   constructor(element, props, view) {
     const $ = (selector) => element.querySelector(selector);
@@ -75,14 +75,14 @@ export class Controls {
     const count = frame ? label('frame', { i: index + 1, n: total }) : '';
     $('.caption').textContent = caption;
     $('.count').textContent = frame ? `${index + 1} / ${total}` : '';
-    $('.state').textContent = total && !complete ? label('computing', { held: arrived, n: total }) : '';
+    $('.state').textContent = total && !complete ? label('computing', { arrived, n: total }) : '';
     this.view.describe(count, caption);
     const last = Math.max(0, total - 1);
     scrub.max = last;
     scrub.value = Math.max(0, index);
     scrub.setAttribute('aria-valuetext', caption ? `${count}, ${caption}` : count);
     scrub.style.setProperty('--at', percentOf(index, last));
-    scrub.style.setProperty('--held', percentOf(frames.length - 1, last));
+    scrub.style.setProperty('--arrived', percentOf(frames.length - 1, last));
     scrub.disabled = arrived < 1 || total < 2;
     buttons.play.disabled = buttons.loop.disabled = buttons.speed.disabled = scrub.disabled;
     buttons.back.disabled = frameBefore(frames, index) < 0;
@@ -105,9 +105,9 @@ export class Controls {
     if (text) box.appendChild(document.createElement('span')).textContent = text;
   }
 
-  /** Report to a screen reader. */
-  report(text) {
-    this.$('.said').textContent = text;
+  /** Announce a text to screen readers. */
+  announce(text) {
+    this.$('.status').textContent = text;
   }
 
   /** Write all texts, at first and after a change of language. */

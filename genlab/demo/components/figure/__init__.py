@@ -1,4 +1,4 @@
-"""One component for everything that is plotted: curves, clouds, fields, bars and heat maps, to look at and to take hold of.
+"""One component for everything that is plotted: curves, clouds, fields, bars and heat maps, with handles to drag.
 
 A `Figure` shows one `FigureData`: panels side by side, each with two axes and a list of layers, drawn in the order of the list.
 The browser draws it anew for the width it has; colours are those of `colours.COLOURS`, so they mean the same everywhere.
@@ -68,7 +68,7 @@ def _colour(name: str) -> str:
 
 
 class Packed(GradioModel):
-    """Many numbers in few bytes: v_i = low + c_i (high − low) / 65534 for 16-bit codes c_i, GAP for a missing value.
+    """Store many numbers in few bytes: v_i = low + c_i (high − low) / 65534 for 16-bit codes c_i, GAP for a missing value.
 
     Attributes:
         codes: base64 of the codes, little-endian.
@@ -86,14 +86,14 @@ class Packed(GradioModel):
         return (len(self.codes) // 4 * 3 - self.codes.count("=")) // 2
 
     def values(self) -> np.ndarray:
-        """The numbers, NaN where one is missing."""
+        """Return the numbers, NaN where one is missing."""
         codes = np.frombuffer(base64.b64decode(self.codes), dtype="<u2")
         values = np.where(codes == GAP, np.nan, self.low + codes * ((self.high - self.low) / (GAP - 1)))
         return np.exp(values) if self.log else values
 
 
 def pack(values: Any) -> Packed | list[float | None]:
-    """One-dimensional numbers for a layer: plain if few, else packed; NaN, a gap in a line, travels as None.
+    """Return one-dimensional numbers as a layer sends them: plain if few, else packed; NaN, a gap in a line, as None.
 
     Raises:
         ValueError: not one-dimensional, or infinite.
@@ -127,7 +127,7 @@ def _series(value: Any) -> Packed | list[float | None]:
 
 Colour = Annotated[str, AfterValidator(_colour)]
 Series = Annotated[Any, AfterValidator(_series)]
-"""Numbers: a list, an array or a tensor goes in, what `pack` makes of it is kept."""
+"""Numbers: a list, an array or a tensor goes in, what `pack` makes of it is stored."""
 
 
 class _Part(GradioModel):
@@ -139,7 +139,7 @@ class _Part(GradioModel):
 
 
 class Layer(_Part):
-    """What every layer has.
+    """Hold what every layer has.
 
     Attributes:
         id: by which a frame names it; unique in the figure, "" for a layer that no frame changes.
@@ -160,7 +160,7 @@ class Layer(_Part):
 
 
 class Line(Layer):
-    """A polyline through (x_i, y_i); a missing y is a gap. `dash`: broken; `width` in pixels."""
+    """Draw a polyline through (x_i, y_i); a missing y is a gap. `dash`: broken; `width` in pixels."""
 
     kind: Literal["line"] = "line"
     x: Series
@@ -170,7 +170,7 @@ class Line(Layer):
 
 
 class Area(Layer):
-    """The area between y and `base`, with its edge. Where y lies below the base the filling is hatched."""
+    """Fill the area between y and `base`, with its edge. Where y lies below the base the filling is hatched."""
 
     kind: Literal["area"] = "area"
     x: Series
@@ -181,7 +181,7 @@ class Area(Layer):
 
 
 class Points(Layer):
-    """A cloud of discs of `size` pixels, or with `hollow` of rings; some thousands are no trouble."""
+    """Draw a cloud of discs of `size` pixels, or with `hollow` of rings; some thousands are no trouble."""
 
     kind: Literal["points"] = "points"
     x: Series
@@ -192,7 +192,7 @@ class Points(Layer):
 
 
 class Arrows(Layer):
-    """A vector field: arrows from (x, y) to (x + u, y + v)."""
+    """Draw a vector field: arrows from (x, y) to (x + u, y + v)."""
 
     kind: Literal["arrows"] = "arrows"
     x: Series
@@ -203,7 +203,7 @@ class Arrows(Layer):
 
 
 class Stack(_Part):
-    """One part of every bar."""
+    """Give one part of every bar."""
 
     name: str = ""
     colour: Colour = INK
@@ -213,7 +213,7 @@ class Stack(_Part):
 
 
 class Bars(Layer):
-    """Bars at 0, 1, …, one for each label, each of the parts of `stacks`: those above zero upwards, the others downwards.
+    """Draw bars at 0, 1, …, one for each label, each of the parts of `stacks`: those above zero upwards, the others downwards.
 
     Attributes:
         labels: what stands at the axis.
@@ -241,7 +241,7 @@ class Bars(Layer):
 
 
 class Rule(Layer):
-    """A straight line across the panel at one value of an axis, with its text beside it."""
+    """Draw a straight line across the panel at one value of an axis, with its text beside it."""
 
     kind: Literal["rule"] = "rule"
     axis: Literal["x", "y"] = "x"
@@ -250,7 +250,7 @@ class Rule(Layer):
 
 
 class Heat(Layer):
-    """A picture behind everything: `values` row by row from the top left, over the whole panel or x, y from … to …
+    """Draw a picture behind everything: `values` row by row from the top left, over the whole panel or x, y from … to …
 
     Each value is the opacity of the layer's colour: 0 at `low`, full at `high`.
     """
@@ -274,7 +274,7 @@ AnyLayer = Annotated[Line | Area | Points | Arrows | Bars | Rule | Heat, Field(d
 
 
 class Axis(_Part):
-    """From `low` to `high`; `ticks` False: no numbers at it; `scale` "log" needs low > 0."""
+    """Set the range of an axis, from `low` to `high`; `ticks` False: no numbers at it; `scale` "log" needs low > 0."""
 
     low: FiniteFloat
     high: FiniteFloat
@@ -292,14 +292,14 @@ class Axis(_Part):
 
 
 class Panel(_Part):
-    """One pair of axes.
+    """Describe one pair of axes and what is drawn in it.
 
     Attributes:
         x, y: the axes.
         layers: drawn in this order (heat maps and clouds lie under all lines).
         title: above the panel, short.
         description: what a screen reader says of it, with the numbers.
-        aspect: width / height, kept from the first paint on.
+        aspect: width / height, the same for every later value.
         share: width beside the other panels; a panel that would become narrower than `least` pixels goes to the next row.
         least: see `share`.
         equal: a unit of x is as long as a unit of y.
@@ -323,7 +323,7 @@ class Panel(_Part):
 
 
 class Handle(_Part):
-    """A point to take hold of.
+    """Describe a point that the visitor drags.
 
     Attributes:
         id: by which `positions` names it.
@@ -351,21 +351,21 @@ class Handle(_Part):
 
 
 class Selected(_Part):
-    """What was chosen by a click: the panel's index and x."""
+    """Hold what was chosen by a click: the panel's index and x."""
 
     panel: int = Field(ge=0, le=100)
     x: FiniteFloat
 
 
 class Frame(_Part):
-    """A state of the figure: layer id → the fields that differ from the layer, and the frame's text."""
+    """Change the figure for one frame: layer id → the fields that differ from the layer, and the frame's text."""
 
     caption: str = ""
     layers: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 class FigureData(GradioModel):
-    """What a figure shows; from the browser come `handles`, `selected` and `drawn` alone.
+    """Describe what a figure shows; from the browser come `handles`, `selected` and `drawn` alone.
 
     Attributes:
         panels: side by side, as far as there is room.
@@ -424,7 +424,7 @@ class FigureData(GradioModel):
 
 
 def positions(value: Any, ids: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Where the handles of these ids are, {id: (x, y)}, in a value that came from the browser.
+    """Return where the handles of these ids are, {id: (x, y)}, in a value that came from the browser.
 
     Raises:
         LimitError: one of them is missing.
@@ -438,19 +438,19 @@ def positions(value: Any, ids: Sequence[str]) -> dict[str, tuple[float, float]]:
 
 
 def selected(value: Any) -> tuple[int, float] | None:
-    """The panel's index and the x that the visitor chose, if any, in a value that came from the browser."""
+    """Return the panel's index and the x that the visitor chose, or None, in a value that came from the browser."""
     chosen = value.get("selected") if isinstance(value, dict) else None
     return None if chosen is None else (int(chosen["panel"]), float(chosen["x"]))
 
 
 def drawn(value: Any) -> np.ndarray:
-    """(N, 2) the free-hand points, N ≤ DRAWN, in a value that came from the browser."""
+    """Return the free-hand points (N, 2), N ≤ DRAWN, in a value that came from the browser."""
     points = value.get("drawn") if isinstance(value, dict) else None
     return np.asarray(points or np.zeros((0, 2)), dtype=np.float64).reshape(-1, 2)
 
 
 class Figure(Scripted):
-    """Shows `FigureData` and sends back what the visitor moves: an output and an input.
+    """Show `FigureData` and sends back what the visitor moves: an output and an input.
 
     Args:
         value: what to show at first; give one, so that nothing on the page moves later.
@@ -482,7 +482,7 @@ class Figure(Scripted):
     @classmethod
     @cache
     def schema(cls) -> dict[str, Any]:
-        """The fields and their types, without what is inside: gradio cannot read a schema of layers of several kinds."""
+        """Return the fields and their types, without what is inside: gradio cannot read a schema of layers of several kinds."""
         types = {name: field.get("type", "object") for name, field in FigureData.model_json_schema()["properties"].items()}
         inside = {"array": {"items": {"type": "object"}}}
         return {"type": "object", "properties": {name: {"type": kind, **inside.get(kind, {})} for name, kind in types.items()}}

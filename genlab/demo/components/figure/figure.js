@@ -199,7 +199,7 @@ export function figure({ element, props, trigger, watch }) {
     }
   }
 
-  /** Make the grips of the handles, and keep those that are there: one of them may be held. */
+  /** Make the grips of the handles, except where the same ones are there: one of them may be dragged. */
   function buildHandles() {
     for (const plot of plots) {
       const here = data.handles.filter((handle) => handle.panels.includes(plot.index));
@@ -234,7 +234,7 @@ export function figure({ element, props, trigger, watch }) {
       offset = [plot.sx.to(from.x) - x, plot.sy.to(from.y) - y];
       follows = [false, false];
       dragged = { id, from: { ...from } };
-      grip.classList.add('held');
+      grip.classList.add('dragged');
       readOut(plot);
     };
     grip.addEventListener('pointerdown', (event) => {
@@ -256,7 +256,7 @@ export function figure({ element, props, trigger, watch }) {
       if (dragged?.id !== id) return;
       const { from } = dragged;
       dragged = null;
-      grip.classList.remove('held');
+      grip.classList.remove('dragged');
       sendIfMoved(id, from);
     };
     for (const kind of ['pointerup', 'pointercancel', 'lostpointercapture']) grip.addEventListener(kind, drop);
@@ -382,7 +382,7 @@ export function figure({ element, props, trigger, watch }) {
     });
   }
 
-  /** Say what can be done on each panel, to the pointer and to screen readers. */
+  /** Show what can be done on each panel: by the pointer, and to screen readers. */
   function writeSurfaces() {
     for (const { panel, surface } of plots) {
       surface.classList.toggle('selects', panel.select);

@@ -1,4 +1,4 @@
-// Handles: where they are, how far they may go, and how they are told from each other. Places are a Map id → { x, y }.
+// Handles: where they are, how far they may go, and where they are drawn. Places are a Map id → { x, y }.
 
 import { rounded } from './scale.js';
 

@@ -91,7 +91,5 @@ export function clearOf({ sy }, lines, i, y) {
 
 /** Return the opacities of a heat map's values as bytes: 0 at `low` and for a gap, 255 at `high`. */
 export function opacitiesOf({ values, low, high }) {
-  return Uint8ClampedArray.from(numbersOf(values), (v) =>
-    Math.round(255 * Math.max(0, Math.min(1, (v - low) / (high - low) || 0))),
-  );
+  return Uint8ClampedArray.from(numbersOf(values), (v) => Math.round(255 * ((v - low) / (high - low))));
 }

@@ -1,7 +1,7 @@
 """One player for everything that has frames: the reverse process, a path between two pictures, a grid of samples forming.
 
 A frame is a row of P panes, each a picture of H × W pixels (x_t, x̂_0 and ε̂, say). While the model computes, the server sends
-one frame at a time (`player_frame`), and the browser keeps and shows what has come. At the end it sends all N frames again as
+one frame at a time (`player_frame`), and the browser shows and stores it. At the end it sends all N frames again as
 one sprite sheet (`player_sheet`): from then on playing, stepping and scrubbing ask the server for nothing.
 
     sheet: k = ⌈√N⌉ columns; frame i lies in column i mod k, row ⌊i/k⌋; a cell is the frame's panes side by side    (1)
@@ -48,7 +48,7 @@ LABELS: dict[str, str] = {
     "speed": both("Speed", "速度"),
     "position": both("Frame", "帧"),
     "frame": both("frame {i} of {n}", "第 {i} 帧，共 {n} 帧"),
-    "computing": both("computing, {held} of {n} frames", "计算中，已有 {held} / {n} 帧"),
+    "computing": both("computing, {arrived} of {n} frames", "计算中，已有 {arrived} / {n} 帧"),
     "ready": both("{n} frames are ready", "{n} 帧已就绪"),
     "failed": both("The frames could not be loaded. Run it again.", "画面无法加载，请再运行一次。"),
     "picture": both("{pane}, {frame}. {caption}", "画面 {pane}，{frame}。{caption}"),
@@ -57,14 +57,14 @@ LABELS: dict[str, str] = {
 
 
 class Segment(GradioModel):
-    """A named stretch of the timeline: from frame `start` up to the next segment's start."""
+    """Name a stretch of the timeline: from frame `start` up to the next segment's start."""
 
     start: int
     label: str
 
 
 class PlayerData(GradioModel):
-    """What a player shows: one frame of a run that is still being computed, or a whole run as a sprite sheet.
+    """Describe what a player shows: one frame of a run that is still being computed, or a whole run as a sprite sheet.
 
     Attributes:
         run: name of this run; fresh for every start, so that frames of two runs never mix.
@@ -103,7 +103,7 @@ class PlayerData(GradioModel):
 
 
 def new_run() -> str:
-    """A fresh name for a run."""
+    """Return a fresh name for a run."""
     return secrets.token_hex(6)
 
 
@@ -119,7 +119,7 @@ def player_frame(
     segments: Sequence[Segment] = (),
     fps: float = 10,
 ) -> PlayerData:
-    """One frame of a run that is being computed: yield it to a `Player` at most every 40 ms; frames may be left out.
+    """Return one frame of a run that is being computed: yield it to a `Player` at most every 40 ms; any may be left out.
 
     Args:
         run: the run's name, `new_run()` at its start.
@@ -158,7 +158,7 @@ def player_sheet(
     autoplay: bool = False,
     loop: bool = False,
 ) -> PlayerData:
-    """A whole run as one sprite sheet: the last value to yield to a `Player`, or the only one.
+    """Return a whole run as one sprite sheet: the last value to yield to a `Player`, or the only one.
 
     Args:
         run: the name that the run's live frames had; `new_run()` if there were none.
@@ -194,7 +194,7 @@ def player_sheet(
 
 
 def pack_sheet(pictures: np.ndarray) -> np.ndarray:
-    """N pictures (N, h, w[, 3]) → one picture by (1), blank cells black at the end."""
+    """Pack N pictures (N, h, w[, 3]) into one by (1), with black cells at the end where there are too many."""
     n, height, width = pictures.shape[:3]
     k = math.ceil(math.sqrt(n))
     rows = math.ceil(n / k)
@@ -211,12 +211,12 @@ def frames_to_webp(
     scale: int | None = None,
     hold: float = 1.5,
 ) -> bytes:
-    """Frames as an animated WebP that repeats for ever: every pixel a square of `scale` pixels, without loss.
+    """Encode frames as an animated WebP that repeats for ever: every pixel a square of `scale` pixels, without loss.
 
     Args:
         frames: (N, P, H, W) gray or (N, P, H, W, 3) colour, uint8; the panes are put side by side.
-        path: written there too, if given.
-        scale: by default the whole number that brings the longer side to about 336 pixels.
+        path: where to write it too.
+        scale: pixels; by default the whole number that brings the longer side to about 336 pixels.
         hold: seconds that the last frame stays.
     """
     pictures = _join(_stacked(frames))
@@ -237,7 +237,7 @@ def frames_to_webp(
 
 
 class Player(Scripted):
-    """Shows `PlayerData`: an output component that plays, steps, scrubs and loops in the browser.
+    """Show `PlayerData`: an output component that plays, steps, scrubs and loops in the browser.
 
     A player with nothing to show draws empty panes of the size that `panes` and `pane_shape` announce, so that nothing on the
     page moves when the first frame arrives.
@@ -295,7 +295,7 @@ def _stacked(frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _join(frames: np.ndarray) -> np.ndarray:
-    """(N, P, H, W[, C]) uint8 → (N, H, P·W) gray or (N, H, P·W, 3) colour: the panes of every frame side by side."""
+    """Return frames with their panes side by side: (N, P, H, W[, C]) uint8 → (N, H, P·W) gray or (N, H, P·W, 3) colour."""
     if frames.dtype != np.uint8:
         raise ValueError(f"expected pictures of uint8, got {frames.dtype}")
     if frames.ndim == 5 and frames.shape[-1] == 1:
@@ -326,7 +326,7 @@ def _colours(names: Sequence[str], colours: Sequence[str] | None) -> list[str]:
 
 
 def _encode(picture: np.ndarray) -> bytes:
-    """Gray → PNG, exact; colour → JPEG."""
+    """Return a picture as a file: gray as PNG, exactly, colour as JPEG."""
     buffer = io.BytesIO()
     if picture.ndim == 2:
         Image.fromarray(picture).save(buffer, "PNG", compress_level=1)

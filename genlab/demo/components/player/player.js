@@ -92,7 +92,7 @@ export function player({ element, props, watch }) {
     if (shapeOf(controls.data) !== shape) build();
     else draw();
     controls.message(controls.total ? '' : controls.label('empty'));
-    controls.report('');
+    controls.announce('');
     controls.drawSegments();
     controls.update();
   }
@@ -130,7 +130,7 @@ export function player({ element, props, watch }) {
     controls.setFrames({ ...controls.data, segments }, frames);
     controls.playing = false;
     controls.drawSegments();
-    controls.report(controls.label('ready', { n: frames.length }));
+    controls.announce(controls.label('ready', { n: frames.length }));
     controls.show(shown);
   }
 
@@ -164,7 +164,7 @@ export function player({ element, props, watch }) {
     controls.setFrames(value, cellsOf(value, image));
     controls.message('');
     controls.drawSegments();
-    if (index >= 0) controls.report(controls.label('ready', { n: value.n }));
+    if (index >= 0) controls.announce(controls.label('ready', { n: value.n }));
     if (index >= 0 && !following) {
       controls.show(Math.min(index, value.n - 1)); // the visitor has gone to another frame, or is playing
       return;
