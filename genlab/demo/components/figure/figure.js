@@ -3,13 +3,14 @@
 
 import { Controls } from '../controls/controls.js';
 import { Requests } from '../controls/requests.js';
-import { html, measureIn, paint, svg, write } from './elements.js';
+import { measureIn, paint, svg, write } from './elements.js';
 import { format } from './format.js';
 import { boundsOf, drawnAt, nearestHandle, placesAfter, stepsOf } from './handles.js';
 import { drawAxes, drawMarks, drawPicture, legendOf } from './layers.js';
 import { barsOf, boxOf, sharedLeft } from './layout.js';
 import { numbersOf } from './packed.js';
-import { nearestIndex, rounded } from './scale.js';
+import { moveCross, pixelsOf, plotOf, pointIn, readOut, within } from './plot.js';
+import { clamped, nearestIndex, rounded } from './scale.js';
 
 const SLACK = 4; // pixels across its way that a handle of two axes does not follow at first
 const REACH = 20; // pixels around a handle where a finger takes hold of it
@@ -17,7 +18,6 @@ const STROKE = 5; // least pixels between two points of a free-hand stroke
 const SELECTABLE = ['line', 'area', 'points', 'arrows']; // kinds of layers whose x can be chosen
 
 const takes = (event) => event.button === 0 && event.isPrimary; // a second finger, or the palm, takes hold of nothing
-const clamped = (value, low, high) => Math.max(low, Math.min(high, value));
 
 /** Start a figure in its element: gradio calls this once for every component on the page. */
 export function figure({ element, props, trigger, watch }) {
@@ -60,7 +60,7 @@ export function figure({ element, props, trigger, watch }) {
     const visible = x >= plot.left - 1 && x <= plot.right + 1;
     plot.chosen.replaceChildren(...(visible ? [svg('path', { class: 'chosen', d: `M${x} ${plot.top}V${plot.bottom}` })] : []));
     drawPicture(plot, layers, plot.panel.draw ? drawn : []);
-    if (plot.pointer) readOut(plot, layers);
+    if (plot.pointer) readValues(plot, layers);
   }
 
   function draw() {
@@ -78,31 +78,10 @@ export function figure({ element, props, trigger, watch }) {
     }
   }
 
-  /** Show the values under the pointer: those of the curves at the nearest x, or the place where there are no curves. */
-  function readOut(plot, layers = layersOf(plot)) {
-    const { panel, pointer } = plot;
-    plot.read.hidden = !(pointer && within(plot, pointer)) || dragged !== null || pen !== null;
-    if (plot.read.hidden) return;
-    const x = plot.sx.back(pointer.x);
-    const line = (label, value, colour) => {
-      const swatch = html('i', '');
-      swatch.style.background = colour ? paint(colour) : 'transparent';
-      return html('div', '', swatch, write(html('span', ''), label), html('b', '', format(value)));
-    };
-    let curves = layers.filter((layer) => layer.kind === 'line' || layer.kind === 'area');
-    if (curves.some((layer) => layer.name)) curves = curves.filter((layer) => layer.name);
-    const rows = [];
-    for (const layer of curves) {
-      const i = nearestIndex(numbersOf(layer.x), x);
-      if (i < 0) continue;
-      if (!rows.length) rows.push(line(panel.x.name || 'x', numbersOf(layer.x)[i]));
-      rows.push(line(layer.name || panel.y.name || 'y', numbersOf(layer.y)[i], layer.colour));
-    }
-    if (!curves.length) rows.push(line(panel.x.name || 'x', x), line(panel.y.name || 'y', plot.sy.back(pointer.y)));
-    plot.read.replaceChildren(...rows);
-    const onLeft = pointer.x > (plot.left + plot.right) / 2;
-    plot.read.style.left = onLeft ? `${plot.left + 4}px` : '';
-    plot.read.style.right = onLeft ? '' : `${plot.width - plot.right + 4}px`;
+  /** Show the values under the pointer, except while it moves something. */
+  function readValues(plot, layers = layersOf(plot)) {
+    if (dragged || pen) plot.read.hidden = true;
+    else readOut(plot, layers);
   }
 
   function layout() {
@@ -123,40 +102,8 @@ export function figure({ element, props, trigger, watch }) {
 
   // ---- building ----
 
-  function plotOf(panel, index) {
-    const clip = svg('rect', {});
-    const id = `${name}-clip-${index}`;
-    const [axes, over, chosen] = [svg('g', {}), svg('g', {}), svg('g', {})];
-    const marks = svg('g', { 'clip-path': `url(#${id})` });
-    const art = svg(
-      'svg',
-      { 'aria-hidden': 'true' },
-      svg('defs', {}, svg('clipPath', { id }, clip)),
-      axes,
-      marks,
-      over,
-      chosen,
-    );
-    const canvas = document.createElement('canvas');
-    const picture = html('div', 'picture', canvas, art);
-    picture.setAttribute('role', 'img');
-    const surface = html('div', 'surface');
-    const hold = svg('svg', { class: 'hands' });
-    const read = html('div', 'read');
-    read.hidden = true;
-    read.setAttribute('aria-hidden', 'true');
-    const box = html('div', 'plot', picture, surface, hold, read);
-    box.style.aspectRatio = String(panel.aspect);
-    const title = html('div', 'title');
-    const root = html('div', 'panel', title, box);
-    root.style.flex = `${panel.share} 1 ${Math.round(panel.least)}px`;
-    const elements = { root, title, box, canvas, clip, axes, marks, over, chosen, picture, surface, hold, read };
-    const state = { width: 0, height: 0, pointer: null, grips: new Map(), cross: null };
-    return { index, name: `${name}-${index}`, panel, widthOf, ...elements, ...state };
-  }
-
   function build() {
-    plots = data.panels.map(plotOf);
+    plots = data.panels.map((panel, index) => plotOf(panel, index, `${name}-${index}`, widthOf));
     plots.forEach(listen);
     row.replaceChildren(...plots.map((plot) => plot.root));
   }
@@ -235,7 +182,7 @@ export function figure({ element, props, trigger, watch }) {
       follows = [false, false];
       dragged = { id, from: { ...from } };
       grip.classList.add('dragged');
-      readOut(plot);
+      readValues(plot);
     };
     grip.addEventListener('pointerdown', (event) => {
       if (!takes(event)) return;
@@ -281,20 +228,6 @@ export function figure({ element, props, trigger, watch }) {
 
   // ---- pointer and keys on a panel: read-out, choice, free-hand drawing ----
 
-  function pointIn(plot, event) {
-    const box = plot.box.getBoundingClientRect();
-    return { x: event.clientX - box.left, y: event.clientY - box.top };
-  }
-
-  function within(plot, { x, y }) {
-    return x >= plot.left && x <= plot.right && y >= plot.top && y <= plot.bottom;
-  }
-
-  /** Return steps of a key, [right, up], in pixels: a step is a hundredth of the panel. */
-  function pixelsOf(plot, [right, up]) {
-    return [((plot.right - plot.left) / 100) * right, ((plot.top - plot.bottom) / 100) * up];
-  }
-
   /** Choose the x of the first layer that has one, nearest to a value, and `steps` further. */
   function choose(plot, value, steps = 0) {
     const layers = layersOf(plot);
@@ -316,17 +249,6 @@ export function figure({ element, props, trigger, watch }) {
     wipe.disabled = false;
   }
 
-  /** Move the cross that the keyboard draws with by (dx, dy) pixels. */
-  function moveCross(plot, dx, dy) {
-    if (!plot.panel.draw) return;
-    const from = plot.cross || { x: (plot.left + plot.right) / 2, y: (plot.top + plot.bottom) / 2 };
-    const x = clamped(from.x + dx, plot.left, plot.right);
-    const y = clamped(from.y + dy, plot.top, plot.bottom);
-    plot.cross?.node.remove();
-    const node = svg('path', { class: 'cross', d: `M${x - 9} ${y}H${x + 9}M${x} ${y - 9}V${y + 9}` });
-    plot.cross = { x, y, node: plot.hold.appendChild(node) };
-  }
-
   function listen(plot) {
     const { box, surface } = plot;
     let last = null; // the point of the stroke before
@@ -338,7 +260,7 @@ export function figure({ element, props, trigger, watch }) {
     };
     box.addEventListener('pointermove', (event) => {
       plot.pointer = pointIn(plot, event);
-      if (plot.panel.readout) readOut(plot);
+      if (plot.panel.readout) readValues(plot);
       if (pen === plot && event.isPrimary) (event.getCoalescedEvents?.() || [event]).forEach(stroke);
     });
     box.addEventListener('pointerleave', () => {
@@ -364,7 +286,9 @@ export function figure({ element, props, trigger, watch }) {
       const here = pointIn(plot, event);
       if (plot.panel.select && !plot.panel.draw && within(plot, here)) choose(plot, plot.sx.back(here.x));
     });
-    surface.addEventListener('focus', () => surface.matches(':focus-visible') && moveCross(plot, 0, 0));
+    surface.addEventListener('focus', () => {
+      if (plot.panel.draw && surface.matches(':focus-visible')) moveCross(plot, 0, 0);
+    });
     surface.addEventListener('blur', () => plot.cross?.node.remove());
     surface.addEventListener('keydown', (event) => {
       const steps = stepsOf(event, 'xy');

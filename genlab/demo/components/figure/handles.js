@@ -1,6 +1,6 @@
 // Handles: where they are, how far they may go, and where they are drawn. Places are a Map id → { x, y }.
 
-import { rounded } from './scale.js';
+import { clamped, rounded } from './scale.js';
 
 const APART = 22; // least pixels between a handle that goes along with another one and that one, as they are drawn
 
@@ -18,11 +18,10 @@ export function boundsOf(handle, panel) {
  */
 export function placesAfter(handles, places, handle, panel, x, y) {
   const bounds = boundsOf(handle, panel);
-  const within = ([low, high], value) => Math.max(low, Math.min(high, value));
   const from = places.get(handle.id);
   const to = { ...from };
-  if (handle.axis !== 'y' && x !== null) to.x = within(bounds.x, rounded(x, panel.x));
-  if (handle.axis !== 'x' && y !== null) to.y = within(bounds.y, rounded(y, panel.y));
+  if (handle.axis !== 'y' && x !== null) to.x = clamped(rounded(x, panel.x), ...bounds.x);
+  if (handle.axis !== 'x' && y !== null) to.y = clamped(rounded(y, panel.y), ...bounds.y);
   const moved = new Map();
   if (to.x === from.x && to.y === from.y) return moved;
   moved.set(handle.id, to);

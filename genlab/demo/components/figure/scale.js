@@ -55,6 +55,11 @@ export function rounded(value, axis) {
   return Number((Math.round(value / unit) * unit).toPrecision(12));
 }
 
+/** Return a value within bounds. */
+export function clamped(value, low, high) {
+  return Math.max(low, Math.min(high, value));
+}
+
 /** Return the index of the number nearest to a value, the first of several; −1 where there is none. */
 export function nearestIndex(numbers, value) {
   let best = -1;

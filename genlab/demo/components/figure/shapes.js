@@ -1,6 +1,7 @@
 // Outlines of layers: SVG path data and boxes, in CSS pixels. A box is what `layout.boxOf` returns.
 
 import { numbersOf } from './packed.js';
+import { clamped } from './scale.js';
 
 const FAR = 9999; // pixels: browsers draw badly what lies much farther outside
 
@@ -12,7 +13,7 @@ export function pathOf({ sx, sy }, x, y, value = (v) => v) {
     const v = value(y[i]);
     if (Number.isNaN(v) || Number.isNaN(x[i])) command = 'M';
     else {
-      path += `${command}${sx.to(x[i]).toFixed(2)} ${Math.max(-FAR, Math.min(FAR, sy.to(v))).toFixed(2)}`;
+      path += `${command}${sx.to(x[i]).toFixed(2)} ${clamped(sy.to(v), -FAR, FAR).toFixed(2)}`;
       command = 'L';
     }
   }
