@@ -77,7 +77,7 @@ def page(meter: Meter) -> gr.Blocks:
         gr.Button("fail").click(fail, text, text, api_name="fail")
         gr.Button("say").click(say, text, text, api_name="say")
         gr.Button("own").click(say, text, text, api_name="own", api_visibility="private")
-        newest = {"trigger_mode": "always_last", "api_visibility": "private"}
+        newest: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
         text.input(say, text, text, **newest, api_name="light")
         n.input(stream, [n, pause], text, **newest, api_name="light_stream", concurrency_id="model")
         text.change(look, PictureInput(label="another", required=False), text, **newest, api_name="light_look")

@@ -15,8 +15,8 @@ import gradio as gr
 import httpx
 import torch
 
-from genlab.config import DataSpec, DDPMConfig, UNetConfig, VAEConfig
-from genlab.data import KNOWN, Dataset
+from genlab.config import KNOWN, DataSpec, DDPMConfig, UNetConfig, VAEConfig
+from genlab.data import Dataset
 from genlab.ddpm import DDPM
 from genlab.demo import theme
 from genlab.demo.app import create_app
