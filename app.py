@@ -42,33 +42,35 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     chosen = options()
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    gc.disable()  # next to nothing of what a start makes is garbage: with collections it takes 1.10 times the CPU time
+    gc.disable()  # hardly anything of what a start makes is garbage: with collections it takes 1.10 times the CPU time
     from genlab.serving.gradio_patches import import_gradio
 
     import_gradio()
     from genlab.demo import theme
     from genlab.demo.app import create_app
     from genlab.demo.components import HEAD
-    from genlab.demo.engine import Engine, EngineError
+    from genlab.demo.served import LoadError, Models
+    from genlab.demo.turns import Runner
     from genlab.serving import server
     from genlab.serving.language import choose
 
     try:
-        engine = Engine.load(chosen.models)
-    except EngineError as error:
+        models = Models.load(chosen.models)
+    except LoadError as error:
         sys.exit(f"error: {error}")
-    for problem in engine.problems:
+    for problem in models.problems:
         print(f"warning: {choose(problem)}", file=sys.stderr, flush=True)
-    page = create_app(engine)
+    runner = Runner()
+    page = create_app(models, runner)
     if chosen.compile:
         from genlab import compiled
 
         logging.getLogger(compiled.__name__).setLevel(logging.INFO)
-        compiled.start([served.package for served in engine.models.values()])
+        compiled.start([served.package for served in models.values()])
     gc.freeze()  # what exists now stays: a full collection would stop all visitors nine times as long
     gc.enable()
     style = {"theme": theme.theme(), "css": theme.CSS, "head": HEAD}
-    server.serve(page, chosen.host, chosen.port, ready=lambda: True, answering=engine.catch_up, **style)
+    server.serve(page, chosen.host, chosen.port, ready=lambda: True, answering=runner.started, **style)
 
 
 if __name__ == "__main__":

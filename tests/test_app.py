@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -23,17 +25,21 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from genlab.data import ungrid
-from genlab.demo import limits, limits_plane
-from genlab.demo.app import create_app, served_table
+from genlab.demo.app import TABS, create_app, served_table
 from genlab.demo.components.player import PlayerData
-from genlab.demo.engine import Engine
-from genlab.demo.tabs import MODEL_EVENT, sample
-from genlab.demo.turns import Turns
+from genlab.demo.served import Models
+from genlab.demo.tabs.events import MODEL_EVENT
+from genlab.demo.tabs.interpolate import request as interpolate
+from genlab.demo.tabs.playground import request as playground
+from genlab.demo.tabs.sample import compute, poster
+from genlab.demo.tabs.sample import request as sample
+from genlab.demo.turns import Runner, Scheduler
 from genlab.serving.calls import Calls
 from genlab.serving.language import choose
 from tests import tiny
 from tests.test_measurements import EVIDENCE
 
+ROOT = Path(__file__).parents[1]
 SHAPE = Path(__file__).with_name("api.json")
 SAMPLE = {"model": "ddpm-mnist", "label": "any", "count": 4, "steps": 5, "sampler": "DDIM", "guidance": 1, "seed": 3}
 INTERPOLATE = {
@@ -64,11 +70,11 @@ DIFFUSE = {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     folder = tmp_path_factory.mktemp("app")
-    engine = Engine.load([*tiny.save_models(folder / "models"), str(folder / "<b>broken")])
-    demo = create_app(engine)
+    models = Models.load([*tiny.save_models(folder / "models"), str(folder / "<b>broken")])
+    demo = create_app(models, Runner())
     with tiny.served(demo) as url, httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
         yield SimpleNamespace(
-            engine=engine,
+            models=models,
             demo=demo,
             url=url,
             http=http,
@@ -83,13 +89,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
 def evaluations(site, monkeypatch) -> list[float]:
     """Times of the computations."""
     calls: list[float] = []
-    real = Turns._ask
+    real = Scheduler._call
 
-    def ask(self: Turns, *arguments: Any) -> Any:
+    def call(self: Scheduler, *arguments: Any) -> Any:
         calls.append(time.monotonic())
         return real(self, *arguments)
 
-    monkeypatch.setattr(Turns, "_ask", ask)
+    monkeypatch.setattr(Scheduler, "_call", call)
     return calls
 
 
@@ -125,26 +131,13 @@ def test_the_shape_of_the_api_is_the_one_that_is_checked_in(site):
 
 def test_every_endpoint_is_described(site):
     described = site.http.get("/gradio_api/info").json()["named_endpoints"]
-    assert set(described) == {
-        "/sample",
-        "/sample_stream",
-        "/interpolate",
-        "/diffuse",
-        "/divergence",
-        "/cross_entropy",
-        "/vae",
-        "/pixel_density",
-        "/bound",
-        "/score",
-        "/playground",
-        "/models",
-    }
+    assert described
     assert all(len(endpoint["description"]) > 100 for endpoint in described.values())
 
 
 def test_models_are_listed(site):
     listed = site.client.predict(api_name="/models")
-    assert [m["id"] for m in listed] == list(site.engine.models)
+    assert [m["id"] for m in listed] == list(site.models)
     assert listed[0]["classes"][0] == "T-shirt/top"
     assert listed[2]["classes"] == []
     assert json.loads(json.dumps(listed)) == listed
@@ -160,7 +153,7 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(site):
 
 def test_the_file_holds_the_pictures_exactly(site):
     path = site.client.predict(**SAMPLE, api_name="/sample")
-    *_, last = site.engine.sample(limits.parse_sample(site.engine.offers, **SAMPLE))
+    *_, last = compute.sample(site.models, Runner(), sample.parse_sample(site.models.offers, **SAMPLE))
     assert torch.equal(ungrid(Image.open(path), 4, 28, 2), last.pictures)
 
 
@@ -197,7 +190,7 @@ def test_the_process_comes_as_an_animation_and_its_numbers(site):
         assert picture.width == 3 * picture.height
     assert [n["direction"] for n in numbers] == ["forward"] * 11 + ["reverse"] * 11
     assert numbers[0] == {"direction": "forward", "t": 0, "alpha_bar": 1, "snr": None}
-    schedule = site.engine.models["ddpm-mnist"].model.schedule
+    schedule = site.models.ddpm("ddpm-mnist").schedule
     assert all(n["alpha_bar"] == pytest.approx(float(schedule.alpha_bar[n["t"]])) for n in numbers)
 
 
@@ -257,8 +250,8 @@ def test_a_python_client_gets_the_message(site):
 
 @pytest.mark.parametrize("name", ["sample", "sample_stream", "interpolate", "diffuse"])
 def test_a_cancelled_job_stops_computing(site, evaluations, monkeypatch, name):
-    real = Turns._ask
-    monkeypatch.setattr(Turns, "_ask", lambda self, *a: time.sleep(0.1) or real(self, *a))
+    real = Scheduler._call
+    monkeypatch.setattr(Scheduler, "_call", lambda self, *a: time.sleep(0.1) or real(self, *a))
     good = {"sample": SAMPLE, "sample_stream": SAMPLE, "interpolate": INTERPOLATE, "diffuse": DIFFUSE}[name]
     job = site.client.submit(**{**good, "steps": 40}, api_name=f"/{name}")
     deadline = time.monotonic() + 60
@@ -283,10 +276,10 @@ def test_an_opening_page_asks_for_nothing_that_a_class_would_run_out_of(site):
         assert calls.check("/gradio_api/queue/join", {"fn_index": fn._id, "data": [None] * len(fn.inputs)}), fn.name
 
 
-def test_films_keep_nobody_from_dragging(site):
+def test_animations_keep_nobody_from_dragging(site):
     walks = [fn for fn in site.demo.fns.values() if fn.name in ("particles_walk", "reverse_walk", "run_again", "stopped")]
     assert len(walks) == 4
-    assert {(fn.concurrency_id, fn.concurrency_limit) for fn in walks} == {("film", 2)}
+    assert {(fn.concurrency_id, fn.concurrency_limit) for fn in walks} == {("animation", 2)}
 
 
 def test_what_no_page_sends_is_refused_in_a_sentence(site, capsys: pytest.CaptureFixture[str]):
@@ -308,13 +301,13 @@ def test_bounds_on_the_page_are_those_of_the_table(site):
     sliders = {(c["props"]["label"], c["props"]["minimum"], c["props"]["maximum"]) for c in components if c["type"] == "slider"}
     chain = tiny.T  # the tiny models' chain is shorter than the table allows
     assert sliders == {
-        ("Number of pictures", limits.COUNT.low, limits.COUNT.high),
-        ("Steps", limits.STEPS.low, chain),
-        ("Guidance w", limits.GUIDANCE.low, limits.GUIDANCE.high),
+        ("Number of pictures", sample.COUNT.low, sample.COUNT.high),
+        ("Steps", sample.STEPS.low, chain),
+        ("Guidance w", sample.GUIDANCE.low, sample.GUIDANCE.high),
         ("Noise up to t", 1, chain),
-        ("Points on the path", limits.POINTS.low, limits.POINTS.high),
-        ("Steps", limits.PATH_STEPS.low, chain),
-        ("Steps of learning", limits_plane.LEARN_STEPS.low, limits_plane.LEARN_STEPS.high),
+        ("Points on the path", interpolate.POINTS.low, interpolate.POINTS.high),
+        ("Steps", interpolate.STEPS.low, chain),
+        ("Steps of learning", playground.LEARN_STEPS.low, playground.LEARN_STEPS.high),
     }
 
 
@@ -326,23 +319,22 @@ def test_a_model_that_could_not_be_loaded_is_named_on_the_page_as_text(site):
 
 
 def test_a_poster_that_takes_too_long_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample, "WAIT", 0.01)
-    monkeypatch.setattr(sample.Poster, "_make", lambda *_: None)
-    engine = SimpleNamespace(later=lambda begin: None)
-    assert sample.Poster(engine, None).show() == PlayerData()  # type: ignore[arg-type]
+    monkeypatch.setattr(poster, "WAIT", 0.01)
+    monkeypatch.setattr(poster.Poster, "_make", lambda *_: None)
+    assert poster.Poster(None, Runner(), None).show() == PlayerData()  # type: ignore[arg-type]
 
 
 def test_no_picture_is_drawn_before_the_server_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[str] = []
     begun = threading.Event()
-    monkeypatch.setattr(sample.Poster, "_make", lambda self: drawn.append("poster") or begun.set())
+    monkeypatch.setattr(poster.Poster, "_make", lambda self: drawn.append("poster") or begun.set())
     monkeypatch.setattr(tiny.server, "START_DELAY_SECONDS", 0.01)
-    engine = Engine.load(tiny.save_models(tmp_path))
-    page = create_app(engine)
+    runner = Runner()
+    page = create_app(Models.load(tiny.save_models(tmp_path)), runner)
     assert drawn == []
-    with tiny.served(page, engine.catch_up):
+    with tiny.served(page, runner.started):
         assert begun.wait(60)
-        engine.catch_up()
+        runner.started()
     assert drawn == ["poster"]
 
 
@@ -350,7 +342,7 @@ def test_the_page_is_described_once_as_it_is_served(tmp_path: Path, monkeypatch:
     described = []
     describe = gr.Blocks.get_config_file
     monkeypatch.setattr(gr.Blocks, "get_config_file", lambda self: described.append(1) or describe(self))
-    page = create_app(Engine.load(tiny.save_models(tmp_path)))
+    page = create_app(Models.load(tiny.save_models(tmp_path)), Runner())
     with tiny.served(page) as url:
         config = httpx.get(f"{url}/config", trust_env=False).json()
     assert described == [1]
@@ -360,19 +352,13 @@ def test_the_page_is_described_once_as_it_is_served(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_the_first_visitor_sees_the_poster(tmp_path: Path, begun: bool) -> None:
-    engine = Engine.load(tiny.save_models(tmp_path))
-    poster = sample.Poster(engine, engine.offers["ddpm-mnist"])
+    models, runner = Models.load(tiny.save_models(tmp_path)), Runner()
+    first = poster.Poster(models, runner, models.offers["ddpm-mnist"])
     if begun:
-        engine.catch_up()
-    shown = poster.show()
-    assert (shown.autoplay, shown.n) == (True, min(limits.STEPS.default, tiny.T) + 1)
-    assert poster.show().run == shown.run
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder, tiny.serving(Engine.load(tiny.save_models(Path(folder)))) as url:
-        SHAPE.write_text(json.dumps(shape(Client(url, token=False, verbose=False)), indent=1, ensure_ascii=False) + "\n")
-    print(f"wrote {SHAPE.name}")
+        runner.started()
+    shown = first.show()
+    assert (shown.autoplay, shown.n) == (True, min(sample.STEPS.default, tiny.T) + 1)
+    assert first.show().run == shown.run
 
 
 @pytest.mark.parametrize(
@@ -394,19 +380,19 @@ def test_the_table_of_models_takes_any_measurements(changes: Any, bits: str | No
         assert (bits in choose(table)) if bits and evaluation != likelihood else "| – |" in table
 
 
-def test_what_looks_at_a_model_once_does_not_wait_for_whole_pictures(site: SimpleNamespace) -> None:
+def test_what_evaluates_a_model_once_does_not_wait_for_whole_pictures(site: SimpleNamespace) -> None:
     """Walks that wait fill the queue of the models: the others answer all the same."""
     many = MODEL_EVENT["concurrency_limit"]
     begun, let_go = threading.Semaphore(0), threading.Event()
-    real = type(site.engine).sample
+    real = compute.sample
 
-    def sample(self: Engine, request: object) -> Iterator[object]:
+    def waiting_sample(*arguments: Any) -> Iterator[object]:
         begun.release()
         assert let_go.wait(60)
-        yield from real(self, request)  # type: ignore[arg-type]
+        yield from real(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(site.engine), "sample", sample)
+        patch.setattr(compute, "sample", waiting_sample)
         jobs = [site.client.submit(count=1, steps=1, api_name="/sample") for _ in range(many + 1)]
         try:
             assert all(begun.acquire(timeout=60) for _ in range(many))
@@ -417,3 +403,60 @@ def test_what_looks_at_a_model_once_does_not_wait_for_whole_pictures(site: Simpl
         finally:
             let_go.set()
         assert all(job.result(60) for job in jobs)
+
+
+# ---- the command line
+
+
+def test_help_loads_nothing_heavy():
+    script = """
+import sys
+sys.argv = ["app.py", "--help"]
+import app
+try:
+    app.options()
+except SystemExit as end:
+    assert end.code == 0
+assert not {"torch", "gradio", "numpy"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=120)
+
+
+def test_models_come_from_the_command_line_or_the_environment(monkeypatch):
+    import app
+
+    monkeypatch.setenv("GENLAB_MODELS", " me/a@v1, folder/b  c,")
+    assert app.options([]).models == ["me/a@v1", "folder/b", "c"]
+    assert app.options(["--models", "x", "y"]).models == ["x", "y"]
+    monkeypatch.delenv("GENLAB_MODELS")
+    assert app.options([]).models == []
+
+
+def test_networks_are_compiled_where_that_is_asked_for(monkeypatch):
+    import app
+
+    monkeypatch.delenv("GENLAB_COMPILE", raising=False)
+    assert [app.options(given).compile for given in ([], ["--compile"])] == [False, True]
+    for value, expected in (("1", True), ("true", True), ("0", False), ("", False)):
+        monkeypatch.setenv("GENLAB_COMPILE", value)
+        assert app.options([]).compile is expected
+
+
+def test_what_a_tab_may_be_asked_and_computes_loads_no_gradio() -> None:
+    script = """
+import pkgutil, sys
+import genlab.demo.tabs
+for module in pkgutil.walk_packages(genlab.demo.tabs.__path__, "genlab.demo.tabs."):
+    if module.name.endswith((".request", ".compute", ".text")):
+        __import__(module.name)
+        print(module.name)
+assert "gradio" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True, timeout=120)
+    assert {f"genlab.demo.tabs.{name}.compute" for name in TABS} <= set(done.stdout.split())
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder, tiny.serving(Models.load(tiny.save_models(Path(folder)))) as url:
+        SHAPE.write_text(json.dumps(shape(Client(url, token=False, verbose=False)), indent=1, ensure_ascii=False) + "\n")
+    print(f"wrote {SHAPE.name}")

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from genlab.demo.app import TABS
-from genlab.demo.engine import Engine, EngineError
+from genlab.demo.served import Models
+from genlab.demo.turns import DeadlineError, Runner
 from genlab.serving.guard import PRESENCE
 from tests import tiny
 
@@ -27,15 +28,15 @@ PIXELS = """() => [...document.querySelectorAll('canvas')].filter(c => c.offsetP
 
 
 class Gate:
-    """Lets the engine take as many steps as a test allows, so that what is seen does not depend on how fast the machine is."""
+    """Lets a runner take as many steps as a test allows, so that the page does not depend on the speed of the machine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, runner: Runner) -> None:
         self._open, self._steps = threading.Event(), threading.Semaphore(0)
         self._open.set()
-        self._compute = engine._turns._ask
-        engine._turns._ask = self._ask  # type: ignore[method-assign]
+        self._compute = runner.scheduler._call
+        runner.scheduler._call = self._call  # type: ignore[method-assign]
 
-    def _ask(self, *arguments: Any) -> Any:
+    def _call(self, *arguments: Any) -> Any:
         while not self._open.is_set() and not self._steps.acquire(timeout=0.05):
             pass
         return self._compute(*arguments)
@@ -54,10 +55,9 @@ class Gate:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[SimpleNamespace]:
-    engine = Engine.load(tiny.save_models(tmp_path_factory.mktemp("models")))
-    engine.deadline = PATIENCE / 1000
-    gate = Gate(engine)
-    with tiny.serving(engine) as url:
+    models, runner = Models.load(tiny.save_models(tmp_path_factory.mktemp("models"))), Runner(PATIENCE / 1000)
+    gate = Gate(runner)
+    with tiny.serving(models, runner) as url:
         yield SimpleNamespace(url=url, gate=gate, browser=browser)
         gate.open()
 
@@ -222,7 +222,7 @@ def test_what_came_of_a_run_that_ended_early_can_be_played(desk, monkeypatch, ea
     else:
 
         def fail(*_: Any) -> Any:
-            raise EngineError("no more")
+            raise DeadlineError("no more")
 
         monkeypatch.setattr(desk.gate, "_compute", fail)
         desk.gate.let(3)

@@ -14,8 +14,10 @@ import genlab
 from genlab.config import DataSpec, SamplerName, Sampling
 from genlab.data import grid, to_model, to_pixels
 from genlab.ddpm import DDPM
-from genlab.demo.engine import Engine
-from genlab.demo.limits import parse_sample
+from genlab.demo.served import Models
+from genlab.demo.tabs.sample.compute import sample
+from genlab.demo.tabs.sample.request import parse_sample
+from genlab.demo.turns import Runner
 from genlab.draw import class_labels, draw, frames
 from genlab.oracle import DataSetOracle
 from genlab.process import Denoised
@@ -40,9 +42,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ("label", "sampler", "guidance"), [("any", "ancestral", 1.0), ("7", "DPM-Solver++ SDE", 1.0), ("any", "UniPC", 2.5)]
 )
 def test_python_draws_the_pictures_of_the_page(folders: list[str], label: str, sampler: SamplerName, guidance: float) -> None:
-    engine = Engine.load(folders)
+    models = Models.load(folders)
     given = None if label == "any" else label
-    *_, last = engine.sample(parse_sample(engine.offers, "ddpm-mnist", label, 5, 6, sampler, guidance, 123))
+    *_, last = sample(models, Runner(), parse_sample(models.offers, "ddpm-mnist", label, 5, 6, sampler, guidance, 123))
     pictures = genlab.sample(folders[1], 5, 123, sampler, 6, given, guidance)
     assert torch.equal(pictures, last.pictures)
     assert len(pictures.flatten(1).unique(dim=0)) == 5
@@ -51,8 +53,8 @@ def test_python_draws_the_pictures_of_the_page(folders: list[str], label: str, s
 
 
 def test_a_vae_draws_the_mean_of_its_decoder(folders: list[str]) -> None:
-    engine = Engine.load(folders)
-    (frame,) = engine.sample(parse_sample(engine.offers, "vae-mnist", "any", 3, 1, "DDIM", 1, 7))
+    models = Models.load(folders)
+    (frame,) = sample(models, Runner(), parse_sample(models.offers, "vae-mnist", "any", 3, 1, "DDIM", 1, 7))
     model = genlab.load(folders[3])
     assert isinstance(model, VAE)
     z = torch.stack([torch.randn(4, generator=torch.Generator().manual_seed(7 + i)) for i in range(3)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 
 from benchmarks.shipped import rows, table
 from genlab.demo.app import TABS
-from genlab.demo.engine import Engine
+from genlab.demo.served import Models
 from genlab.serving.language import choose
 from tests import tiny
 
@@ -23,8 +24,8 @@ CALLS = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    engine = Engine.load(tiny.save_models(tmp_path_factory.mktemp("models")))
-    with tiny.serving(engine) as url:
+    models = Models.load(tiny.save_models(tmp_path_factory.mktemp("models")))
+    with tiny.serving(models) as url:
         yield url
 
 
@@ -39,20 +40,8 @@ def test_a_call_of_the_readme_runs(
 
 
 def test_every_endpoint_has_a_call() -> None:
-    assert {re.search(r'api_name="/(\w+)"', call)[1] for call in CALLS} == {
-        "sample",
-        "sample_stream",
-        "interpolate",
-        "diffuse",
-        "divergence",
-        "cross_entropy",
-        "vae",
-        "pixel_density",
-        "bound",
-        "score",
-        "playground",
-        "models",
-    }
+    endpoints = json.loads((ROOT / "tests" / "api.json").read_text())
+    assert {re.search(r'api_name="(/\w+)"', call)[1] for call in CALLS} == set(endpoints)
 
 
 MAP = [row.split("|")[1:-1] for row in re.findall(r"^\| (?:1\.\d|2) .*$", README, re.MULTILINE)]
@@ -61,7 +50,7 @@ MAP = [row.split("|")[1:-1] for row in re.findall(r"^\| (?:1\.\d|2) .*$", README
 @pytest.mark.parametrize("row", MAP, ids=lambda row: row[0].strip())
 def test_the_map_of_the_notes_names_what_exists(row: list[str]) -> None:
     _, code, tabs, test = row
-    titles = {choose(tab.TITLE) for tab in TABS}
+    titles = {choose(tab.TEXT["title"]) for tab in TABS.values()}
     assert {name.strip() for name in tabs.split(",") if name.strip()} <= titles
     assert (ROOT / test.strip(" `")).is_file()
     for part in code.split("; "):

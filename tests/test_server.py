@@ -21,8 +21,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError, ValidationError
 
 from genlab.demo.app import create_app
-from genlab.demo.engine import Engine, EngineError
-from genlab.demo.tabs import MODEL_EVENT
+from genlab.demo.served import Models
+from genlab.demo.tabs.events import MODEL_EVENT
+from genlab.demo.tabs.sample import compute
+from genlab.demo.turns import DeadlineError, Runner
 from genlab.serving import server
 from genlab.serving.language import both
 from tests import tiny
@@ -177,14 +179,14 @@ def test_a_full_queue_of_the_real_page_says_when_to_come_back(tmp_path: Path, mo
     """As many jobs as may run and as many as may wait are accepted; the next one is refused."""
     running_jobs, begun, let_go = MODEL_EVENT["concurrency_limit"], threading.Semaphore(0), threading.Event()
 
-    def sample(self: Engine, request: object) -> Iterator[object]:
+    def sample(*_: object) -> Iterator[object]:
         begun.release()
         assert let_go.wait(120)
-        raise EngineError(both("ended", "结束"))
+        raise DeadlineError(both("ended", "结束"))
         yield
 
-    monkeypatch.setattr(Engine, "sample", sample)
-    demo = create_app(Engine.load(tiny.save_models(tmp_path)))
+    monkeypatch.setattr(compute, "sample", sample)
+    demo = create_app(Models.load(tiny.save_models(tmp_path)), Runner())
     index = next(index for index, fn in demo.fns.items() if fn.api_name == "sample")
     app = server.build(demo, ready=lambda: True, limits=replace(FREE, abandoned_seconds=1e6))
     with running(app) as instance, httpx.Client(base_url=instance.url, timeout=60, trust_env=False) as client:

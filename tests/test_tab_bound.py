@@ -25,16 +25,19 @@ from torch.distributions import Normal, kl_divergence
 from genlab.config import DataSpec, DDPMConfig, UNetConfig, Variance
 from genlab.data import to_model
 from genlab.ddpm import DDPM
-from genlab.demo import limits
-from genlab.demo.engine import BoundStep, Engine, Served
-from genlab.demo.limits import LimitError, Offer, Pick, StepRequest
-from genlab.demo.tabs import bound as tab
+from genlab.demo.limits import LimitError, Offer, Pick
+from genlab.demo.served import Models
 from genlab.demo.tabs import measurements
+from genlab.demo.tabs.bound import build as tab
+from genlab.demo.tabs.bound.compute import BoundStep, bound, first_visible_noise
+from genlab.demo.tabs.bound.figure import ledger_figure
+from genlab.demo.tabs.bound.request import BoundRequest, parse_bound
+from genlab.demo.turns import Runner
 from genlab.divergence import Gaussian
 from genlab.likelihood import level_log_probs
 from genlab.measurements import DiffusionBound, read_evaluation
 from genlab.oracle import DataSetOracle
-from genlab.package import PRETRAINED, Package, write_package
+from genlab.package import PRETRAINED, write_package
 from genlab.process import Denoised
 from genlab.schedule import cosine_schedule
 from genlab.vlb import step_term, step_terms
@@ -57,19 +60,14 @@ def model_of(variance: Variance, data: DataSpec | None = None) -> DDPM:
     return model.eval()
 
 
-def engine_of(model: DDPM) -> Engine:
-    pictures = tiny.dataset("mnist")
-    return Engine([Served(MODEL, Package(model, {}, pictures.images, pictures.labels, "", None, Path()), "a test")])
-
-
 @pytest.fixture(scope="module", params=["posterior", "beta", "learned"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return engine_of(model_of(request.param))
+def models(request: pytest.FixtureRequest) -> Models:
+    return tiny.only(model_of(request.param), MODEL)
 
 
-def ask(engine: Engine, t: int, number: int = 3, seed: int = 0) -> BoundStep:
+def ask(models: Models, t: int, number: int = 3, seed: int = 0) -> BoundStep:
     picture = Pick("test picture", number)
-    return engine.bound_step(limits.parse_step(engine.offers, MODEL, picture, t, seed, ROW, COLUMN))
+    return bound(models, Runner(), parse_bound(models.offers, MODEL, picture, t, seed, ROW, COLUMN))
 
 
 def betas(model: Any, t: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,11 +114,11 @@ def test_the_masses_of_the_gray_levels_are_differences_of_the_distribution_funct
 
 @torch.inference_mode()
 @pytest.mark.parametrize("t", [2, 3, 20, T])
-def test_a_step_is_the_divergence_of_the_two_gaussians(engine: Engine, t: int) -> None:
-    model: DDPM = engine.models[MODEL].model  # type: ignore[assignment]
-    step = ask(engine, t, seed=5)
+def test_a_step_is_the_divergence_of_the_two_gaussians(models: Models, t: int) -> None:
+    model = models.ddpm(MODEL)
+    step = ask(models, t, seed=5)
     beta, bar, before = betas(model, t)
-    x0 = to_model(engine.models[MODEL].package.examples[3])
+    x0 = to_model(models[MODEL].package.examples[3])
     x_t = bar.sqrt() * x0 + (1 - bar).sqrt() * torch.randn(x0.shape, generator=torch.Generator().manual_seed(5))
     assert torch.equal(step.x0, x0)
     assert torch.allclose(step.x_t, x_t.float(), atol=1e-6)
@@ -151,7 +149,7 @@ def test_a_step_is_the_divergence_of_the_two_gaussians(engine: Engine, t: int) -
 
     assert torch.allclose(step.terms.double(), terms(sigma), rtol=1e-3, atol=2e-5)  # means are float32, σ some 1e-3
     assert torch.allclose(step.per_pixel, step.terms[0])
-    assert step.per_pixel[step.dearest] == step.per_pixel.max()
+    assert step.per_pixel[step.largest] == step.per_pixel.max()
     expected = {"posterior": terms(variance), "beta": terms(beta)}
     expected |= {"learned": terms(sigma)} if model.config.variance == "learned" else {}
     assert step.by_variance == pytest.approx({name: float(each.sum()) for name, each in expected.items()}, rel=1e-3)
@@ -169,12 +167,12 @@ def test_a_step_is_the_divergence_of_the_two_gaussians(engine: Engine, t: int) -
 
 
 @torch.inference_mode()
-def test_the_last_step_is_the_mass_on_the_gray_level(engine: Engine) -> None:
-    model: DDPM = engine.models[MODEL].model  # type: ignore[assignment]
-    step = ask(engine, 1)
+def test_the_last_step_is_the_mass_on_the_gray_level(models: Models) -> None:
+    model = models.ddpm(MODEL)
+    step = ask(models, 1)
     assert step.q is None
     assert step.beta_tilde == pytest.approx(float(model.schedule.beta[2] * model.schedule.beta[1] / (1 - betas(model, 2)[1])))
-    level = int(engine.models[MODEL].package.examples[3][0, ROW, COLUMN])
+    level = int(models[MODEL].package.examples[3][0, ROW, COLUMN])
     mass = step.levels(ROW, COLUMN)
     assert float(step.terms[0, ROW, COLUMN]) == pytest.approx(-math.log(float(mass[level])), rel=1e-4, abs=1e-5)
     p = Normal(step.p.mean[0, ROW, COLUMN].double(), step.p.std[0, ROW, COLUMN].double())
@@ -187,24 +185,24 @@ def test_the_last_step_is_the_mass_on_the_gray_level(engine: Engine) -> None:
 def test_only_where_x_t_does_not_tell_x_0_the_best_model_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exact model of twenty pictures: 0 at a small t, where x_t tells which one it is; not at a large one (notes' slip)."""
     model = model_of("posterior")
-    engine = engine_of(model)
-    oracle = DataSetOracle(model.schedule, to_model(engine.models[MODEL].package.examples))
+    models = tiny.only(model, MODEL)
+    oracle = DataSetOracle(model.schedule, to_model(models[MODEL].package.examples))
 
     def predict(x_t: Tensor, t: Tensor, *_: Any, **__: Any) -> Denoised:
         x0_hat = (oracle.weights(x_t, t) @ oracle.pictures.flatten(1)).reshape(x_t.shape)
         return Denoised(x_t, x0_hat, None)
 
     monkeypatch.setattr(model, "predict", predict)
-    assert abs(ask(engine, 2).by_variance["posterior"]) < 1e-3
+    assert abs(ask(models, 2).by_variance["posterior"]) < 1e-3
     _, bar, before = betas(model, 2)
     ratio = (1 - before) / (1 - bar)  # β̃/β
-    assert ask(engine, 2).by_variance["beta"] == pytest.approx(784 * 0.5 * float(ratio - 1 - ratio.log()), rel=1e-3)
-    assert all(ask(engine, T, seed=seed).by_variance["posterior"] > 1e-4 for seed in range(3))
+    assert ask(models, 2).by_variance["beta"] == pytest.approx(784 * 0.5 * float(ratio - 1 - ratio.log()), rel=1e-3)
+    assert all(ask(models, T, seed=seed).by_variance["posterior"] > 1e-4 for seed in range(3))
 
 
 def test_noise_begins_to_show_at_the_first_t() -> None:
     model = model_of("posterior")
-    t = engine_of(model).first_noisy(MODEL)
+    t = first_visible_noise(model.schedule)
     snr = [float(bar / (1 - bar)) for bar in torch.cumprod(1 - model.schedule.beta, 0)]
     assert t == next(i for i in range(2, T + 1) if snr[i] <= 100)
 
@@ -270,7 +268,8 @@ def damage(section: dict[str, Any]) -> Iterator[Any]:
 
 
 def test_what_is_no_ledger_counts_as_not_measured(section: dict[str, Any]) -> None:
-    assert [likelihood_of({"evaluation": {"likelihood": one}}, T) for one in damage(section)] == [None] * 38
+    for damaged in damage(section):
+        assert likelihood_of({"evaluation": {"likelihood": damaged}}, T) is None, damaged
     for metrics in ({}, {"evaluation": None}, {"evaluation": []}, {"evaluation": {"samples": {"images": 3}}}):
         assert likelihood_of(metrics, T) is None
         assert read_evaluation(metrics).samples is None
@@ -279,7 +278,7 @@ def test_what_is_no_ledger_counts_as_not_measured(section: dict[str, Any]) -> No
 @pytest.mark.parametrize("term", [5e-324, 0.0, -1e6, 1e6])
 def test_every_ledger_that_is_read_is_drawn(section: dict[str, Any], term: float) -> None:
     ledger = likelihood_of({"evaluation": {"likelihood": {**section, "ledger": with_terms(section, term)}}}, T)
-    axis = tab._ledger(ledger, ask(engine_of(model_of("learned")), 5)).panels[0].y
+    axis = ledger_figure(ledger, ask(tiny.only(model_of("learned"), MODEL), 5)).panels[0].y
     assert 0 < axis.low < axis.high < math.inf
     assert ledger is not None
 
@@ -339,9 +338,9 @@ GOOD = {"model": "ddpm", "picture": PICK, "t": 1, "seed": 0, "row": 27, "column"
     ],
 )
 def test_a_step_that_is_not_there_is_refused(changes: dict[str, Any], message: str) -> None:
-    assert limits.parse_step(OFFERS, **GOOD) == StepRequest("ddpm", PICK, 1, 0, 27, 0)
+    assert parse_bound(OFFERS, **GOOD) == BoundRequest("ddpm", PICK, 1, 0, 27, 0)
     with pytest.raises(LimitError, match=f"^{re.escape(message)}"):
-        limits.parse_step(OFFERS, **{**GOOD, **changes})
+        parse_bound(OFFERS, **{**GOOD, **changes})
 
 
 # ---- the API and the page
@@ -355,9 +354,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, section: dict[str, Any]) -> I
     evaluation = {"likelihood": section, "samples": tiny.SAMPLES}
     write_package(folder / MODEL, model_of("learned"), {"evaluation": evaluation}, pictures)
     write_package(folder / "ddpm-plain", model_of("beta", fashion.spec), {}, fashion)
-    engine = Engine.load([str(folder / MODEL), str(folder / "ddpm-plain")])
-    with tiny.serving(engine) as url:
-        yield SimpleNamespace(engine=engine, url=url, folder=folder)
+    models = Models.load([str(folder / MODEL), str(folder / "ddpm-plain")])
+    with tiny.serving(models) as url:
+        yield SimpleNamespace(models=models, url=url, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +369,7 @@ def test_every_number_of_the_page_can_be_asked_for(
     site: SimpleNamespace, client: Client, section: dict[str, Any], t: int
 ) -> None:
     numbers = client.predict(MODEL, "test picture", 3, t, 4, ROW, COLUMN, api_name="/bound")
-    step, place = ask(site.engine, t, seed=4), (0, ROW, COLUMN)
+    step, place = ask(site.models, t, seed=4), (0, ROW, COLUMN)
     assert json.loads(json.dumps(numbers)) == numbers
     assert (numbers["t"], numbers["T"], numbers["variance"]) == (t, T, "learned")
     for name in ("alpha_bar", "beta_tilde", "beta"):
@@ -406,11 +405,11 @@ def test_an_upload_and_a_model_that_was_not_measured(site: SimpleNamespace, clie
         "ddpm-plain", "upload", t=5, upload=handle_file(tmp_path / "white.png"), row=1, column=2, api_name="/bound"
     )
     white = Pick("upload", 0, np.full((28, 28, 1), 255, np.uint8))
-    request = limits.parse_step(site.engine.offers, "ddpm-plain", white, 5, 0, 1, 2)
-    step = site.engine.bound_step(request)
+    request = parse_bound(site.models.offers, "ddpm-plain", white, 5, 0, 1, 2)
+    step = bound(site.models, Runner(), request)
     assert numbers["bits_per_dim"]["term"] == pytest.approx(bits(step.by_variance["beta"]) / 784)
     assert numbers["measured"] == {"likelihood": None, "samples": None}
-    other = site.engine.bound_step(replace(request, seed=1))
+    other = bound(site.models, Runner(), replace(request, seed=1))
     assert not torch.equal(other.x_t, step.x_t)
 
 
@@ -431,7 +430,7 @@ def test_the_api_says_what_is_wrong(client: Client, values: dict[str, Any], mess
 
 def test_another_model_keeps_the_noise_and_a_number_is_looked_at_once() -> None:
     with gr.Blocks() as demo:
-        tab.build(engine_of(model_of("learned")), demo)
+        tab.build(tiny.only(model_of("learned"), MODEL), Runner(), demo)
     events = {fn.name: fn for fn in demo.fns.values()}
     assert len(events["show_model"].inputs) == 2
     shown = [events["show_model"].fn(MODEL, seed)[1] for seed in (0, 0, 7)]
@@ -482,7 +481,7 @@ def test_a_click_on_the_curve_chooses_a_step_and_the_keys_go_on(page: Any, site:
     surface.press("ArrowLeft")
     wait_for(page, "bound-canvas", f"t = {t - 1} of {T}")
     assert int(page.locator("#bound-t input").input_value()) == t - 1
-    term = ask(site.engine, t - 1, number=0)
+    term = ask(site.models, t - 1, number=0)
     assert f"{bits(term.terms.double().sum()) / 784:#.3g} bits/dim for this picture" in text(page, "bound-canvas")
 
 
@@ -491,7 +490,7 @@ def test_a_click_on_a_picture_chooses_a_pixel_and_its_gaussians_follow(page: Any
     page.mouse.click(box["x"] + box["width"] * (COLUMN + 0.5) / 28, box["y"] + box["height"] * (ROW + 0.5) / 28)
     page.get_by_text(f"The pixel in row {ROW}, column {COLUMN}", exact=True).first.wait_for()
     t = int(page.locator("#bound-t input").input_value())
-    nats = ask(site.engine, t, number=0).terms[0, ROW, COLUMN]
+    nats = ask(site.models, t, number=0).terms[0, ROW, COLUMN]
     assert f"= {bits(nats):#.3g} bits" in text(page, "bound-pixel")
     page.locator("#bound-canvas canvas").nth(1).press("ArrowDown")
     page.get_by_text(f"The pixel in row {ROW + 1}, column {COLUMN}", exact=True).first.wait_for()

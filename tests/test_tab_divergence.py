@@ -16,17 +16,22 @@ import numpy as np
 import pytest
 
 from genlab.demo.components.figure import Packed
-from genlab.demo.limits import FitRequest, LimitError, OutcomesRequest, parse_fit, parse_outcomes
-from genlab.demo.tabs import divergence as tab
-from genlab.demo.tabs import outcomes
-from genlab.demo.tabs.divergence import EXAMPLES, draw, numbers, read, solve
+from genlab.demo.limits import LimitError
+from genlab.demo.tabs.divergence import build as tab
+from genlab.demo.tabs.divergence import cross_entropy as outcomes
+from genlab.demo.tabs.divergence.build import EXAMPLES
+from genlab.demo.tabs.divergence.compute import solve
+from genlab.demo.tabs.divergence.cross_entropy import CrossEntropyRequest, parse_cross_entropy
+from genlab.demo.tabs.divergence.figure import FRAMES, draw, numbers, read
+from genlab.demo.tabs.divergence.request import DivergenceRequest, parse_divergence
+from genlab.demo.turns import Runner
 from genlab.serving.language import choose
 from tests import tiny
 
-FIRST = FitRequest(*next(iter(EXAMPLES.values()))[1])
+FIRST = DivergenceRequest(*next(iter(EXAMPLES.values()))[1])
 
 
-def sent(request: FitRequest, **moves: tuple[float, float]) -> dict[str, Any]:
+def sent(request: DivergenceRequest, **moves: tuple[float, float]) -> dict[str, Any]:
     """What the browser sends after these handles have been dragged by (dx, dy)."""
     handles = draw(solve(request, whole=False)).model_dump()["handles"]
     for handle in handles:
@@ -40,7 +45,7 @@ def sent(request: FitRequest, **moves: tuple[float, float]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_handles_say_what_is_drawn(name: str) -> None:
-    request = FitRequest(*EXAMPLES[name][1])
+    request = DivergenceRequest(*EXAMPLES[name][1])
     assert asdict(read(sent(request))) == pytest.approx(asdict(request))
 
 
@@ -70,7 +75,7 @@ def test_handles_that_are_dragged_anywhere_ask_for_something_within_the_limits()
     for far in (-1e300, -50, 50, 1e300):
         for handle in ("left", "left_width", "right", "right_width", "start", "start_width", "was_left", "was_right"):
             request = read(sent(FIRST, **{handle: (far, far)}))
-            assert parse_fit(**asdict(request)) == request
+            assert parse_divergence(*asdict(request).values()) == request
 
 
 def test_handles_that_are_missing_are_refused() -> None:
@@ -81,7 +86,7 @@ def test_handles_that_are_missing_are_refused() -> None:
 @pytest.mark.parametrize("value", [None, True, "0.5", [0.5], math.nan, math.inf, -math.inf, 10**400, 0.04, 0.96, {}])
 def test_what_is_no_weight_is_refused_in_both_languages(value: Any) -> None:
     with pytest.raises(LimitError, match=r"weight of the left mode: expected a number from 0\.05 to 0\.95, got") as refusal:
-        parse_fit(**{**asdict(FIRST), "weight": value})
+        parse_divergence(*{**asdict(FIRST), "weight": value}.values())
     assert "左峰的权重" in refusal.value.text
 
 
@@ -89,7 +94,7 @@ def test_what_is_no_weight_is_refused_in_both_languages(value: Any) -> None:
 def test_every_other_number_has_its_limits(name: str) -> None:
     for value in (-7.01, 7.01, math.nan, None):
         with pytest.raises(LimitError, match="expected a number from"):
-            parse_fit(**{**asdict(FIRST), name: value})
+            parse_divergence(*{**asdict(FIRST), name: value}.values())
 
 
 # ---- what is drawn ----
@@ -102,7 +107,7 @@ def values(series: Any) -> np.ndarray:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_figure_shows_the_solution(name: str) -> None:
     """The curves are the densities of the API's numbers, the integrands have the divergences as areas, the bars add up."""
-    solution = solve(FitRequest(*EXAMPLES[name][1]))
+    solution = solve(DivergenceRequest(*EXAMPLES[name][1]))
     data = draw(solution, animated=True)
     x = values(data.panels[0].layers[0].x).round(2)
     step = x[1] - x[0]
@@ -121,7 +126,7 @@ def test_the_figure_shows_the_solution(name: str) -> None:
         assert total == pytest.approx([end["p"]["entropy"], last["cross_entropy"], last["forward_kl"], last["reverse_kl"]])
         frame = data.frames[-1].layers
         np.testing.assert_allclose(values(frame[f"{side}-q"]["y"]), q, atol=1e-4)
-    assert len(data.frames) <= tab.FRAMES
+    assert len(data.frames) <= FRAMES
     assert len(data.model_dump_json()) < 250_000
 
 
@@ -148,10 +153,10 @@ def test_the_numbers_are_those_of_figure_1() -> None:
 # ---- two discrete distributions ----
 
 
-DISCRETE = {name: OutcomesRequest(*example[1:]) for name, example in outcomes.EXAMPLES.items()}
+DISCRETE = {name: CrossEntropyRequest(*example[1:]) for name, example in outcomes.EXAMPLES.items()}
 
 
-def dragged(request: OutcomesRequest, **places: float) -> OutcomesRequest:
+def dragged(request: CrossEntropyRequest, **places: float) -> CrossEntropyRequest:
     """What is asked for after these handles have been dragged to these heights, as from the browser."""
     handles = json.loads(outcomes.draw(outcomes.solve(request)).model_dump_json())["handles"]
     for handle in handles:
@@ -160,7 +165,7 @@ def dragged(request: OutcomesRequest, **places: float) -> OutcomesRequest:
 
 
 @pytest.mark.parametrize("request_", DISCRETE.values(), ids=DISCRETE)
-def test_the_numbers_of_outcomes_are_scipys(scipy: Any, request_: OutcomesRequest) -> None:
+def test_the_numbers_of_outcomes_are_scipys(scipy: Any, request_: CrossEntropyRequest) -> None:
     p, q = np.array(request_.p), np.array(request_.q)
     found = outcomes.numbers(outcomes.solve(request_))
     for unit, base in (("bits", 2), ("nats", math.e)):
@@ -226,7 +231,7 @@ def test_a_dragged_bar_stays_and_the_others_make_room_in_their_proportion() -> N
     assert moved.q[3] == 0
     assert dragged(moved, q0=0.3).q[3] == 0, "a zero stays one"
     assert dragged(request, p0=1).p == (1, 0, 0, 0, 0, 0)
-    assert dragged(OutcomesRequest((1, 0, 0, 0, 0, 0), request.q), p0=0.5).p == pytest.approx([0.5] + [0.1] * 5)
+    assert dragged(CrossEntropyRequest((1, 0, 0, 0, 0, 0), request.q), p0=0.5).p == pytest.approx([0.5] + [0.1] * 5)
     assert dragged(request, p0=0.9, p1=0.6).p == pytest.approx([0.6, 0.4, 0, 0, 0, 0])
 
 
@@ -235,7 +240,7 @@ def test_bars_that_are_dragged_anywhere_give_distributions() -> None:
         for ids in (["p0"], ["q5", "q1"], [f"p{i}" for i in range(6)], outcomes.HANDLES):
             found = dragged(DISCRETE["q sees two"], **dict.fromkeys(ids, far))
             assert math.fsum(found.p) == pytest.approx(1)
-            assert parse_outcomes(list(found.p), list(found.q)) == found
+            assert parse_cross_entropy(list(found.p), list(found.q)) == found
 
 
 @pytest.mark.parametrize(
@@ -245,14 +250,14 @@ def test_bars_that_are_dragged_anywhere_give_distributions() -> None:
 def test_what_is_no_distribution_is_refused_in_both_languages(value: Any) -> None:
     for name, p, q in (("p", value, [0.5, 0.5]), ("q", [0.5, 0.5], value)):
         with pytest.raises(LimitError, match=rf"{name}: expected 2 to 16 probabilities that sum to 1, got") as refusal:
-            parse_outcomes(p, q)
+            parse_cross_entropy(p, q)
         assert "和为 1 的概率" in refusal.value.text
 
 
 def test_rounded_probabilities_are_taken_and_unequal_lengths_are_not() -> None:
-    assert parse_outcomes([0.333, 0.333, 0.333], [1, 0, 0]).p == pytest.approx([1 / 3] * 3)
+    assert parse_cross_entropy([0.333, 0.333, 0.333], [1, 0, 0]).p == pytest.approx([1 / 3] * 3)
     with pytest.raises(LimitError, match=r"q: expected as many probabilities as p has, 3, got 2"):
-        parse_outcomes([0.25, 0.25, 0.5], [0.5, 0.5])
+        parse_cross_entropy([0.25, 0.25, 0.5], [0.5, 0.5])
 
 
 # ---- on the server and in the browser ----
@@ -263,7 +268,7 @@ def site() -> Iterator[SimpleNamespace]:
     import gradio as gr
 
     with gr.Blocks(title="KL", analytics_enabled=False) as blocks:
-        tab.build(None, blocks)  # type: ignore[arg-type]
+        tab.build(None, Runner(), blocks)  # type: ignore[arg-type]
     with tiny.served(blocks) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
         yield SimpleNamespace(url=url, http=http)
 

@@ -22,23 +22,25 @@ import torch
 
 from genlab.demo import live
 from genlab.demo.components.figure import Packed
-from genlab.demo.engine import Engine
 from genlab.demo.limits import LimitError
-from genlab.demo.limits_plane import (
+from genlab.demo.live import Line, LiveError, Store
+from genlab.demo.served import Models
+from genlab.demo.tabs.playground import build as tab
+from genlab.demo.tabs.playground.compute import Run, data_of, play, samples
+from genlab.demo.tabs.playground.figure import CROWD, MARKS, animation
+from genlab.demo.tabs.playground.request import (
     DATA,
     DRAWING,
     MODELS,
     WALKS,
-    PlayRequest,
+    PlaygroundRequest,
     parse_marks,
-    parse_play,
+    parse_playground,
     read_link,
     rounded,
     write_link,
 )
-from genlab.demo.live import Kept, Line, LiveError
-from genlab.demo.tabs import playground as tab
-from genlab.demo.tabs.playground import Run, film, play, samples
+from genlab.demo.turns import Runner
 from genlab.plane import MAX_DRAWN
 from tests import tiny
 
@@ -78,7 +80,7 @@ def values(series: Any) -> np.ndarray:
 )  # fmt: skip
 def test_what_is_outside_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(LimitError, match=message) as refusal:
-        parse_play(**{**GOOD, **changes})
+        parse_playground(**{**GOOD, **changes})
     assert "应为" in refusal.value.text or "请用" in refusal.value.text or "不应" in refusal.value.text
     assert "<b>" not in str(refusal.value)
 
@@ -89,7 +91,7 @@ def test_a_link_brings_back_what_it_was_made_from() -> None:
     assert parse_marks(drawing) == drawing
     for i, data in enumerate(DATA):
         marks = drawing[: 1 + 700 * i] if data == DRAWING else ()
-        request = PlayRequest(data, marks, MODELS[i % 3], WALKS[i % 3], 100 * (i + 1), 2**32 - 1 - i)  # type: ignore[arg-type]
+        request = PlaygroundRequest(data, marks, MODELS[i % 3], WALKS[i % 3], 100 * (i + 1), 2**32 - 1 - i)  # type: ignore[arg-type]
         link = write_link(request)
         assert read_link(dict(parse_qsl(link))) == request
         assert re.fullmatch(r"[\w=&+.-]*", link, re.ASCII)
@@ -120,11 +122,11 @@ def test_a_damaged_link_is_refused(changes: dict[str, str]) -> None:
     assert "<img>" not in str(refusal.value)
 
 
-# ---- the line, and what is kept
+# ---- the queue, and what is stored
 
 
 def test_the_line_lets_some_in_in_the_order_of_coming_and_turns_the_rest_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "LOOK", 0)
+    monkeypatch.setattr(live, "POLL", 0)
     line = Line(running=1, waiting=2)
     places = [line.enter() for _ in range(3)]
     assert [next(place) for place in places] == [0, 1, 2]
@@ -141,9 +143,9 @@ def test_the_line_lets_some_in_in_the_order_of_coming_and_turns_the_rest_away(mo
 def test_a_training_that_is_turned_away_takes_nothing_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "LINE", live.Line(running=1, waiting=0))
     kept: list[object] = []
-    monkeypatch.setattr(live.Kept, "put", lambda self, thing: kept.append(thing) or "name")
+    monkeypatch.setattr(live.Store, "put", lambda self, thing: kept.append(thing) or "name")
     with gr.Blocks() as demo:
-        tab.build(None, demo)  # type: ignore[arg-type]
+        tab.build(None, Runner(), demo)  # type: ignore[arg-type]
     events = {fn.name: fn.fn for fn in demo.fns.values()}
     chosen = ("moons", None, "DDPM", "flow", 100, 0)
     with contextlib.closing(live.LINE.enter()) as place:
@@ -158,16 +160,16 @@ def test_a_training_that_is_turned_away_takes_nothing_from_others(monkeypatch: p
     assert (len(kept), names[0], names[-1]) == (1, "", "name")
 
 
-def test_what_is_kept_goes_after_a_while_or_when_there_is_more() -> None:
+def test_what_is_stored_goes_after_a_while_or_when_there_is_more() -> None:
     now = [0.0]
-    kept: Kept[str] = Kept(most=2, seconds=60, clock=lambda: now[0])
+    kept: Store[str] = Store(most=2, seconds=60, clock=lambda: now[0])
     first, second = kept.put("first"), kept.put("second")
     assert (kept.get(first), kept.get(second)) == ("first", "second")
     kept.get(first)
     third = kept.put("third")
     assert kept.get(first) == "first"
     for gone in (second, "", "0" * 32, None, 5, ["x"]):
-        with pytest.raises(LiveError, match="no longer kept"):
+        with pytest.raises(LiveError, match="no longer stored"):
             kept.get(gone)
     now[0] = 61
     with pytest.raises(LiveError, match="after 1 minutes"):
@@ -178,7 +180,7 @@ def test_what_is_kept_goes_after_a_while_or_when_there_is_more() -> None:
 
 
 def learned(model: Any, walk: Any = "flow", steps: int = 100) -> Run:
-    run = Run(PlayRequest("blobs", (), model, walk, steps, 1))
+    run = Run(PlaygroundRequest("blobs", (), model, walk, steps, 1))
     for _ in play(run.request, run):
         pass
     return run
@@ -190,20 +192,20 @@ def runs() -> dict[str, Run]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_film_shows_learning_forward_and_reverse(runs: dict[str, Run], model: str) -> None:
+def test_the_animation_shows_learning_forward_and_reverse(runs: dict[str, Run], model: str) -> None:
     run = runs[model]
-    run.add(samples(run.request, run.model, tab.CROWD))  # type: ignore[arg-type]
-    data = film(run, 5)
+    run.add(samples(run.request, run.model, CROWD))  # type: ignore[arg-type]
+    data = animation(run, 5)
     first, there, back = (segment.start for segment in data.segments)
     assert (first, data.first) == (0, there)
-    x0 = tab.data_of("blobs", (), tab.MARKS)[: tab.CROWD]
+    x0 = data_of("blobs", (), MARKS)[:CROWD]
     begin, end = data.frames[there].layers, data.frames[back - 1].layers
     np.testing.assert_allclose(values(begin["noisy"]["x"]), x0[:, 0], atol=1e-3)
     for cloud in (end["noisy"], data.frames[back].layers["noisy"]):  # the noise, or z: near N(0, I) in both directions
         assert abs(values(cloud["y"]).mean()) < 0.5
         assert 0.5 < values(cloud["y"]).std() < 1.5
     last = data.frames[-1].layers["samples"]
-    assert values(last["x"]).shape == (tab.CROWD,)
+    assert values(last["x"]).shape == (CROWD,)
     assert values(last["x"]).std() < 0.9 < values(data.frames[back].layers["noisy"]["x"]).std()
     for frame in data.frames[there:]:  # what is noisy is never called a sample
         assert not (len(frame.layers.get("noisy", {"x": []})["x"]) and len(frame.layers["samples"]["x"]))
@@ -214,9 +216,8 @@ def test_the_film_shows_learning_forward_and_reverse(runs: dict[str, Run], model
 def test_the_same_request_learns_the_same_and_the_walks_differ(runs: dict[str, Run]) -> None:
     again = learned("score model")
     assert again.losses == runs["score model"].losses == runs["DDPM"].losses, "one network, learned in one way"
-    flow, sde = (
-        samples(PlayRequest("blobs", (), "score model", walk, 100, 1), again.model, 50) for walk in ("flow", "reverse SDE")  # type: ignore[arg-type]
-    )  # fmt: skip
+    requests = [PlaygroundRequest("blobs", (), "score model", walk, 100, 1) for walk in ("flow", "reverse SDE")]  # type: ignore[arg-type]
+    flow, sde = (samples(request, again.model, 50) for request in requests)  # type: ignore[arg-type]
     torch.testing.assert_close(flow, samples(again.request, runs["score model"].model, 50))  # type: ignore[arg-type]
     assert float((flow - sde).norm(dim=1).mean()) > 0.05
 
@@ -225,7 +226,7 @@ def test_a_training_that_is_closed_stops_between_two_steps(monkeypatch: pytest.M
     steps: list[int] = []
     real = torch.optim.Adam.step
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self, *a: steps.append(1) or real(self, *a))
-    run = Run(PlayRequest("moons", (), "VAE", "flow", 3000, 0))
+    run = Run(PlaygroundRequest("moons", (), "VAE", "flow", 3000, 0))
     records = play(run.request, run)
     next(records)
     next(records)
@@ -265,8 +266,8 @@ def test_the_thread_of_all_trainings_takes_one_core_and_leaves_the_others_theirs
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    engine = Engine.load(tiny.save_models(tmp_path_factory.mktemp("models")))
-    with tiny.serving(engine) as url, httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
+    models = Models.load(tiny.save_models(tmp_path_factory.mktemp("models")))
+    with tiny.serving(models) as url, httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
         yield SimpleNamespace(url=url, http=http)
 
 
@@ -286,7 +287,7 @@ def test_the_endpoint_learns_a_drawing_and_refuses_what_is_none(site: SimpleName
     (result,) = end(site, "playground", body)
     assert (result["step"], result["steps"], len(result["samples"])) == (300, 300, 40)
     assert np.linalg.norm(np.mean(result["samples"], axis=0) - [0.525, -0.475]) < 0.2
-    request = parse_play(DRAWING, marks, "DDPM", "flow", 300, 1)
+    request = parse_playground(DRAWING, marks, "DDPM", "flow", 300, 1)
     run = Run(request)
     for _ in play(request, run):
         pass
@@ -396,5 +397,5 @@ def test_a_link_shows_its_data_on_the_board(site: SimpleNamespace, browser: Any)
 
 
 def test_a_packed_drawing_is_two_bytes_a_point() -> None:
-    query = dict(parse_qsl(write_link(PlayRequest(DRAWING, ((-1.0, 1.0), (1.0, -1.0)), "VAE", "flow", 100, 0))))
+    query = dict(parse_qsl(write_link(PlaygroundRequest(DRAWING, ((-1.0, 1.0), (1.0, -1.0)), "VAE", "flow", 100, 0))))
     assert base64.urlsafe_b64decode(query["points"] + "==") == bytes([0, 255, 255, 0])

@@ -18,9 +18,13 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from genlab.demo import live
 from genlab.demo.components.figure import Packed
 from genlab.demo.limits import LimitError
-from genlab.demo.limits_plane import LEVEL, ScoreRequest, T, parse_score
-from genlab.demo.tabs import score as tab
-from genlab.demo.tabs.score import SCHEDULE, Nets, draw, errors, exact, fresh_net, langevin_film, numbers, read, reverse_film
+from genlab.demo.tabs.points import SCHEDULE, T
+from genlab.demo.tabs.score import build as tab
+from genlab.demo.tabs.score import compute, figure
+from genlab.demo.tabs.score.compute import Nets, errors, exact, fresh_net
+from genlab.demo.tabs.score.figure import draw, langevin_animation, numbers, read, reverse_animation
+from genlab.demo.tabs.score.request import LEVEL, ScoreRequest, parse_score
+from genlab.demo.turns import Runner
 from genlab.plane import DATA_NAMES
 from genlab.process import q_marginal
 from tests import tiny
@@ -67,58 +71,58 @@ def test_the_error_is_0_for_the_exact_score_and_all_of_it_for_none() -> None:
     nothing = SimpleNamespace(predict=lambda x, t: SimpleNamespace(eps_hat=torch.zeros_like(x)))
     error, norm = errors(oracle, nothing, "blobs", 30)  # type: ignore[arg-type]
     assert error == norm
-    assert errors(oracle, nothing, "blobs", T)[1] == pytest.approx(2, abs=4 * 2 / tab.TRIED**0.5)  # type: ignore[arg-type]
+    assert errors(oracle, nothing, "blobs", T)[1] == pytest.approx(2, abs=4 * 2 / compute.DRAWS**0.5)  # type: ignore[arg-type]
 
 
 # ---- what is drawn
 
 
 def test_arrows_point_along_the_score_and_grow_with_its_root() -> None:
-    figure = draw("blobs", 20, 0, FRESH)
-    arrows = figure.panels[0].layers[-1]
+    drawn = draw("blobs", 20, 0, FRESH)
+    arrows = drawn.panels[0].layers[-1]
     x = torch.tensor(np.stack([values(arrows.x), values(arrows.y)], axis=1))
     way = np.stack([values(arrows.u), values(arrows.v)], axis=1)
     s = (1 - float(SCHEDULE.alpha_bar[20])) * exact("blobs").score(x, torch.full((len(x),), 20)).numpy()
     length = np.linalg.norm(s, axis=1, keepdims=True)
-    np.testing.assert_allclose(way, tab.ARROW * s / np.sqrt(length), atol=2e-3)
+    np.testing.assert_allclose(way, figure.ARROW * s / np.sqrt(length), atol=2e-3)
 
 
 def test_the_heat_map_is_the_density_and_the_right_way_up() -> None:
     heat = draw("blobs", 10, 0, FRESH).panels[0].layers[0]
-    density = values(heat.values).reshape(tab.HEAT, tab.HEAT)
-    line = torch.linspace(-tab.REACH, tab.REACH, tab.HEAT, dtype=torch.float64)
+    density = values(heat.values).reshape(figure.HEAT, figure.HEAT)
+    line = torch.linspace(-compute.REACH, compute.REACH, figure.HEAT, dtype=torch.float64)
     x = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1)
     expected = noisy("blobs", 10).log_prob(x).exp().flip(0).numpy()
     np.testing.assert_allclose(density, expected / expected.max(), atol=2e-3)
-    assert np.argmax(density.max(axis=1)) < tab.HEAT / 2  # the heaviest blob is the upper one
+    assert np.argmax(density.max(axis=1)) < figure.HEAT / 2  # the heaviest blob is the upper one
 
 
 def test_the_walks_of_a_panel_start_together_and_grow() -> None:
-    film = reverse_film("blobs", 25, 0, FRESH, 3)
-    first, last = film.frames[0].layers, film.frames[-1].layers
+    walks = reverse_animation("blobs", 25, 0, FRESH, 3)
+    first, last = walks.frames[0].layers, walks.frames[-1].layers
     for name in ("exact", "learned"):
-        sde, ode = (values(first[f"{name}-{way}"]["y"]).reshape(tab.STARTS, -1) for way in ("sde", "ode"))
+        sde, ode = (values(first[f"{name}-{way}"]["y"]).reshape(figure.STARTS, -1) for way in ("sde", "ode"))
         np.testing.assert_allclose(sde[:, 0], ode[:, 0], atol=1e-3)
         assert np.isnan(sde[:, 1:]).all()
-        ends = values(last[f"{name}-ode"]["y"]).reshape(tab.STARTS, -1)
+        ends = values(last[f"{name}-ode"]["y"]).reshape(figure.STARTS, -1)
         assert not np.isnan(ends[:, :-1]).any()
-    assert [frame.layers["now"]["at"] for frame in film.frames][:: len(film.frames) - 1] == [T, 0]
+    assert [frame.layers["now"]["at"] for frame in walks.frames][:: len(walks.frames) - 1] == [T, 0]
 
 
 def test_a_flow_without_chance_comes_to_the_data() -> None:
-    film = reverse_film("gaussians", 25, 0, FRESH, 0)
-    x, y = (values(v).reshape(tab.STARTS, -1)[:, -2] for v in (film.panels[0].layers[3].x, film.panels[0].layers[3].y))
+    walks = reverse_animation("gaussians", 25, 0, FRESH, 0)
+    x, y = (values(v).reshape(figure.STARTS, -1)[:, -2] for v in (walks.panels[0].layers[3].x, walks.panels[0].layers[3].y))
     away = torch.cdist(torch.tensor(np.stack([x, y], axis=1)), exact("gaussians").mean).min(dim=1).values
     assert float(away.max()) < 5 * 0.07
 
 
 def test_particles_walk_from_a_lattice_with_the_same_noise_to_both_scores() -> None:
-    film = langevin_film("blobs", 60, 0, exact("blobs"), 0)  # type: ignore[arg-type]
-    for frame in (film.frames[0], film.frames[-1]):
+    walks = langevin_animation("blobs", 60, 0, exact("blobs"), 0)  # type: ignore[arg-type]
+    for frame in (walks.frames[0], walks.frames[-1]):
         for axis in ("x", "y"):
             a, b = (values(frame.layers[f"{name}-cloud"][axis]) for name in ("exact", "learned"))
             np.testing.assert_allclose(a, b, atol=1e-3)
-    alpha_bar, end = float(SCHEDULE.alpha_bar[60]), film.frames[-1].layers["exact-cloud"]
+    alpha_bar, end = float(SCHEDULE.alpha_bar[60]), walks.frames[-1].layers["exact-cloud"]
     cloud = np.stack([values(end["x"]), values(end["y"])], axis=1)
     x0 = exact("blobs").sample(20_000, torch.Generator().manual_seed(0))
     expected = q_marginal(SCHEDULE, x0, torch.full((len(x0),), 60)).sample(torch.randn_like(x0))
@@ -154,7 +158,7 @@ def test_what_is_outside_is_refused(changes: dict[str, Any], message: str) -> No
 
 def test_what_a_busy_machine_cut_short_is_learned_again_until_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     nets = Nets()
-    monkeypatch.setattr(tab, "LEARN_STEPS", 100)
+    monkeypatch.setattr(compute, "LEARN_STEPS", 100)
     deadline = live.DEADLINE
     monkeypatch.setattr(live, "DEADLINE", 0.0)
     assert list(nets.learn("blobs")) == []
@@ -164,14 +168,14 @@ def test_what_a_busy_machine_cut_short_is_learned_again_until_it_is_whole(monkey
     list(nets.learn("blobs"))
     assert 0 < nets.get("blobs")[0] < 100
     monkeypatch.undo()
-    monkeypatch.setattr(tab, "LEARN_STEPS", 100)
+    monkeypatch.setattr(compute, "LEARN_STEPS", 100)
     list(nets.learn("blobs"))
     assert nets.get("blobs")[0] == 100
 
 
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(tab, "LEARN_STEPS", 150)
+    monkeypatch.setattr(compute, "LEARN_STEPS", 150)
     return 150
 
 
@@ -202,7 +206,7 @@ def site() -> Iterator[SimpleNamespace]:
     import gradio as gr
 
     with gr.Blocks(title="Score", analytics_enabled=False) as blocks:
-        tab.build(None, blocks)  # type: ignore[arg-type]
+        tab.build(None, Runner(), blocks)  # type: ignore[arg-type]
     with tiny.served(blocks) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
         yield SimpleNamespace(url=url, http=http)
 
@@ -244,11 +248,11 @@ def test_a_student_drags_the_noise_level_trains_and_plays(site: SimpleNamespace,
     page.get_by_text(re.compile("^moons$")).click()
     page.click("#score-train")
     page.get_by_text("learned score ŝ, after 150 steps").wait_for()
-    films = {
-        "#score-langevin": tab.CROWD_STEPS // tab.CROWD_EVERY + 1,
-        "#score-reverse": tab.WALK_STEPS // tab.WALK_EVERY + 1,
+    buttons = {
+        "#score-langevin": figure.CROWD_STEPS // figure.CROWD_EVERY + 1,
+        "#score-reverse": figure.WALK_STEPS // figure.WALK_EVERY + 1,
     }
-    for button, last in films.items():
+    for button, last in buttons.items():
         page.click(button)
         page.locator("#score .count").get_by_text(f"{last} / {last}").wait_for()
         count = len(page.asked)
@@ -259,7 +263,7 @@ def test_a_student_drags_the_noise_level_trains_and_plays(site: SimpleNamespace,
 
 
 def test_stop_keeps_what_was_learned_and_says_so(site: SimpleNamespace, browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tab, "LEARN_STEPS", 10**6)
+    monkeypatch.setattr(compute, "LEARN_STEPS", 10**6)
     page = tiny.watched(browser.new_context(viewport={"width": 1280, "height": 1100}, locale="en-GB").new_page())
     page.goto(site.url)
     page.get_by_text(re.compile("^rings$")).click()

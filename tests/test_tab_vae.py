@@ -1,4 +1,4 @@
-"""The VAE tab: the engine's numbers against direct computation, what is refused, the API, and the page in a real browser."""
+"""The VAE tab: its numbers against direct computation, what is refused, the API, and the page in a real browser."""
 
 from __future__ import annotations
 
@@ -25,13 +25,27 @@ from torch.distributions import Bernoulli, Categorical, MixtureSameFamily, Norma
 
 from genlab.config import DataSpec, VAEConfig
 from genlab.data import to_model, to_pixels
-from genlab.demo import limits
 from genlab.demo.components.canvas import Canvas, CanvasData, canvas_data
-from genlab.demo.engine import BOUND_SEED, EPS_SCALE, SIGMA_WHITE, Engine, PixelDensity, Served
-from genlab.demo.limits import LimitError, Offer, Pick, PixelRequest, VAERequest
-from genlab.demo.tabs import process
-from genlab.demo.tabs import vae as tab
-from genlab.package import Package, write_package
+from genlab.demo.limits import LimitError, Offer, Pick, parse_drawing
+from genlab.demo.served import Models, Served
+from genlab.demo.tabs.sample.compute import sample
+from genlab.demo.tabs.sample.request import parse_sample
+from genlab.demo.tabs.vae import build as tab
+from genlab.demo.tabs.vae import figure
+from genlab.demo.tabs.vae.compute import (
+    ELBO_SEED,
+    SIGMA_WHITE,
+    Encoded,
+    PixelDensities,
+    PixelDensity,
+    activity,
+    elbo,
+    encode,
+    most_varied_pixel,
+)
+from genlab.demo.tabs.vae.request import PixelDensityRequest, VAERequest, parse_pixel_density, parse_vae
+from genlab.demo.turns import DeadlineError, Runner
+from genlab.package import write_package
 from genlab.serving.language import choose
 from genlab.vae import VAE
 from tests import tiny
@@ -55,25 +69,28 @@ def model_of(likelihood: str, seed: int = 1) -> VAE:
     return model.eval()
 
 
-def engine_of(model: VAE) -> Engine:
-    pictures = tiny.dataset("mnist")
-    return Engine([Served(MODEL, Package(model, {}, pictures.images, pictures.labels, "", None, Path()), "a test")])
-
-
 @pytest.fixture(scope="module", params=["gaussian", "gaussian-per-pixel", "bernoulli"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return engine_of(model_of(request.param))
+def models(request: pytest.FixtureRequest) -> Models:
+    return tiny.only(model_of(request.param), MODEL)
 
 
-def ask(engine: Engine, number: int = 3, z: Any = None, samples: Any = 70, seed: Any = 0) -> VAERequest:
-    return limits.parse_vae(engine.offers, MODEL, Pick("test picture", number), z, samples, seed)
+def ask(models: Models, number: int = 3, z: Any = None, samples: Any = 70, seed: Any = 0) -> VAERequest:
+    return parse_vae(models.offers, MODEL, Pick("test picture", number), z, samples, seed)
 
 
-def seen(engine: Engine, number: int = 3) -> tuple[VAE, torch.Tensor]:
+def seen(models: Models, number: int = 3) -> tuple[VAE, torch.Tensor]:
     """The model, and the picture that it sees, (1 C H W)."""
-    served = engine.models[MODEL]
+    served = models[MODEL]
     x = to_model(served.package.examples[number])[None]
     return served.model, (x > 0) * 2.0 - 1 if served.model.binary else x  # type: ignore[return-value,union-attr]
+
+
+def encoded_of(models: Models, request: VAERequest) -> Encoded:
+    return encode(models, Runner(), request)
+
+
+def density_of(models: Models, request: PixelDensityRequest) -> PixelDensity:
+    return PixelDensities(models, Runner()).density(request)
 
 
 def log_mass(model: VAE, z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -89,13 +106,13 @@ def log_mass(model: VAE, z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return (high - low).log().sum((1, 2, 3))
 
 
-# ---- the engine
+# ---- the numbers
 
 
 @torch.inference_mode()
-def test_a_picture_goes_through_every_stage(engine: Engine) -> None:
-    model, x = seen(engine)
-    encoded = engine.encode(ask(engine, seed=5))
+def test_a_picture_goes_through_every_stage(models: Models) -> None:
+    model, x = seen(models)
+    encoded = encoded_of(models, ask(models, seed=5))
     q = model.encode(x)
     noise = torch.randn(1, LATENT, generator=torch.Generator().manual_seed(5))
     assert torch.equal(encoded.x, to_pixels(x[0]))
@@ -110,7 +127,7 @@ def test_a_picture_goes_through_every_stage(engine: Engine) -> None:
     white = 1.0 if model.binary else SIGMA_WHITE
     assert (encoded.std.float() - (255 * sigma / white).clamp(0, 255)).abs().max() <= 0.51
     assert encoded.log_likelihood == pytest.approx(float(log_mass(model, encoded.z[None], x)), rel=1e-5)
-    again, other = engine.encode(ask(engine, seed=5)), engine.encode(ask(engine, seed=6))
+    again, other = encoded_of(models, ask(models, seed=5)), encoded_of(models, ask(models, seed=6))
     assert torch.equal(again.sample, encoded.sample)
     assert not torch.equal(other.sample, encoded.sample)
     if model.binary:
@@ -124,7 +141,8 @@ def test_x_hat_is_drawn_from_the_decoder() -> None:
         model.log_var.fill_(-4.0)  # type: ignore[union-attr]
         for parameter in model.decoder[-2].parameters():  # type: ignore[union-attr]
             parameter.zero_()
-    encoded = engine_of(model).encode(ask(engine_of(model)))
+    models = tiny.only(model, MODEL)
+    encoded = encoded_of(models, ask(models))
     noise = (encoded.sample.double() / 127.5 - 1) / math.exp(-2)
     assert abs(float(noise.mean())) < 4 / 28
     assert float(noise.std()) == pytest.approx(1, abs=0.1)
@@ -132,20 +150,20 @@ def test_x_hat_is_drawn_from_the_decoder() -> None:
     assert not torch.allclose(noise.flatten()[:LATENT].float(), first, atol=0.1)
 
 
-def test_the_caption_says_how_sigma_is_drawn_and_x_hat_made(engine: Engine) -> None:
-    request = ask(engine)
-    encoded = engine.encode(request)
-    caption = choose(tab._canvas(encoded, request, "a", None).caption)
-    white = 1.0 if engine.models[MODEL].model.config.likelihood == "bernoulli" else SIGMA_WHITE
+def test_the_caption_says_how_sigma_is_drawn_and_x_hat_made(models: Models) -> None:
+    request = ask(models)
+    encoded = encoded_of(models, request)
+    caption = choose(figure.pictures(encoded, "a", None).caption)
+    white = 1.0 if models[MODEL].model.config.likelihood == "bernoulli" else SIGMA_WHITE
     shown = encoded.std.double() / 255 * white
     assert (shown - encoded.sigma.clamp(max=white)).abs().max() <= white / 255
     assert f"white is {white:g}" in caption
     assert ("N(μ′, σ′²)" in caption) == (white == SIGMA_WHITE)
 
 
-def test_a_latent_is_where_it_is_set_and_the_others_are_drawn(engine: Engine) -> None:
-    drawn = engine.encode(ask(engine, seed=2))
-    moved = engine.encode(ask(engine, seed=2, z=[None, 1.5, None, -2, None, None]))
+def test_a_latent_is_where_it_is_set_and_the_others_are_drawn(models: Models) -> None:
+    drawn = encoded_of(models, ask(models, seed=2))
+    moved = encoded_of(models, ask(models, seed=2, z=[None, 1.5, None, -2, None, None]))
     expected = drawn.z.clone()
     expected[1], expected[3] = 1.5, -2.0
     assert torch.equal(moved.z, expected)
@@ -154,11 +172,11 @@ def test_a_latent_is_where_it_is_set_and_the_others_are_drawn(engine: Engine) ->
 
 
 @torch.inference_mode()
-def test_the_terms_of_the_bound_are_those_of_the_samples(engine: Engine) -> None:
-    model, x = seen(engine)
-    *first, last = engine.bound(ask(engine, samples=150))
+def test_the_terms_of_the_bound_are_those_of_the_samples(models: Models) -> None:
+    model, x = seen(models)
+    *first, last = elbo(models, Runner(), ask(models, samples=150))
     assert [b.samples for b in (*first, last)] == [64, 128, 150]
-    noise = torch.randn(150, 1, LATENT, generator=torch.Generator().manual_seed(BOUND_SEED))
+    noise = torch.randn(150, 1, LATENT, generator=torch.Generator().manual_seed(ELBO_SEED))
     q = model.encode(x)
     z = q.sample(noise)[:, 0]
     mass = log_mass(model, z, x)
@@ -177,8 +195,8 @@ def test_the_terms_of_the_bound_are_those_of_the_samples(engine: Engine) -> None
     assert curve[2] == pytest.approx(float(pairs.mean()), rel=1e-5)
 
 
-def test_more_samples_never_lower_the_curve(engine: Engine) -> None:
-    *_, last = engine.bound(ask(engine, samples=128))
+def test_more_samples_never_lower_the_curve(models: Models) -> None:
+    *_, last = elbo(models, Runner(), ask(models, samples=128))
     values = [value for _, value in last.curve]
     assert all(b >= a - 1e-3 for a, b in pairwise(values))
 
@@ -191,33 +209,32 @@ def test_the_gap_is_the_divergence_of_q_from_the_true_posterior() -> None:
             parameter.zero_()
         model.encoder[-1].weight.mul_(0.02)  # type: ignore[union-attr,operator]
         model.encoder[-1].bias.copy_(torch.tensor([0.3, -0.2, 0.0, 0.1, 0.2, -0.1] + [-0.3] * LATENT))  # type: ignore[union-attr]
-    engine = engine_of(model)
-    *_, last = engine.bound(ask(engine, samples=2000))
+    models = tiny.only(model, MODEL)
+    *_, last = elbo(models, Runner(), ask(models, samples=2000))
     assert last.kl > 0.15
     assert last.gap == pytest.approx(last.kl, abs=0.03)
-    assert last.log_px == pytest.approx(engine.encode(ask(engine)).log_likelihood, abs=0.03)
+    assert last.log_px == pytest.approx(encoded_of(models, ask(models)).log_likelihood, abs=0.03)
 
 
-def test_a_request_that_takes_too_long_ends(engine: Engine) -> None:
-    slow = Engine(list(engine.models.values()), deadline=0.0)
-    with pytest.raises(Exception, match="stopped after 0 seconds"):
-        next(slow.bound(ask(engine)))
+def test_a_request_that_takes_too_long_ends(models: Models) -> None:
+    with pytest.raises(DeadlineError, match="stopped after 0 seconds"):
+        next(elbo(models, Runner(deadline=0.0), ask(models)))
 
 
 @torch.inference_mode()
-def test_activity_is_the_variance_of_the_means(engine: Engine) -> None:
-    model: VAE = engine.models[MODEL].model  # type: ignore[assignment]
-    means = torch.cat([model.encode(seen(engine, i)[1]).mean for i in range(tiny.EXAMPLES)]).double().numpy()
-    assert np.allclose(engine.activity(MODEL).numpy(), means.var(axis=0), rtol=1e-3)
+def test_activity_is_the_variance_of_the_means(models: Models) -> None:
+    model: VAE = models[MODEL].model  # type: ignore[assignment]
+    means = torch.cat([model.encode(seen(models, i)[1]).mean for i in range(tiny.EXAMPLES)]).double().numpy()
+    assert np.allclose(activity(models, Runner(), MODEL).numpy(), means.var(axis=0), rtol=1e-3)
 
 
-def test_a_pixel_is_the_mixture_of_the_pictures_that_the_seeds_draw(engine: Engine) -> None:
-    found = engine.pixel(PixelRequest(MODEL, 20, 7, 70))
-    sampled = next(engine.sample(limits.parse_sample(engine.offers, MODEL, "any", 64, 1, "DDIM", 1, 0))).pictures
+def test_a_pixel_is_the_mixture_of_the_pictures_that_the_seeds_draw(models: Models) -> None:
+    found = density_of(models, PixelDensityRequest(MODEL, 20, 7, 70))
+    sampled = next(sample(models, Runner(), parse_sample(models.offers, MODEL, "any", 64, 1, "DDIM", 1, 0))).pictures
     assert len(found.mean) == 70
     assert torch.equal(to_pixels(found.mean[:64]), sampled[:, 0, 20, 7])
-    assert torch.equal(to_pixels(found.data), engine.models[MODEL].package.examples[:, 0, 20, 7])
-    fewer = engine.pixel(PixelRequest(MODEL, 20, 7, 3))
+    assert torch.equal(to_pixels(found.data), models[MODEL].package.examples[:, 0, 20, 7])
+    fewer = density_of(models, PixelDensityRequest(MODEL, 20, 7, 3))
     assert torch.equal(fewer.mean, found.mean[:3])
     if found.gaussian:
         x = torch.linspace(-2, 2, 41)
@@ -246,26 +263,25 @@ def test_a_mixture_is_the_mean_of_the_first_components() -> None:
 
 
 def test_the_first_components_are_drawn_one_by_one() -> None:
-    count = tab.SINGLES + 20
+    count = figure.SINGLES + 20
     found = PixelDensity(torch.linspace(-1, 1, count + 20), torch.linspace(0.1, 0.3, count + 20), torch.empty(0), True)
-    drawn = {name: values.reshape(tab.SINGLES, -1)[:, :-1] for name, values in tab._singles(found, count).items()}
-    each = Normal(found.mean[: tab.SINGLES, None], found.std[: tab.SINGLES, None])
+    drawn = {name: values.reshape(figure.SINGLES, -1)[:, :-1] for name, values in figure.singles(found, count).items()}
+    each = Normal(found.mean[: figure.SINGLES, None], found.std[: figure.SINGLES, None])
     assert torch.allclose(drawn["y"], each.log_prob(drawn["x"]).exp() / count, rtol=1e-4)
-    assert torch.allclose(drawn["x"].mean(dim=1), found.mean[: tab.SINGLES], atol=1e-6)
+    assert torch.allclose(drawn["x"].mean(dim=1), found.mean[: figure.SINGLES], atol=1e-6)
 
 
-def test_the_liveliest_pixel_and_models_without_test_pictures() -> None:
+def test_the_most_varied_pixel_and_models_without_test_pictures() -> None:
     pictures = torch.zeros(4, 1, 28, 28, dtype=torch.uint8)
     pictures[::2, 0, 9, 21] = 200
     pictures[0, 0, 3, 3] = 100
-    engine = engine_of(model_of("gaussian"))
-    package = engine.models[MODEL].package
-    with_pictures = Engine([Served(MODEL, replace(package, examples=pictures, labels=None), "")])
-    assert with_pictures.liveliest(MODEL) == (9, 21)
-    without = Engine([Served(MODEL, replace(package, examples=pictures[:0], labels=None), "")])
-    assert without.liveliest(MODEL) == (14, 14)
-    assert torch.equal(without.activity(MODEL), torch.zeros(LATENT))
-    assert len(without.pixel(PixelRequest(MODEL, 1, 1, 5)).data) == 0
+    package = tiny.only(model_of("gaussian"), MODEL)[MODEL].package
+    with_pictures = Models([Served(MODEL, replace(package, examples=pictures, labels=None), "")])
+    assert most_varied_pixel(with_pictures, MODEL) == (9, 21)
+    without = Models([Served(MODEL, replace(package, examples=pictures[:0], labels=None), "")])
+    assert most_varied_pixel(without, MODEL) == (14, 14)
+    assert torch.equal(activity(without, Runner(), MODEL), torch.zeros(LATENT))
+    assert len(density_of(without, PixelDensityRequest(MODEL, 1, 1, 5)).data) == 0
 
 
 # ---- what is refused
@@ -286,7 +302,7 @@ BAD_Z = [
 @pytest.mark.parametrize("z", BAD_Z, ids=lambda z: repr(z)[:30])
 def test_a_z_that_is_no_list_of_numbers_in_reach_is_refused(z: Any) -> None:
     with pytest.raises(LimitError, match=r"^z: expected nothing or 2 numbers from −10 to 10") as caught:
-        limits.parse_vae(OFFERS, "vae", PICK, z, 512, 0)
+        parse_vae(OFFERS, "vae", PICK, z, 512, 0)
     assert len(str(caught.value)) < 200
     assert "<b>" not in str(caught.value)
 
@@ -294,21 +310,21 @@ def test_a_z_that_is_no_list_of_numbers_in_reach_is_refused(z: Any) -> None:
 @pytest.mark.parametrize("model", ["ddpm", "huge", "", None, ["vae"]])
 def test_only_vaes_whose_pictures_fit_are_offered(model: Any) -> None:
     with pytest.raises(LimitError, match=r"^model: expected one of vae, large"):
-        limits.parse_vae(OFFERS, model, PICK, None, 512, 0)
+        parse_vae(OFFERS, model, PICK, None, 512, 0)
 
 
 @pytest.mark.parametrize("samples", [0, -1, 2001, 1.5, None, "512", True, math.nan])
 def test_a_number_of_samples_is_bounded(samples: Any) -> None:
     with pytest.raises(LimitError, match=r"^samples of z: expected a whole number from 1 to 2,000"):
-        limits.parse_vae(OFFERS, "vae", PICK, None, samples, 0)
-    assert limits.parse_vae(OFFERS, "vae", PICK, [None, 10], 2000, 0) == VAERequest("vae", PICK, (None, 10.0), 2000, 0)
+        parse_vae(OFFERS, "vae", PICK, None, samples, 0)
+    assert parse_vae(OFFERS, "vae", PICK, [None, 10], 2000, 0) == VAERequest("vae", PICK, (None, 10.0), 2000, 0)
 
 
 def test_larger_pictures_get_fewer_samples() -> None:
     most = 5000 * 28**2 // 64**2
-    assert limits.parse_vae(OFFERS, "large", PICK, None, most, 0).samples == most
+    assert parse_vae(OFFERS, "large", PICK, None, most, 0).samples == most
     with pytest.raises(LimitError, match=rf"from 1 to {most}, got {most + 1}"):
-        limits.parse_vae(OFFERS, "large", PICK, None, most + 1, 0)
+        parse_vae(OFFERS, "large", PICK, None, most + 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -325,8 +341,8 @@ def test_larger_pictures_get_fewer_samples() -> None:
 )
 def test_a_pixel_outside_the_picture_is_refused(row: Any, column: Any, count: Any, message: str) -> None:
     with pytest.raises(LimitError, match=message):
-        limits.parse_pixel(OFFERS, "vae", row, column, count)
-    assert limits.parse_pixel(OFFERS, "vae", 27, 27, 500) == PixelRequest("vae", 27, 27, 500)
+        parse_pixel_density(OFFERS, "vae", row, column, count)
+    assert parse_pixel_density(OFFERS, "vae", 27, 27, 500) == PixelDensityRequest("vae", 27, 27, 500)
 
 
 @pytest.mark.parametrize(
@@ -341,13 +357,13 @@ def test_a_pixel_outside_the_picture_is_refused(row: Any, column: Any, count: An
 )  # fmt: skip
 def test_a_drawing_is_exactly_its_bytes(value: Any) -> None:
     with pytest.raises(LimitError, match="drawing: expected a picture of 28×28 pixels from the page's canvas"):
-        limits.parse_drawing(OFFERS["vae"].data, value)
+        parse_drawing(OFFERS["vae"].data, value)
 
 
-def test_a_drawing_reaches_the_model_untouched(engine: Engine) -> None:
+def test_a_drawing_reaches_the_model_untouched(models: Models) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 1), dtype=np.uint8)
-    pick = limits.parse_drawing(engine.offers[MODEL].data, base64.b64encode(pixels.tobytes()).decode())
-    assert torch.equal(engine.picture("mnist", pick), torch.from_numpy(pixels).permute(2, 0, 1))
+    pick = parse_drawing(models.offers[MODEL].data, base64.b64encode(pixels.tobytes()).decode())
+    assert torch.equal(models.picture("mnist", pick), torch.from_numpy(pixels).permute(2, 0, 1))
 
 
 def test_a_canvas_takes_pictures_of_one_shape_only() -> None:
@@ -368,99 +384,6 @@ def test_a_canvas_takes_pictures_of_one_shape_only() -> None:
             CanvasData.model_validate(bad)
 
 
-# ---- noise up to any t, and back
-
-
-def chain(engine: Engine, **changes: Any) -> list[Any]:
-    raw = {"steps": 12, "sampler": "DDIM", "label": "any", "start": "the noise reached", "seed": 3, "until": 0, **changes}
-    model = raw.pop("model", "ddpm-mnist")
-    return list(engine.diffuse(limits.parse_diffuse(engine.offers, model, Pick("test picture", 4), **raw)))
-
-
-@pytest.fixture(scope="module")
-def chains(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine.load(tiny.save_models(tmp_path_factory.mktemp("chains")))
-
-
-def test_the_way_back_starts_where_the_noise_ends(chains: Engine) -> None:
-    frames = chain(chains, until=30)
-    forward, reverse = frames[:13], frames[13:]
-    assert [f.t for f in forward] == [round(30 * i / 12) for i in range(13)]
-    assert [f.t for f in reverse] == [f.t for f in forward][::-1]
-    assert {f.count for f in frames} == {26}
-    assert torch.equal(forward[-1].x_t, reverse[0].x_t)
-    alpha_bar = float(chains.models["ddpm-mnist"].model.schedule.alpha_bar[30])
-    assert forward[-1].alpha_bar == pytest.approx(alpha_bar)
-    short = chain(chains, until=5)
-    assert [f.t for f in short] == [0, 1, 2, 3, 4, 5, 5, 4, 3, 2, 1, 0]
-    longest = chain(chains, until=tiny.T)
-    assert all(torch.equal(a.x_t, b.x_t) for a, b in zip(longest, chain(chains), strict=True))
-
-
-def test_how_much_survives_is_told_in_gray_levels_and_as_a_correlation(chains: Engine) -> None:
-    picture = chains.picture("mnist", Pick("test picture", 4)).numpy().astype(float)
-    frames = chain(chains, until=20)
-    for frame in frames[13:]:
-        made = frame.x0.numpy().astype(float)
-        assert frame.rms == pytest.approx(math.sqrt(((made - picture) ** 2).mean()), abs=1e-9)
-        assert frame.correlation == pytest.approx(np.corrcoef(made.ravel(), picture.ravel())[0, 1], abs=1e-9)
-    assert {f.rms for f in frames[:13]} == {0.0}
-    gray = Pick("upload", 0, np.full((28, 28, 3), 90, np.uint8))
-    flat = limits.parse_diffuse(chains.offers, "ddpm-mnist", gray, 10, "DDIM", "any", "the noise reached", 0, 9)
-    assert all(math.isnan(frame.correlation) for frame in chains.diffuse(flat))
-
-
-def test_less_noise_leaves_more_of_the_picture(tmp_path: Path) -> None:
-    """The best model of pictures ~ N(0, I) is ε̂ = √(1−ᾱ) x_t; the tiny one says ε̂ = 0, so that x̂_0 = x_t/√ᾱ: exact at t → 0."""
-    pictures = tiny.dataset("mnist")
-    write_package(tmp_path / "ddpm-mnist", tiny.ddpm(pictures.spec, random=False), {}, pictures)
-    engine = Engine.load([str(tmp_path / "ddpm-mnist")])
-    lasts = [chain(engine, until=until, sampler="ancestral")[-1] for until in (1, 10, 25, 60)]
-    assert [f.rms for f in lasts] == sorted(f.rms for f in lasts)
-    assert [f.correlation for f in lasts] == sorted((f.correlation for f in lasts), reverse=True)
-    assert lasts[0].correlation > 0.99 > 0.6 > lasts[-1].correlation
-
-
-@torch.inference_mode()
-def test_from_a_middle_t_any_class_means_none(chains: Engine) -> None:
-    ddpm = chains.models["ddpm-fashion-mnist"].model
-    for until, label, expected in ((30, "any", None), (30, "Bag", torch.tensor([8])), (0, "any", torch.tensor([3]))):
-        start = chain(chains, model="ddpm-fashion-mnist", until=until, label=label)[13]
-        noise = torch.Generator().manual_seed(3)
-        schedule = ddpm.schedule
-        x = to_model(chains.picture("fashion-mnist", Pick("test picture", 4)))[None]
-        for t in range(1, (until or tiny.T) + 1):
-            step = torch.randn(1, 28, 28, generator=noise)
-            x = math.sqrt(1 - float(schedule.beta[t])) * x + math.sqrt(float(schedule.beta[t])) * step
-        seen_by_model = ddpm.predict(x, torch.tensor([until or tiny.T]), expected)
-        assert (start.x0.float() - to_pixels(seen_by_model.x0_hat[0]).float()).abs().max() <= 1
-
-
-@torch.inference_mode()
-def test_on_the_way_there_the_picture_and_the_noise_shown_make_x_t(chains: Engine) -> None:
-    """As the caption says: ε is all the noise since x_0, not that of the latest step."""
-    picture = to_model(chains.picture("mnist", Pick("test picture", 4)))
-    frame = chain(chains, until=30)[12]
-    assert "x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε" in process.TEXT["forward_formula"]
-    eps = EPS_SCALE * (frame.eps.float() / 127.5 - 1)
-    x_t = math.sqrt(frame.alpha_bar) * picture + math.sqrt(1 - frame.alpha_bar) * eps
-    inside = (eps.abs() < EPS_SCALE) & (x_t.abs() < 1)
-    assert inside.float().mean() > 0.3
-    assert (x_t - (frame.x_t.float() / 127.5 - 1))[inside].abs().max() < 0.03
-
-
-@pytest.mark.parametrize("until", [-1, tiny.T + 1, 0.5, None, "5", True, math.nan])
-def test_a_t_outside_the_chain_is_refused(chains: Engine, until: Any) -> None:
-    with pytest.raises(LimitError, match=rf"t up to which noise is added: expected a whole number from 0 to {tiny.T}"):
-        chain(chains, until=until)
-
-
-def test_fresh_noise_is_offered_at_the_end_of_the_chain_alone(chains: Engine) -> None:
-    with pytest.raises(LimitError, match=rf"expected the noise reached, .* at t = {tiny.T}, .* got fresh noise at t = 59"):
-        chain(chains, until=59, start="fresh noise")
-    assert chain(chains, until=60, start="fresh noise")
-
-
 # ---- the API and the page
 
 
@@ -470,9 +393,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     pictures = tiny.dataset("mnist")
     write_package(folder / MODEL, model_of("gaussian"), {}, pictures)
     write_package(folder / "ddpm-mnist", tiny.ddpm(pictures.spec), {}, pictures)
-    engine = Engine.load([str(folder / MODEL), str(folder / "ddpm-mnist")])
-    with tiny.serving(engine) as url:
-        yield SimpleNamespace(engine=engine, url=url, folder=folder)
+    models = Models.load([str(folder / MODEL), str(folder / "ddpm-mnist")])
+    with tiny.serving(models) as url:
+        yield SimpleNamespace(models=models, url=url, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -483,9 +406,9 @@ def client(site: SimpleNamespace) -> Client:
 def test_every_number_of_the_page_can_be_asked_for(site: SimpleNamespace, client: Client) -> None:
     z = [None, 0.5, *[None] * (LATENT - 2)]
     path, numbers = client.predict(MODEL, "test picture", 2, 70, 4, z, api_name="/vae")
-    request = ask(site.engine, 2, z, 70, 4)
-    encoded = site.engine.encode(request)
-    *_, bound = site.engine.bound(request)
+    request = ask(site.models, 2, z, 70, 4)
+    encoded = encoded_of(site.models, request)
+    *_, bound = elbo(site.models, Runner(), request)
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         assert np.array_equal(np.array(picture), encoded.mean[0].numpy())
@@ -498,7 +421,7 @@ def test_every_number_of_the_page_can_be_asked_for(site: SimpleNamespace, client
     assert numbers["latents"]["z"] == pytest.approx(encoded.z.tolist())
     assert numbers["latents"]["kl"] == pytest.approx(encoded.kl.tolist())
     assert numbers["latents"]["log_var"] == pytest.approx(encoded.q.log_var.tolist())
-    assert numbers["latents"]["activity"] == pytest.approx(site.engine.activity(MODEL).tolist())
+    assert numbers["latents"]["activity"] == pytest.approx(activity(site.models, Runner(), MODEL).tolist())
     assert numbers["curve"] == [list(point) for point in bound.curve]
     assert numbers["sigma"]["mean"] == pytest.approx(float(encoded.sigma.mean()))
 
@@ -507,13 +430,13 @@ def test_an_upload_goes_through_the_vae_too(site: SimpleNamespace, client: Clien
     Image.new("L", (40, 40), 255).save(tmp_path / "white.png")
     _, numbers = client.predict(MODEL, "upload", samples=1, upload=handle_file(tmp_path / "white.png"), api_name="/vae")
     white = Pick("upload", 0, BLACK + 255)
-    encoded = site.engine.encode(replace(ask(site.engine), picture=white))
+    encoded = encoded_of(site.models, replace(ask(site.models), picture=white))
     assert numbers["latents"]["mean"] == pytest.approx(encoded.q.mean.tolist())
 
 
 def test_a_pixels_density_can_be_asked_for(site: SimpleNamespace, client: Client) -> None:
     found = client.predict(MODEL, 5, 6, 9, api_name="/pixel_density")
-    expected = site.engine.pixel(PixelRequest(MODEL, 5, 6, 9))
+    expected = density_of(site.models, PixelDensityRequest(MODEL, 5, 6, 9))
     assert found["mean"] == pytest.approx(expected.mean.tolist())
     assert found["std"] == pytest.approx(expected.std.tolist())
     assert found["test_pictures"] == pytest.approx(expected.data.tolist())
@@ -529,19 +452,11 @@ def test_a_pixels_density_can_be_asked_for(site: SimpleNamespace, client: Client
         ("/vae", {"picture_from": "upload"}, "Picture: expected an uploaded picture"),
         ("/vae", {"model": "ddpm-mnist"}, "model: expected one of"),
         ("/pixel_density", {"row": 28}, "row of the pixel: expected"),
-        ("/diffuse", {"until": tiny.T + 1}, "t up to which noise is added: expected"),
     ],
 )
 def test_the_api_says_what_is_wrong(client: Client, name: str, values: dict[str, Any], message: str) -> None:
     with pytest.raises(AppError, match=f"^{re.escape(message)}"):
         client.predict(**values, api_name=name)
-
-
-def test_the_process_stops_at_the_t_that_is_asked_for(client: Client) -> None:
-    _, numbers = client.predict(until=20, steps=10, api_name="/diffuse")
-    assert max(n["t"] for n in numbers) == 20
-    assert {"rms", "correlation"} <= numbers[-1].keys()
-    assert numbers[-1]["rms"] > 0
 
 
 PICTURES = """() => [...document.querySelectorAll('#vae-canvas canvas')].map(c => {
@@ -621,7 +536,7 @@ def test_shift_alone_asks_for_nothing(page: Any) -> None:
 @pytest.mark.parametrize("name", ["show_test", "show_drawing"])
 def test_a_number_that_is_being_filled_in_is_waited_for(site: SimpleNamespace, name: str) -> None:
     with gr.Blocks() as page:
-        tab.build(site.engine, page)
+        tab.build(site.models, Runner(), page)
     (fn, *_) = (each for each in page.fns.values() if each.name == name)
     assert all(answer == gr.skip() for answer in fn.fn(*[None] * len(fn.inputs)))
 

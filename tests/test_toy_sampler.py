@@ -23,18 +23,20 @@ import torch
 import tyro
 import genlab
 from genlab.demo.app import create_app
-from genlab.demo.engine import Engine
-from genlab.demo.limits import parse_sample
+from genlab.demo.served import Models
+from genlab.demo.tabs.sample.compute import sample
+from genlab.demo.tabs.sample.request import parse_sample
+from genlab.demo.turns import Runner
 from genlab.draw import own_spacing
 
-engine = Engine.load(FOLDERS)
-*_, frame = engine.sample(parse_sample(engine.offers, "ddpm-mnist", "any", 3, 2, "toy", 1, 5))
+models, runner = Models.load(FOLDERS), Runner()
+*_, frame = sample(models, runner, parse_sample(models.offers, "ddpm-mnist", "any", 3, 2, "toy", 1, 5))
 pictures = genlab.sample(FOLDERS[1], 3, 5, "toy", 2)
 assert torch.equal(frame.pictures, pictures)
 assert not torch.equal(pictures, genlab.sample(FOLDERS[1], 3, 5, "DDIM", 2))
 how = tyro.cli(config.Sampling, args=["--sampler", "toy"])
 assert (how.sampler, own_spacing(how)) == ("toy", "log-SNR")
-page = create_app(engine)
+page = create_app(models, runner)
 offered = [block.choices for block in page.blocks.values() if ("UniPC", "UniPC") in (getattr(block, "choices", None) or [])]
 assert offered and all(("toy", "toy") in choices for choices in offered), offered
 """

@@ -10,15 +10,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 import torch
 
-from genlab.demo.turns import TurnError, Turns
+from genlab.demo.served import Models
+from genlab.demo.tabs.sample.compute import sample
+from genlab.demo.tabs.sample.request import SampleRequest
+from genlab.demo.turns import DeadlineError, Runner, Scheduler, TurnError
+from tests import tiny
 
 PATIENCE = 30.0
 
 
 class Held:
-    """Turns whose thread is busy until it is let go, so that a line can form."""
+    """A scheduler whose thread is busy until it is let go, so that a line can form."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Scheduler) -> None:
         self.turns = turns
         self._visitors = ThreadPoolExecutor(32)
         held, self._go = threading.Event(), threading.Event()
@@ -47,7 +51,7 @@ class Held:
 
 @pytest.fixture
 def held() -> Iterator[Held]:
-    held = Held(Turns(most=10))
+    held = Held(Scheduler(most=10))
     yield held
     held.let_go()
 
@@ -108,4 +112,72 @@ def test_a_turn_that_does_not_come_in_time_is_given_up_and_blocks_nobody(held: H
 
 
 def test_the_models_thread_needs_no_gradients() -> None:
-    assert Turns().alone(torch.is_inference_mode_enabled, time.monotonic() + PATIENCE)
+    assert Scheduler().alone(torch.is_inference_mode_enabled, time.monotonic() + PATIENCE)
+
+
+# ---- what visitors run
+
+DDPM_ID = "ddpm-fashion-mnist"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return Models.load(tiny.save_models(tmp_path_factory.mktemp("models")))
+
+
+def ask(steps: int, count: int, seed: int = 7) -> SampleRequest:
+    return SampleRequest(DDPM_ID, None, count, steps, "DDIM", 1, seed)
+
+
+def finished(models: Models, runner: Runner, request: SampleRequest) -> torch.Tensor:
+    *_, last = sample(models, runner, request)
+    return last.pictures
+
+
+def test_walks_of_several_visitors_share_passes_and_each_ends_on_its_own_pictures(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, model, batches = Runner(), models.ddpm(DDPM_ID), []
+    requests = [ask(steps=4, count=3), ask(steps=4, count=2, seed=9)]
+    alone = [finished(models, runner, request) for request in requests]
+    real = type(model).predict
+    monkeypatch.setattr(type(model), "predict", lambda self, x, *a: batches.append(len(x)) or real(self, x, *a))
+    both_began, go, waiting = threading.Barrier(2), threading.Event(), threading.Event()
+    holder = threading.Thread(target=runner.scheduler.alone, args=(lambda: waiting.set() or go.wait(30), time.monotonic() + 30))
+    holder.start()
+    assert waiting.wait(30)
+
+    def draw(request):
+        run = sample(models, runner, request)
+        next(run)
+        both_began.wait(30)
+        return list(run)[-1].pictures
+
+    with ThreadPoolExecutor(2) as visitors:
+        drawn = [visitors.submit(draw, each) for each in requests]
+        end = time.monotonic() + 30
+        while len(runner.scheduler) < 2 and time.monotonic() < end:
+            time.sleep(0.001)
+        go.set()
+        company = [each.result() for each in drawn]
+    holder.join()
+    assert batches[0] == 5
+    for ours, theirs in zip(company, alone, strict=True):
+        assert (ours.int() - theirs.int()).abs().max() <= 1  # rounding, where a pass is of another size
+        assert (ours != theirs).float().mean() < 0.01
+
+
+def test_a_run_past_its_deadline_ends_with_advice(models: Models) -> None:
+    with pytest.raises(DeadlineError, match="ask for fewer pictures or steps"):
+        list(sample(models, Runner(deadline=-1), ask(steps=4, count=1)))
+
+
+def test_a_closed_run_computes_nothing_more(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, model, calls = Runner(), models.ddpm(DDPM_ID), []
+    real = type(model).predict
+    monkeypatch.setattr(type(model), "predict", lambda *a: calls.append(1) or real(*a))
+    run = sample(models, runner, ask(steps=30, count=4))
+    next(run), next(run)
+    run.close()
+    assert len(calls) == 1
+    assert torch.equal(*(finished(models, runner, ask(steps=2, count=1)) for _ in range(2)))

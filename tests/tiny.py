@@ -21,8 +21,9 @@ from genlab.ddpm import DDPM
 from genlab.demo import theme
 from genlab.demo.app import create_app
 from genlab.demo.components import HEAD
-from genlab.demo.engine import Engine
-from genlab.package import write_package
+from genlab.demo.served import Models, Served
+from genlab.demo.turns import Runner
+from genlab.package import Package, write_package
 from genlab.serving import server
 from genlab.serving.gradio_patches import import_gradio
 from genlab.serving.limits import Limits
@@ -63,9 +64,15 @@ def ddpm(data: DataSpec, seed: int = 0, random: bool = True) -> DDPM:
 
 
 def measured(evaluation: dict[str, Any], T: int = 0) -> Any:
-    """As much of an engine as says what was measured of its one model, "m", with a chain of T steps."""
+    """Return one model, "m", with a chain of T steps, as far as its measurements are read."""
     package = SimpleNamespace(metrics={"evaluation": evaluation})
-    return SimpleNamespace(models={"m": SimpleNamespace(package=package)}, offers={"m": SimpleNamespace(T=T)})
+    return {"m": SimpleNamespace(package=package, offer=SimpleNamespace(T=T))}
+
+
+def only(model: DDPM | VAE, name: str) -> Models:
+    """Return one model of that id, with the pictures of its data set."""
+    pictures = dataset(model.data.name)
+    return Models([Served(name, Package(model, {}, pictures.images, pictures.labels, "", None, Path()), "a test")])
 
 
 def save_models(root: Path) -> list[str]:
@@ -83,9 +90,9 @@ def save_models(root: Path) -> list[str]:
 
 
 @contextmanager
-def serving(engine: Engine) -> Iterator[str]:
-    """The page of an engine on a free port of loopback; its address."""
-    with served(create_app(engine)) as url:
+def serving(models: Models, runner: Runner | None = None) -> Iterator[str]:
+    """Serve the page of these models on a free port of loopback; yield its address."""
+    with served(create_app(models, runner or Runner())) as url:
         yield url
 
 

@@ -8,14 +8,32 @@ from typing import Any
 import gradio as gr
 
 from genlab.card import escape
-from genlab.demo.engine import Engine
-from genlab.demo.tabs import OPENING_EVENT, bound, divergence, interpolate, playground, process, sample, score, vae
+from genlab.demo.served import Models
+from genlab.demo.tabs.bound import build as bound
+from genlab.demo.tabs.divergence import build as divergence
+from genlab.demo.tabs.events import OPENING_EVENT
+from genlab.demo.tabs.interpolate import build as interpolate
+from genlab.demo.tabs.playground import build as playground
+from genlab.demo.tabs.process import build as process
+from genlab.demo.tabs.sample import build as sample
+from genlab.demo.tabs.score import build as score
+from genlab.demo.tabs.vae import build as vae
+from genlab.demo.turns import Runner
 from genlab.measurements import read_evaluation
 from genlab.serving.gradio_patches import without_application
 from genlab.serving.language import SWITCH, both, each
 
-TABS = (sample, interpolate, process, divergence, vae, bound, score, playground)
-"""The tabs in their order; each has a TITLE and build(engine, page)."""
+TABS: dict[str, ModuleType] = {
+    "sample": sample,
+    "interpolate": interpolate,
+    "process": process,
+    "divergence": divergence,
+    "vae": vae,
+    "bound": bound,
+    "score": score,
+    "playground": playground,
+}
+"""Name of a tab, also in a link ?tab=…, → the module with its TEXT and `build(models, runner, page)`; in their order."""
 TEXT = {
     "title": "genlab",
     "lead": both(
@@ -37,52 +55,47 @@ TEXT = {
 }
 
 
-def create_app(engine: Engine) -> gr.Blocks:
-    """The page and its API for the models of an engine."""
+def create_app(models: Models, runner: Runner) -> gr.Blocks:
+    """Return the page and its API for these models."""
     with without_application(), gr.Blocks(title=TEXT["title"], analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         gr.HTML(SWITCH, elem_classes="genlab-switch")
         gr.Markdown(TEXT["lead"])
-        gr.Markdown(served_line(engine), elem_classes="genlab-served")
-        for problem in engine.problems:
+        gr.Markdown(served_line(models), elem_classes="genlab-served")
+        for problem in models.problems:
             gr.Markdown(TEXT["problem"].format(problem=each(escape, problem)), elem_classes="genlab-problem")
         with gr.Tabs(overflow_behavior="wrap") as tabs:
-            for tab in TABS:
-                with gr.Tab(tab.TITLE, id=name_of(tab)):
-                    tab.build(engine, demo)
+            for name, tab in TABS.items():
+                with gr.Tab(tab.TEXT["title"], id=name):
+                    tab.build(models, runner, demo)
 
         def open_tab(request: gr.Request) -> Any:
             asked = request.query_params.get("tab")
-            return gr.Tabs(selected=asked) if asked in map(name_of, TABS) else gr.skip()
+            return gr.Tabs(selected=asked) if asked in TABS else gr.skip()
 
         demo.load(open_tab, None, tabs, **OPENING_EVENT)
         with gr.Accordion(TEXT["served_title"], open=False):
-            gr.Markdown(served_table(engine.describe()), elem_classes="genlab-models")
+            gr.Markdown(served_table(models.describe()), elem_classes="genlab-models")
 
-        def models() -> list[dict[str, Any]]:
+        def list_models() -> list[dict[str, Any]]:
             """What can be asked for: for every model its id, kind ("ddpm" or "vae"), data set, classes, chain length T, number
             of test pictures, where it is served from, its revision on the Hub, and what was measured on it.
             """
-            return engine.describe()
+            return models.describe()
 
         listed = gr.JSON(label="models", visible=False)
-        gr.Button(visible=False).click(models, None, listed, api_name="models", concurrency_limit=None)
+        gr.Button(visible=False).click(list_models, None, listed, api_name="models", concurrency_limit=None)
     return demo
 
 
-def name_of(tab: ModuleType) -> str:
-    """What a link calls a tab, in ?tab=…: the name of its file."""
-    return tab.__name__.rpartition(".")[2]
-
-
-def served_line(engine: Engine) -> str:
-    """Which models are served and from where, in one line."""
-    origins = dict.fromkeys(served.origin for served in engine.models.values())
-    groups = [(o, TEXT["and"].join(f"`{m.id}`" for m in engine.models.values() if m.origin == o)) for o in origins]
+def served_line(models: Models) -> str:
+    """Return which models are served and from where, in one line."""
+    origins = dict.fromkeys(served.origin for served in models.values())
+    groups = [(o, TEXT["and"].join(f"`{m.id}`" for m in models.values() if m.origin == o)) for o in origins]
     return TEXT["served"].format(models=TEXT["and"].join(TEXT["of"].format(names=n, origin=each(escape, o)) for o, n in groups))
 
 
 def served_table(models: list[dict[str, Any]]) -> str:
-    """A Markdown table of the models."""
+    """Return a Markdown table of the models."""
     rows = [TEXT["served_head"]]
     for model in models:
         found = read_evaluation(model["metrics"]).likelihood

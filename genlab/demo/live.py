@@ -1,9 +1,9 @@
-"""Learning while visitors watch: who may learn now, where it is computed, and what is kept of it. No gradio in here.
+"""Training while visitors watch: how many train at a time, on which thread, and how long models are stored. No gradio in here.
 
-A live training never takes a turn of the engine's, so the models that are served answer meanwhile. All trainings share one
-thread, which takes one core of the machine: a few optimiser's steps of one, a few of the other. `RUNNING` visitors learn at the
-same time, `WAITING` may wait for them, in the order of coming; the next one is told to come back. A training is a generator; it
-ends when it is closed, between two steps, and in any case after `SECONDS`.
+Trainings do not use the scheduler of `turns`, so the models that are served answer meanwhile. All trainings share one
+thread, which takes one core of the machine: a few optimiser's steps of one, then of the other. `RUNNING` visitors train at the
+same time, `WAITING` more may wait, first come, first served; further ones get an error. A training is a generator; it ends when
+it is closed, between two steps, and in any case after `SECONDS`.
 """
 
 from __future__ import annotations
@@ -27,37 +27,33 @@ from genlab.serving.language import UserFacingError, both
 R = TypeVar("R")
 
 SECONDS = 20.0
-"""Of learning, at most."""
+"""Largest duration of the steps of one training."""
 DEADLINE = 60.0
-"""Seconds of wall clock, at most, from the first step to the last."""
+"""Seconds of wall clock from the first step to the last, at most."""
 RUNNING, WAITING = 2, 8
-LOOK = 0.25
-"""Seconds between two looks at the line."""
+POLL = 0.25
+"""Seconds between two checks of a waiting visitor's place."""
 EVERY = 10
-"""Steps that are computed in one go."""
-KEPT, KEPT_SECONDS = 24, 1800.0
-"""How many trained models are kept, and how long."""
+"""Steps of one training before the next one's."""
+STORED, STORED_SECONDS = 24, 1800.0
+"""Trained models that are stored, and for how long."""
 TEXT = {
     "busy": both(
         "{count} others are training here already; try again in a minute", "已有 {count} 人在这里训练，请一分钟后再试"
     ),
     "gone": both(
-        "this model is no longer kept (they go after {minutes} minutes, or when many others train): train it again",
+        "this model is no longer stored (they go after {minutes} minutes, or when many others train): train it again",
         "这个模型已不再保留（{minutes} 分钟后，或有许多人训练时会被清除）：请重新训练",
     ),
 }
 
 
 class LiveError(UserFacingError, RuntimeError):
-    """Something live cannot be had now; the message is for people."""
+    """Too many visitors train now, or a model is no longer stored."""
 
 
 class Line:
-    """Some may be busy at a time and some may wait, in the order of coming.
-
-    Args:
-        running, waiting: how many.
-    """
+    """A queue: `running` of those in it may run, `waiting` more may wait, first come, first served."""
 
     def __init__(self, running: int = RUNNING, waiting: int = WAITING) -> None:
         self.running, self.waiting = running, waiting
@@ -65,13 +61,14 @@ class Line:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
+        """Return how many run and wait."""
         return len(self._tickets)
 
     def enter(self) -> Generator[int, None, None]:
-        """How many have to leave before it is one's turn, again and again, and at last 0; the place is held until it is closed.
+        """Take a place: yield how many have to leave before its turn, and at last 0. Closing it gives the place up.
 
         Raises:
-            LiveError: too many are there.
+            LiveError: the queue is full.
         """
         ticket = object()
         with self._lock:
@@ -81,7 +78,7 @@ class Line:
         try:
             while (before := self._tickets.index(ticket) - self.running + 1) > 0:
                 yield before
-                time.sleep(LOOK)
+                time.sleep(POLL)
             yield 0
         finally:
             with self._lock:
@@ -95,15 +92,15 @@ class Worker:
         self._threads = ThreadPoolExecutor(1, "live")
         cores = torch.get_num_threads()
         self.do(_take_one_core)
-        torch.set_num_threads(cores)  # for threads to come, which go by what was said last, wherever it was
+        torch.set_num_threads(cores)  # it also applies to threads that are created later: restore it
 
     def do(self, compute: Callable[[], R]) -> R:
-        """What `compute` returns, in its turn."""
+        """Return what `compute` returns, in its turn."""
         return self._threads.submit(compute).result()
 
 
 def _take_one_core() -> None:
-    torch.get_num_threads()  # a thread that has not looked yet would still go by what is said last elsewhere
+    torch.get_num_threads()  # from here on, set_num_threads in other threads does not change this one
     torch.set_num_threads(1)
 
 
@@ -116,15 +113,15 @@ def _worker() -> Worker:
 
 
 def on_worker(compute: Callable[[], R]) -> R:
-    """What `compute` returns, on the one thread of all trainings."""
+    """Return what `compute` returns, on the one thread of all trainings."""
     return _worker().do(compute)
 
 
 def learn(model: PointDDPM | PointVAE, data: Tensor, steps: int, seed: int) -> Iterator[int | Progress]:
-    """Learn from points (N, 2): how many others are waited for, while there are any, then a `Progress` every few steps.
+    """Learn from points (N, 2): yield how many others are waited for, while there are any, then a `Progress` every few steps.
 
     Raises:
-        LiveError: too many others are there.
+        LiveError: too many others train.
     """
     with closing(LINE.enter()) as place:
         for before in place:
@@ -137,7 +134,7 @@ def learn(model: PointDDPM | PointVAE, data: Tensor, steps: int, seed: int) -> I
             yield record
 
 
-class Kept(Generic[R]):
+class Store(Generic[R]):
     """The last few things, each under a name that nobody can guess, for a while.
 
     Args:
@@ -145,13 +142,15 @@ class Kept(Generic[R]):
         clock: seconds, monotonic.
     """
 
-    def __init__(self, most: int = KEPT, seconds: float = KEPT_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, most: int = STORED, seconds: float = STORED_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.most, self.seconds, self.clock = most, seconds, clock
         self._things: OrderedDict[str, tuple[float, R]] = OrderedDict()
         self._lock = threading.Lock()
 
     def put(self, thing: R) -> str:
-        """Keep it; its name."""
+        """Store a thing and return its name."""
         name = secrets.token_hex(16)
         with self._lock:
             self._things[name] = (self.clock(), thing)
@@ -160,10 +159,10 @@ class Kept(Generic[R]):
         return name
 
     def get(self, name: object) -> R:
-        """What is kept under this name.
+        """Return the thing of this name.
 
         Raises:
-            LiveError: nothing is.
+            LiveError: there is none.
         """
         with self._lock:
             since, thing = self._things.get(name, (0.0, None)) if isinstance(name, str) else (0.0, None)

@@ -1,8 +1,11 @@
-"""One thread for all that the models compute, and whose turn it is. No gradio in here.
+"""Runs the models: one thread computes for all requests, and evaluations of one network share its passes. No gradio in here.
 
-What is asked is computed in the order of asking. Looks of one kind, such as those of several visitors' walks with one model,
-wait for their turn together: the first takes along those that stand behind it. A network spends less on each picture of many
-than on one alone, so that several visitors have their pictures sooner than one after the other.
+Computations run in the order of their requests. Those of one kind, such as the steps of several visitors' walks with one model,
+run together: the first takes along those behind it. A network spends less on each picture of many than on one alone, so that
+several visitors have their pictures sooner than one after the other.
+
+Computations of the tabs are generators that yield after each step of the network and stop when they are closed, so that a
+visitor who leaves costs one step at most.
 """
 
 from __future__ import annotations
@@ -13,32 +16,49 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
+from genlab.ddpm import DDPM
+from genlab.demo.served import Served
+from genlab.nn import drawing_precision
+from genlab.process import Denoised, Predict
 from genlab.serving.language import UserFacingError, both
 
 G = TypeVar("G")
 R = TypeVar("R")
 
 MOST = 64 * 28 * 28
-"""Numbers in the pictures that go through a network together, of all who ask; what one alone asks for may be more."""
+"""Values in the pictures of several requests that go through a network together; one request alone may have more."""
+DEADLINE = 60.0
+"""Seconds of wall clock after which a request is ended."""
+MEMORY = 0.8
+"""Weight of the earlier evaluations in the running mean of their seconds."""
 TEXT = {
     "busy": both(
         "the demo is busy and this request's turn did not come in time; try again in a minute",
         "演示正忙，没有及时轮到这个请求；请一分钟后再试",
     ),
+    "too long": both(
+        "stopped after {seconds} seconds; ask for fewer pictures or steps", "已运行 {seconds} 秒，被中止；请减少图片数量或步数"
+    ),
 }
 
 
 class TurnError(UserFacingError, RuntimeError):
-    """A computation's turn did not come in time; the message is for people."""
+    """A computation's turn did not come in time."""
+
+
+class DeadlineError(UserFacingError, RuntimeError):
+    """A request took too long and was ended."""
 
 
 @dataclass(eq=False)
-class _Asked:
-    """What somebody waits for; of a `kind` other than None, it may be computed with others of that kind."""
+class _Call:
+    """A computation that a thread waits for; with a `kind` other than None, it may run together with others of that kind."""
 
     kind: Hashable
     compute: Callable[[list[Any]], list[Any]]
@@ -47,25 +67,25 @@ class _Asked:
     answer: Future[Any] = field(default_factory=Future)
 
 
-class Turns:
-    """Computes on a thread of its own, in inference mode, what other threads ask for and wait for.
+class Scheduler:
+    """Computes on a thread of its own, in inference mode, while the threads that call it wait.
 
     Args:
-        most: the size of what is computed together.
+        most: largest size of calls that run together.
     """
 
     def __init__(self, most: int = MOST) -> None:
         self.most = most
-        self._line: deque[_Asked] = deque()
+        self._queue: deque[_Call] = deque()
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, "models")
 
     def __len__(self) -> int:
-        """How many wait."""
-        return len(self._line)
+        """Return how many calls wait."""
+        return len(self._queue)
 
     def alone(self, compute: Callable[[], R], deadline: float) -> R:
-        """What `compute` returns, in its turn.
+        """Return what `compute` returns, in its turn.
 
         Args:
             deadline: monotonic time until which to wait.
@@ -73,54 +93,150 @@ class Turns:
         Raises:
             TurnError: the turn did not come by then.
         """
-        return self._ask(_Asked(None, lambda _: [compute()], None, 0), deadline)
+        return self._call(_Call(None, lambda _: [compute()], None, 0), deadline)
 
     def together(self, kind: Hashable, compute: Callable[[list[G]], list[R]], given: G, size: int, deadline: float) -> R:
-        """What `compute` returns for `given`, in its turn, which those of the same kind behind it share.
+        """Return what `compute` returns for `given`, in its turn, which calls of the same kind behind it share.
 
         Args:
-            kind: what is the same for all that may be computed together, `compute` included.
-            compute: the answers to a list of what was given, in its order.
+            kind: equal for all calls that may run together; they have the same `compute`.
+            compute: returns the answers to a list of `given`, in its order.
             size: of `given`, in the unit of `most`.
             deadline: monotonic time until which to wait.
 
         Raises:
             TurnError: the turn did not come by then.
         """
-        return self._ask(_Asked(kind, compute, given, size), deadline)
+        return self._call(_Call(kind, compute, given, size), deadline)
 
-    def _ask(self, asked: _Asked, deadline: float) -> Any:
+    def _call(self, call: _Call, deadline: float) -> Any:
         with self._lock:
-            self._line.append(asked)
+            self._queue.append(call)
         self._thread.submit(self._turn)
-        if not wait([asked.answer], max(0.0, deadline - time.monotonic())).done and asked.answer.cancel():
+        if not wait([call.answer], max(0.0, deadline - time.monotonic())).done and call.answer.cancel():
             raise TurnError(TEXT["busy"])
-        return asked.answer.result()
+        return call.answer.result()
 
     def _turn(self) -> None:
-        """The first in the line, and who goes along with it; nobody, if all have gone with others."""
-        going = [asked for asked in self._next() if asked.answer.set_running_or_notify_cancel()]
-        if not going:
+        """Run the first call in the queue and those that share its turn; none if all have run with others."""
+        batch = [call for call in self._next() if call.answer.set_running_or_notify_cancel()]
+        if not batch:
             return
         try:
             with torch.inference_mode():
-                answers = list(zip(going, going[0].compute([asked.given for asked in going]), strict=True))
-        except BaseException as error:  # is theirs who asked, whatever it is
-            for asked in going:
-                asked.answer.set_exception(error)
+                answers = list(zip(batch, batch[0].compute([call.given for call in batch]), strict=True))
+        except BaseException as error:  # whatever it is, it belongs to the threads that wait
+            for call in batch:
+                call.answer.set_exception(error)
         else:
-            for asked, answer in answers:
-                asked.answer.set_result(answer)
+            for call, answer in answers:
+                call.answer.set_result(answer)
 
-    def _next(self) -> list[_Asked]:
+    def _next(self) -> list[_Call]:
+        """Take the first call, and those that share its turn, out of the queue."""
         with self._lock:
-            if not self._line:
+            if not self._queue:
                 return []
-            first = self._line.popleft()
-            going, size = [first], first.size
-            for asked in list(self._line) if first.kind is not None else ():
-                if asked.kind == first.kind and size + asked.size <= self.most:
-                    self._line.remove(asked)
-                    going.append(asked)
-                    size += asked.size
-            return going
+            first = self._queue.popleft()
+            batch, size = [first], first.size
+            for call in list(self._queue) if first.kind is not None else ():
+                if call.kind == first.kind and size + call.size <= self.most:
+                    self._queue.remove(call)
+                    batch.append(call)
+                    size += call.size
+            return batch
+
+
+class Runner:
+    """Runs models for all requests of a page: one scheduler, and how long evaluations take here.
+
+    Args:
+        deadline: seconds of wall clock after which a request is ended.
+    """
+
+    def __init__(self, deadline: float = DEADLINE) -> None:
+        self.deadline = deadline
+        self.scheduler = Scheduler()
+        self._seconds: dict[tuple[str, int], float | None] = {}
+        self._after_start: list[Callable[[], None]] = []
+
+    def begin(self) -> Run:
+        """Begin a request: its deadline counts from now."""
+        return Run(self, time.monotonic() + self.deadline)
+
+    def seconds(self, model_id: str, count: int, evaluations: int) -> float | None:
+        """Estimate the seconds of so many evaluations of a model at `count` pictures while nobody else waits, by the latest
+        ones; None before any.
+        """
+        each = self._seconds.get((model_id, count))
+        return None if each is None else each * evaluations
+
+    def after_start(self, begin: Callable[[], None]) -> None:
+        """Leave to `started` what is computed for visitors but need not be ready before the page is served."""
+        self._after_start.append(begin)
+
+    def started(self) -> None:
+        """Begin what `after_start` was given; called when the page is served."""
+        for begin in self._after_start:
+            begin()
+
+    def evaluate(
+        self, served: Served, guidance: float, clip: bool, batches: list[tuple[Tensor, Tensor, Tensor | None]]
+    ) -> list[Denoised]:
+        """Return a DDPM's prediction for each batch x_t (B C H W) at t (B), with labels (B) for all of them or for none, by one
+        pass of its network, in the arithmetic in which pictures are drawn.
+        """
+        model: DDPM = served.model  # type: ignore[assignment]
+        x_t, t = (torch.cat([batch[i] for batch in batches]) for i in (0, 1))  # type: ignore[misc]
+        labels = [batch[2] for batch in batches if batch[2] is not None]
+        started = time.perf_counter()
+        with drawing_precision():
+            predicted = model.predict(x_t, t, torch.cat(labels) if labels else None, guidance, clip)
+        if guidance == 1:
+            self._note((served.id, len(x_t)), time.perf_counter() - started)
+        counts = [len(batch[0]) for batch in batches]
+        eps_hats, x0_hats = predicted.eps_hat.split(counts), predicted.x0_hat.split(counts)
+        fractions = [None] * len(batches) if predicted.fraction is None else predicted.fraction.split(counts)
+        return [Denoised(*each) for each in zip(eps_hats, x0_hats, fractions, strict=True)]
+
+    def _note(self, key: tuple[str, int], seconds: float) -> None:
+        """Update the running mean of seconds per network evaluation; the first call (cold) is discarded."""
+        before = self._seconds.get(key)
+        mean = seconds if before is None else MEMORY * before + (1 - MEMORY) * seconds
+        self._seconds[key] = mean if key in self._seconds else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one request runs models with; all of it ends at `deadline`, monotonic."""
+
+    runner: Runner
+    deadline: float
+
+    def check(self) -> None:
+        """Raise DeadlineError after the deadline."""
+        if time.monotonic() > self.deadline:
+            raise DeadlineError(TEXT["too long"].format(seconds=f"{self.runner.deadline:g}"))
+
+    def once(self, compute: Callable[[], R]) -> R:
+        """Return what `compute` returns, in its turn.
+
+        Raises:
+            DeadlineError: the request took too long. TurnError: the turn did not come in time.
+        """
+        self.check()
+        return self.runner.scheduler.alone(compute, self.deadline)
+
+    def predictor(self, served: Served, labels: Tensor | None, guidance: float = 1.0, clip: bool = True) -> Predict:
+        """Return the prediction of a DDPM as a function for `sampler.walk`; walks of the same model, guidance and clipping
+        share passes of its network.
+        """
+        kind = (served.id, labels is None, guidance, clip)
+        compute = partial(self.runner.evaluate, served, guidance, clip)
+
+        def predict(x_t: Tensor, t: Tensor) -> Denoised:
+            self.check()
+            size = x_t.numel() * (1 if guidance == 1 else 2)
+            return self.runner.scheduler.together(kind, compute, (x_t, t, labels), size, self.deadline)
+
+        return predict

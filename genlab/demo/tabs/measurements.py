@@ -8,8 +8,8 @@ import gradio as gr
 
 from genlab.card import escape
 from genlab.config import Variance
-from genlab.demo.engine import Engine
-from genlab.demo.tabs import LATEX
+from genlab.demo.served import Models
+from genlab.demo.tabs.controls import LATEX
 from genlab.measurements import ODE, DiffusionBound, Samples, VAEBound, read_evaluation
 from genlab.serving.language import both
 
@@ -63,21 +63,21 @@ TEXT = {
 }
 
 
-def show(engine: Engine, model: str) -> list[gr.Markdown]:
-    """The tables of a model, side by side where there is room."""
+def show(models: Models, model: str) -> list[gr.Markdown]:
+    """Show the tables of a model, side by side if there is room."""
     shown = []
     with gr.Row(equal_height=False):
-        for text in tables(engine, model):
+        for text in tables(models, model):
             with gr.Column(min_width=340):
                 shown.append(gr.Markdown(text, latex_delimiters=LATEX, elem_classes="genlab-measured"))
     return shown
 
 
-def tables(engine: Engine, model: str) -> tuple[str, str]:
-    """Markdown of what was measured of a model, as far as it was: the likelihood, and the samples."""
-    measured = read_evaluation(engine.models[model].package.metrics)
+def tables(models: Models, model: str) -> tuple[str, str]:
+    """Return what was measured of a model as Markdown: the likelihood, and the samples; empty if it was not."""
+    measured = read_evaluation(models[model].package.metrics)
     likelihood = []
-    if (ledger := measured.bound_of_chain(engine.offers[model].T)) is not None:
+    if (ledger := measured.bound_of_chain(models[model].offer.T)) is not None:
         likelihood.append(_ledger(ledger))
         if measured.ode is not None:
             likelihood.append(_ode(measured.ode))
@@ -89,7 +89,7 @@ def tables(engine: Engine, model: str) -> tuple[str, str]:
 
 
 def own_first(ledger: DiffusionBound) -> list[Variance]:
-    """The Σ that were measured, the model's own first."""
+    """Return the Σ that were measured, the model's own first."""
     return sorted(ledger.by_variance, key=lambda name: name != ledger.variance)
 
 
@@ -179,17 +179,17 @@ def _rows(head: str, columns: int, rows: list[list[str]]) -> str:
 
 
 def with_error(value: float, error: float, digits: int = 3) -> str:
-    """A number and its standard error; a small one with as many digits as its error has."""
+    """Return a number and its standard error; a small one with as many digits as its error has."""
     if abs(value) < 0.001 and error > 1e-9:
         digits = max(digits, math.ceil(-math.log10(error)))
     return f"{value:,.{digits}f} ± {error:,.{digits}f}".replace("-", "−")
 
 
 def plain(value: float, digits: int = 3) -> str:
-    """A number of about 1."""
+    """Return a number of about 1 in words."""
     return f"{value:.{digits}f}".replace("-", "−")
 
 
 def small(value: float, digits: int = 3) -> str:
-    """A number of any size, to so many digits."""
+    """Return a number of any size, to so many digits."""
     return f"{value:#.{digits}g}".replace("-", "−")

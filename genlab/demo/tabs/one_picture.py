@@ -1,17 +1,19 @@
-"""The one picture that a tab looks into with one model: how both are chosen, and the way from raw values to a `Pick`."""
+"""The choice of one picture and one model: components, and the way from raw values to a `Pick`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 import numpy as np
 from gradio.data_classes import ImageData
 
-from genlab.demo.engine import Engine
+from genlab.demo.components.player import new_run
 from genlab.demo.limits import PICTURES, SEED, Offer, Pick, parse_drawing, parse_pick
-from genlab.demo.tabs import DICE, LATEX, LIGHT_EVENT, choices, of_class, other, told
+from genlab.demo.served import Models
+from genlab.demo.tabs.controls import another, choices, heading, next_of_class
+from genlab.demo.tabs.events import DICE, LIGHT_EVENT, NEWEST_EVENT, errors_shown
 from genlab.serving.language import both
 from genlab.serving.picture_input import PictureInput
 
@@ -35,26 +37,23 @@ class OnePicture:
         offer_of: any value → the offer of that name; raises `LimitError`.
     """
 
-    def __init__(self, engine: Engine, name: str, offers: Mapping[str, Offer], offer_of: Callable[[Any], Offer]) -> None:
-        self.engine, self.name, self.models, self.offer_of = engine, name, tuple(offers), offer_of
-        self.first = next((o for o in offers.values() if o.data.name == "mnist"), offers[self.models[0]])
+    def __init__(self, models: Models, name: str, offers: Mapping[str, Offer], offer_of: Callable[[Any], Offer]) -> None:
+        self.models, self.name, self.ids, self.offer_of = models, name, tuple(offers), offer_of
+        self.first = next((o for o in offers.values() if o.data.name == "mnist"), offers[self.ids[0]])
 
     def lead(self, text: str, again: str) -> None:
-        """What the tab begins with: a sentence, a button for another picture, and one for another seed."""
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=3, min_width=320):
-                gr.Markdown(text, latex_delimiters=LATEX)
-            with gr.Column(scale=2, min_width=320), gr.Row():
-                self.another = gr.Button(TEXT["another"], variant="primary", min_width=140, elem_id=f"{self.name}-another")
-                self.again = gr.Button(again, min_width=140, elem_id=f"{self.name}-again")
+        """Make the head of the tab: a sentence, a button for another picture, and one for another seed."""
+        with heading(text):
+            self.another = gr.Button(TEXT["another"], variant="primary", min_width=140, elem_id=f"{self.name}-another")
+            self.again = gr.Button(again, min_width=140, elem_id=f"{self.name}-again")
 
     def choose_model(self) -> None:
-        """The model, and the class of which to show a picture."""
+        """Make the choice of the model, and of the class of which to show a picture."""
         self.model = gr.Dropdown(
-            list(self.models),
+            list(self.ids),
             value=self.first.id,
             label=TEXT["model"],
-            interactive=len(self.models) > 1,
+            interactive=len(self.ids) > 1,
             min_width=140,
             elem_id=f"{self.name}-model",
         )
@@ -68,7 +67,7 @@ class OnePicture:
         )
 
     def choose_picture(self, seed: str) -> None:
-        """A test picture by its number, an upload, and the seed with the label `seed`, out of the way."""
+        """Make the choice of a test picture by its number, of an upload, and of the seed, labelled `seed`."""
         with gr.Accordion(TEXT["more"], open=False):
             self.number = gr.Number(
                 0, precision=0, minimum=0, label=TEXT["number"].format(last=self.count(self.first.id) - 1), interactive=True
@@ -76,20 +75,63 @@ class OnePicture:
             self.upload = PictureInput(label=TEXT["upload"], required=False, height=192)
             self.seed = gr.Number(SEED.default, precision=0, minimum=0, maximum=SEED.high, label=seed)
 
-    def connect(self) -> None:
-        """Let the buttons and the class choose the number and the seed."""
+    def connect(
+        self,
+        canvas: Any,
+        show: Callable[..., Any],
+        values: Sequence[Any],
+        outputs: Sequence[Any],
+        events: Sequence[Callable[..., Any]] = (),
+    ) -> tuple[Any, Any]:
+        """Make the buttons and the class choose the number and the seed, and show every new picture, drawing and seed.
+
+        Args:
+            canvas: the component that shows the picture and is drawn on.
+            show: (model, picture, token of the picture, chosen pixel, *values) → what `outputs` show.
+            values: more components whose values `show` takes.
+            events: more events after which the drawing is shown.
+
+        Returns:
+            The events of a new test picture and of an upload.
+        """
         chosen = [self.model, self.number]
-        self.another.click(told()(lambda model, now: other(self.count(model), now)), chosen, self.number, **LIGHT_EVENT)
+        self.another.click(
+            errors_shown()(lambda model, now: another(self.count(model), now)), chosen, self.number, **LIGHT_EVENT
+        )
         self.again.click(None, None, self.seed, js=DICE, api_visibility="private")
         self.kind.input(
-            told()(lambda model, name, now: of_class(self.engine, self.offer_of(model).data, name, now)),
+            errors_shown()(lambda model, name, now: next_of_class(self.models, self.offer_of(model).data, name, now)),
             [self.model, self.kind, self.number],
             self.number,
             **LIGHT_EVENT,
         )
 
+        def show_new(source: str, model: Any, number: Any, upload: Any, canvas: Any, values: Any) -> Any:
+            with errors_shown():
+                pick = self.parse(model, source, number, upload)
+                return show(model, pick, new_run(), self.drawn(model, canvas)[2], *values)
+
+        def show_test(model: Any, number: Any, canvas: Any, *values: Any) -> Any:
+            if None in (number, *values):  # a field is being filled in
+                return [gr.skip()] * len(outputs)
+            return show_new("test picture", model, number, None, canvas, values)
+
+        def show_upload(model: Any, upload: Any, canvas: Any, *values: Any) -> Any:
+            return [gr.skip()] * len(outputs) if upload is None else show_new("upload", model, None, upload, canvas, values)
+
+        def show_drawing(model: Any, canvas: Any, *values: Any) -> Any:
+            if None in values:  # a field is being filled in
+                return [gr.skip()] * len(outputs)
+            with errors_shown():
+                return show(model, *self.drawn(model, canvas), *values)
+
+        for event in (self.seed.change, canvas.input, *events):
+            event(show_drawing, [self.model, canvas, *values], outputs, **NEWEST_EVENT)
+        tested = self.number.change(show_test, [*chosen, canvas, *values], outputs, **NEWEST_EVENT)
+        return tested, self.upload.change(show_upload, [self.model, self.upload, canvas, *values], outputs, **NEWEST_EVENT)
+
     def fit(self, model: Any) -> tuple[Any, Any]:
-        """What becomes of `number` and `kind` when another model is chosen."""
+        """Return the updates of `number` and `kind` for another model."""
         data = self.offer_of(model).data
         return (
             gr.update(value=0, label=TEXT["number"].format(last=self.count(model) - 1)),
@@ -97,18 +139,18 @@ class OnePicture:
         )
 
     def count(self, model: Any) -> int:
-        """Number of test pictures."""
-        package = self.engine.examples(self.offer_of(model).data.name)
+        """Return the number of test pictures."""
+        package = self.models.examples(self.offer_of(model).data.name)
         return 0 if package is None else len(package.examples)
 
     def start(self, model: Any) -> Pick:
-        """The first test picture, or, where there are none, a black one."""
+        """Return the first test picture, or a black one if there is none."""
         data = self.offer_of(model).data
         black = np.zeros((data.size, data.size, data.channels), dtype=np.uint8)
         return Pick("test picture", 0) if self.count(model) else Pick("upload", 0, black)
 
     def parse(self, model: Any, source: Any, number: Any, upload: Any) -> Pick:
-        """The picture, from raw values.
+        """Return the picture, from raw values.
 
         Raises:
             LimitError: see `parse_pick`.
@@ -119,6 +161,6 @@ class OnePicture:
         return parse_pick(TEXT["picture"], source, number, pixels, self.count(model), PICTURES)
 
     def drawn(self, model: Any, canvas: Any) -> tuple[Pick, str, Any]:
-        """What is on the canvas: the picture, its token, the chosen pixel."""
+        """Return what is on the canvas: the picture, its token, the chosen pixel."""
         value = canvas if isinstance(canvas, dict) else {}
         return parse_drawing(self.offer_of(model).data, value.get("x")), value.get("token", ""), value.get("chosen")

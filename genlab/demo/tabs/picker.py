@@ -10,9 +10,11 @@ import numpy as np
 from gradio.data_classes import ImageData
 from torch import Tensor
 
-from genlab.demo.engine import Engine, png
 from genlab.demo.limits import MAX_SEED, LimitError, Pick, parse_pick
-from genlab.demo.tabs import LIGHT_EVENT, choices, told
+from genlab.demo.served import Models
+from genlab.demo.tabs.controls import choices
+from genlab.demo.tabs.events import LIGHT_EVENT, errors_shown
+from genlab.demo.tabs.pictures import png
 from genlab.serving.language import both, choose
 from genlab.serving.picture_input import PictureInput
 from genlab.serving.results import save_result
@@ -34,14 +36,14 @@ class Picker:
 
     Args:
         name: of the picture, for labels; number: the test picture at first; sources: what is offered.
-        data_of: the value of the component that says which models (an id, a data set's name) → name of the data set.
+        data_of: value of the component that chooses the models (an id, a data set's name) → name of the data set.
         chosen: that component's value at first.
     """
 
     def __init__(
-        self, engine: Engine, name: str, number: int, sources: tuple[str, ...], data_of: Callable[[Any], str], chosen: str
+        self, models: Models, name: str, number: int, sources: tuple[str, ...], data_of: Callable[[Any], str], chosen: str
     ) -> None:
-        self.engine, self.name, self.sources, self.data_of = engine, name, sources, data_of
+        self.models, self.name, self.sources, self.data_of = models, name, sources, data_of
         last = self.count(chosen) - 1
         self.source = gr.Radio(choices(sources), value=sources[0], label=TEXT["source"].format(name=name))
         self.thumbnail = gr.Image(
@@ -61,16 +63,16 @@ class Picker:
 
     @property
     def inputs(self) -> list[Any]:
-        """The components whose raw values `parse` takes, in its order."""
+        """Return the components whose raw values `parse` takes, in its order."""
         return [self.source, self.number, self.upload]
 
     def count(self, chosen: Any) -> int:
-        """Number of test pictures."""
-        package = self.engine.examples(self.data_of(chosen))
+        """Return the number of test pictures."""
+        package = self.models.examples(self.data_of(chosen))
         return 0 if package is None else len(package.examples)
 
     def parse(self, chosen: Any, source: Any, number: Any, upload: Any) -> Pick:
-        """The choice, from raw values.
+        """Return the choice, from raw values.
 
         Raises:
             LimitError: see `parse_pick`.
@@ -81,27 +83,27 @@ class Picker:
         return parse_pick(self.name, source, number, pixels, self.count(chosen), self.sources)
 
     def picture(self, chosen: Any, source: Any, number: Any, upload: Any) -> str | None:
-        """File with the thumbnail: the picture as the model sees it; None where there is none yet."""
+        """Write the thumbnail, the picture as the model's input, and return its path; None if there is no picture yet."""
         try:
             pick = self.parse(chosen, source, number, upload)
         except LimitError:
             return None
         if pick.source == "seed":
             return None
-        return thumbnail(self.engine.picture(self.data_of(chosen), pick), f"{choose(self.name)}.png")
+        return thumbnail(self.models.picture(self.data_of(chosen), pick), f"{choose(self.name)}.png")
 
     def connect(self, models: Any) -> None:
-        """Keep the components in step with each other and with the component `models`."""
+        """Update the components with each other and with the component `models`."""
         inputs = [models, *self.inputs]
 
         def show(chosen: Any, source: Any, number: Any, upload: Any) -> Any:
-            with told():
+            with errors_shown():
                 return self.picture(chosen, source, number, upload)
 
         def fit(chosen: Any, source: Any) -> tuple[Any, Any, Any]:
             uploads = source == "upload"
             label = TEXT.get(source, "") if isinstance(source, str) else ""
-            with told():
+            with errors_shown():
                 last = self.count(chosen) - 1
             number = gr.update(visible=not uploads, label=label.format(last=last))
             return number, gr.update(visible=uploads), gr.update(visible=not uploads)
@@ -114,7 +116,7 @@ class Picker:
             changed.change(show, inputs, self.thumbnail, trigger_mode="always_last", **LIGHT_EVENT)
 
         def another(chosen: Any, source: Any) -> int:
-            with told():
+            with errors_shown():
                 top = MAX_SEED + 1 if source == "seed" else max(1, self.count(chosen))
             return int(np.random.default_rng().integers(top))
 
@@ -122,5 +124,5 @@ class Picker:
 
 
 def thumbnail(picture: Tensor, name: str) -> str:
-    """File with a picture (C H W) uint8, every pixel a square."""
+    """Write a picture (C H W) uint8, every pixel a square, and return the path."""
     return save_result(png(picture[None], columns=1, gap=0, scale=-(-THUMBNAIL // picture.shape[-1])), name)

@@ -1,0 +1,145 @@
+"""The components, events and endpoints of the Sample tab."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from genlab.demo.components.figure import Figure, FigureData
+from genlab.demo.components.player import Player
+from genlab.demo.limits import ANY, label_choices
+from genlab.demo.served import Models
+from genlab.demo.tabs.animation import Pace
+from genlab.demo.tabs.controls import choices, class_name, formula, run_and_stop, seed_field, slider
+from genlab.demo.tabs.events import LIGHT_EVENT, MODEL_EVENT, NEWEST_EVENT, OPENING_EVENT, connect, endpoint, errors_shown
+from genlab.demo.tabs.sample import compute
+from genlab.demo.tabs.sample import curve as steps_curve
+from genlab.demo.tabs.sample.figure import animation_of, caption_of, png_file, sheet, side_of
+from genlab.demo.tabs.sample.poster import Poster
+from genlab.demo.tabs.sample.request import COUNT, GUIDANCE, SAMPLER, SAMPLERS, STEPS, parse_sample
+from genlab.demo.tabs.sample.text import TEXT
+from genlab.demo.turns import Runner
+
+
+def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
+    """Make the tab, and the endpoints `/sample` and `/sample_stream`."""
+    offers = models.offers
+    first = next((o for o in offers.values() if o.kind == "ddpm"), next(iter(offers.values())))
+    run, stop = run_and_stop(TEXT, "sample-run")
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=320):
+            side = side_of(int(COUNT.default), first.data.size)
+            player = Player(
+                label="frames", panes=[first.id], pane_shape=(side, side), colours=["p"], labels={"empty": TEXT["empty"]}
+            )
+            download = gr.DownloadButton(TEXT["download"], interactive=False, size="sm")
+        with gr.Column(scale=2, min_width=300):
+            model = gr.Dropdown(list(offers), value=first.id, label=TEXT["model"], interactive=True)
+            label = gr.Dropdown(
+                choices([ANY, *label_choices(first)]),
+                value=ANY,
+                label=TEXT["label"],
+                info=TEXT["label_info"] if label_choices(first) else TEXT["label_none"],
+                interactive=bool(label_choices(first)),
+            )
+            count = slider(COUNT, TEXT["count"])
+            steps_info = TEXT["steps_info"] if first.T else TEXT["steps_none"]
+            steps = slider(STEPS, TEXT["steps"], first.T or None, info=steps_info, interactive=bool(first.T))
+            seed = seed_field(TEXT["seed"], info=TEXT["seed_info"])
+            with gr.Accordion(TEXT["more"], open=False):
+                sampler = gr.Radio(choices(SAMPLERS), value=SAMPLER, label=TEXT["sampler"], info=TEXT["sampler_info"])
+                guidance = slider(GUIDANCE, TEXT["guidance"], info=TEXT["guidance_info"])
+            begin = steps_curve.curve_figure(models, runner, first.id, int(COUNT.default), int(STEPS.default))
+            curve = Figure(
+                begin,
+                label="curve",
+                labels={"player": steps_curve.TEXT["figure"], "empty": steps_curve.TEXT["empty"]},
+                visible=bool(first.T),
+            )
+    formula(TEXT)
+
+    def show(model: Any, label: Any, count: Any, steps: Any, sampler: Any, guidance: Any, seed: Any) -> Iterator[Any]:
+        with errors_shown():
+            request = parse_sample(models.offers, model, label, count, steps, sampler, guidance, seed)
+            animation = animation_of(models, request)
+            for frame in compute.sample(models, runner, request):
+                live = animation.add(frame.index, [sheet(frame)], caption_of(frame))
+                if live is not None and frame.index < frame.count:
+                    yield live, gr.skip()
+            yield animation.sheet(), gr.update(value=png_file(frame, request), interactive=True)
+
+    inputs = [model, label, count, steps, sampler, guidance, seed]
+    _add_endpoints(models, runner, [model, class_name(), count, steps, sampler, guidance, seed])
+    connect(run, stop, show, inputs, [player, download])
+
+    def fit_controls(chosen: Any) -> tuple[Any, Any, Any]:
+        offer = models.offers.get(chosen if isinstance(chosen, str) else "", first)
+        classes = label_choices(offer)
+        longest = min(STEPS.high, offer.T or STEPS.high)
+        return (
+            gr.update(
+                choices=choices([ANY, *classes]),
+                value=ANY,
+                interactive=bool(classes),
+                info=TEXT["label_info"] if classes else TEXT["label_none"],
+            ),
+            gr.update(
+                maximum=longest,
+                value=min(STEPS.default, longest),
+                interactive=bool(offer.T),
+                info=TEXT["steps_info"] if offer.T else TEXT["steps_none"],
+            ),
+            gr.update(visible=bool(offer.T)),
+        )
+
+    def cost(chosen: Any, number: Any, length: Any, weight: Any) -> FigureData:
+        with errors_shown():
+            return steps_curve.curve_figure(
+                models, runner, chosen, int(COUNT.parse(number)), int(STEPS.parse(length)), GUIDANCE.parse(weight)
+            )
+
+    asked = [model, count, steps, guidance]
+
+    model.change(fit_controls, model, [label, steps, curve], **LIGHT_EVENT).then(cost, asked, curve, **LIGHT_EVENT)
+    for component in (steps, count, guidance):
+        component.input(cost, asked, curve, **NEWEST_EVENT)
+    poster = Poster(models, runner, first)
+    page.load(poster.show, None, player, **OPENING_EVENT).then(cost, asked, curve, **OPENING_EVENT)
+
+
+def _add_endpoints(models: Models, runner: Runner, named: list[Any]) -> None:
+    """Make the endpoints `/sample` and `/sample_stream` with these components as parameters."""
+
+    def sample(model: Any, label: Any, count: Any, steps: Any, sampler: Any, guidance: Any, seed: Any) -> Iterator[str | None]:
+        """New pictures as one lossless PNG, a grid with 2 white pixels between the pictures. Picture i (from 0, row by
+        row) depends on seed + i alone, so the same seed gives the same pictures; seeds are whole numbers from 0 to
+        4294967295. `label` is a class of the model, see /models, or "any": the classes take turns, by each picture's
+        seed. `sampler` is "DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE" or "UniPC"; `guidance` goes from 0 to 8 in
+        halves and is w in ε̂(∅) + w (ε̂(label) − ε̂(∅)), 1 the plain model. A VAE takes one step, whatever `steps` says.
+        Pictures × steps (× 2 where guidance is not 1) may be 5000 at 28×28 pixels.
+        """
+        with errors_shown():
+            request = parse_sample(models.offers, model, label, count, steps, sampler, guidance, seed)
+            pace = Pace()
+            for frame in compute.sample(models, runner, request):
+                if frame.index == frame.count:
+                    yield png_file(frame, request)
+                elif pace.frame_due():
+                    yield None
+
+    def sample_stream(model: Any, label: Any, count: Any, steps: Any, sampler: Any, guidance: Any, seed: Any) -> Iterator[str]:
+        """The same as /sample, while it forms: a lossless PNG of x_t for every step shown (25 a second at most), the finished
+        pictures last. Close the stream or cancel the job to stop the computation.
+        """
+        with errors_shown():
+            request = parse_sample(models.offers, model, label, count, steps, sampler, guidance, seed)
+            pace = Pace()
+            for frame in compute.sample(models, runner, request):
+                if pace.frame_due() or frame.index == frame.count:
+                    yield png_file(frame, request)
+
+    pictures = gr.Image(label="pictures", format="png", visible=False)
+    endpoint(sample, named, pictures, **MODEL_EVENT)
+    endpoint(sample_stream, named, pictures, **MODEL_EVENT)

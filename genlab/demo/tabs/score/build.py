@@ -1,0 +1,112 @@
+"""The components, events and endpoint of the Score tab."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from genlab.demo.components.figure import Figure, FigureData
+from genlab.demo.limits import SEED
+from genlab.demo.live import on_worker
+from genlab.demo.served import Models
+from genlab.demo.tabs.controls import LATEX, formula, seed_field
+from genlab.demo.tabs.events import ANIMATION_QUEUE, LEARNING_EVENT, LIGHT_EVENT, NEWEST_EVENT, enabled, endpoint, errors_shown
+from genlab.demo.tabs.points import NAMES
+from genlab.demo.tabs.score.compute import Nets
+from genlab.demo.tabs.score.figure import draw, langevin_animation, numbers, read, reverse_animation
+from genlab.demo.tabs.score.request import LEVEL, SIDE, parse_score
+from genlab.demo.tabs.score.text import TEXT
+from genlab.demo.turns import Runner
+from genlab.plane import DATA_NAMES, DataName
+
+SHOWN_SECONDS = 0.2
+"""Least time between two pictures of the learning."""
+
+
+def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
+    """Make the tab, and the endpoint `/score`."""
+    nets = Nets()
+    first: DataName = "gaussians"
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=320):
+            gr.Markdown(TEXT["lead"], latex_delimiters=LATEX)
+        with gr.Column(scale=2, min_width=320):
+            with gr.Row():
+                run = gr.Button(TEXT["train"], variant="primary", elem_id="score-train", scale=3, min_width=150)
+                stop = gr.Button(TEXT["stop"], interactive=False, scale=1, min_width=80)
+            with gr.Row():
+                particles_button = gr.Button(TEXT["langevin"], elem_id="score-langevin", min_width=140)
+                reverse_button = gr.Button(TEXT["reverse"], elem_id="score-reverse", min_width=140)
+    figure = Figure(
+        draw(first, int(LEVEL.default), *nets.get(first)),
+        label="figure",
+        animated=True,
+        elem_id="score",
+        labels={"player": TEXT["figure"]},
+    )
+    with gr.Row(equal_height=False):
+        offered = [(NAMES[name], name) for name in DATA_NAMES]
+        data = gr.Radio(offered, value=first, label=TEXT["data"], scale=4, min_width=320)
+        with gr.Column(scale=1, min_width=160):
+            seed = seed_field(TEXT["seed"])
+    formula(TEXT)
+
+    def show(value: Any, chosen: Any) -> FigureData:
+        with errors_shown():
+            name, t = read(value, chosen)
+            return draw(name, t, *nets.get(name))
+
+    def train_it(value: Any, chosen: Any) -> Iterator[Any]:
+        with errors_shown():
+            name, t = read(value, chosen)
+            shown = 0.0
+            for record in nets.learn(name):
+                if isinstance(record, int):
+                    yield draw(name, t, *nets.get(name), TEXT["waiting"].format(before=record))
+                elif time.monotonic() - shown > SHOWN_SECONDS:
+                    before = TEXT["learning"].format(step=record.step, steps=record.steps, loss=f"{record.loss:.3f}")
+                    yield on_worker(lambda r=record, b=before: draw(name, t, r.step, r.model, b))  # type: ignore[misc]
+                    shown = time.monotonic()
+            yield draw(name, t, *nets.get(name))
+
+    def particles_walk(value: Any, chosen: Any, number: Any) -> FigureData:
+        with errors_shown():
+            name, t = read(value, chosen)
+            return langevin_animation(name, t, *nets.get(name), int(SEED.parse(number)))
+
+    def reverse_walk(value: Any, chosen: Any, number: Any) -> FigureData:
+        with errors_shown():
+            name, t = read(value, chosen)
+            return reverse_animation(name, t, *nets.get(name), int(SEED.parse(number)))
+
+    def score(data: Any, t: Any, side: Any) -> Iterator[dict[str, Any] | None]:
+        """The score of noisy points in the plane at time t (1 to 200), over a grid of side × side points (3 to 41; `grid` has
+        their x, and their y from below): `exact`, the gradient of log q(x_t), `learned`, a small network's (trained when the
+        data set is first asked for; seconds), rows of [s_x, s_y] each, and `log_density` in nats. `error` is the mean of
+        ‖learned − exact‖² over q(x_t), `norm` that of ‖exact‖². Data that are no mixture of Gaussians are 120 points with a
+        narrow Gaussian around each, so that the score is exact at every t.
+        """
+        with errors_shown():
+            request = parse_score(data, t, side)
+            for _ in nets.learn(request.data):
+                yield None
+            yield numbers(request, *nets.get(request.data))
+
+    animations = {**NEWEST_EVENT, "trigger_mode": "once", **ANIMATION_QUEUE}
+    figure.input(show, [figure, data], figure, **NEWEST_EVENT)
+    data.input(show, [figure, data], figure, **NEWEST_EVENT)
+    event = run.click(enabled(False, True), None, [run, stop], **LIGHT_EVENT).then(
+        train_it, [figure, data], figure, **LIGHT_EVENT
+    )
+    for over in (event.success, event.failure):
+        over(enabled(True, False), None, [run, stop], **LIGHT_EVENT)
+    ended = stop.click(enabled(True, False), None, [run, stop], cancels=[event], **LIGHT_EVENT)
+    ended.then(show, [figure, data], figure, **NEWEST_EVENT)
+    particles_button.click(particles_walk, [figure, data, seed], figure, **animations)
+    reverse_button.click(reverse_walk, [figure, data, seed], figure, **animations)
+    named = [data, gr.Number(LEVEL.default, label="t", visible=False), gr.Number(SIDE.default, label="side", visible=False)]
+    result = gr.JSON(label="score", visible=False)
+    endpoint(score, named, result, **LEARNING_EVENT)
