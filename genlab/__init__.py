@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from genlab.ddpm import DDPM
-    from genlab.vae import VAE
+    from genlab.models import Model
 
 __version__ = "0.1.0"
 
 
-def load(source: str | Path, revision: str | None = None, token: str | None = None) -> DDPM | VAE:
+def load(source: str | Path, revision: str | None = None, token: str | None = None) -> Model:
     """Return a model, in evaluation mode, on the CPU.
 
     Args:
@@ -45,11 +44,11 @@ def load(source: str | Path, revision: str | None = None, token: str | None = No
 
 
 def sample(
-    model: DDPM | VAE | str | Path,
+    model: Model | str | Path,
     count: int = 16,
     seed: int = 0,
     sampler: SamplerName = Sampling.sampler,
-    steps: int = Sampling.steps,
+    steps: int | None = None,
     label: int | str | None = None,
     guidance: float = Sampling.guidance,
 ) -> Tensor:
@@ -58,7 +57,8 @@ def sample(
     Args:
         model: a model, or where to `load` it from. A VAE takes neither sampler, steps, label nor guidance.
         seed: picture i depends on `seed` + i alone: the same seed gives the page's pictures.
-        sampler: the reverse step, one of `config.SamplerName`; steps: from noise to picture.
+        sampler: the reverse step, one of `config.SamplerName`; a consistency function has its own.
+        steps: from noise to picture; 10 where none are given, 4 for a consistency function.
         label: name or number of a class; the classes take turns where none is given.
         guidance: w of classifier-free guidance; 1 is the plain conditional model.
 
@@ -75,6 +75,7 @@ def sample(
     if isinstance(model, (str, Path)):
         model = load(model)
     which = draw.class_of(model, label)
+    steps = draw.default_steps(model) if steps is None else steps
     sampling = Sampling(sampler, steps, label=which, guidance=guidance, precision="auto")
     return torch.cat(list(draw.draw(model, count, seed, sampling)))
 

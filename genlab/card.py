@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from genlab.config import Variance
-from genlab.measurements import ODE, Curve, DiffusionBound, Evaluation, Samples, VAEBound, read_evaluation
+from genlab.measurements import ODE, Curve, DiffusionBound, Evaluation, LatentBound, Samples, VAEBound, read_evaluation
 
 REPO_ID = "YOU/NAME"
 """Stands for the repository in a card until the model is pushed."""
@@ -22,6 +22,14 @@ REPO_ID = "YOU/NAME"
 NOTES = {
     "ddpm": ("DDPM", "a denoising diffusion probabilistic model (Ho et al. 2020)"),
     "vae": ("VAE", "a variational autoencoder (Kingma & Welling 2014)"),
+    "latent-ddpm": (
+        "Latent DDPM",
+        "a VAE whose prior is a diffusion model of its codes (Vahdat et al. 2021)",
+    ),
+    "consistency": (
+        "Consistency function",
+        "a consistency function (Song et al. 2023), for samples in one to four evaluations,",
+    ),
 }
 UNITS = {
     "bits_per_dim": "bits/dim",
@@ -36,8 +44,10 @@ UNITS = {
 LOSS_UNITS = {
     "ddpm": {"loss": "simple + 0.001 × bound", "simple": "mean squared error", "bound": "bits/dim"},
     "vae": {"loss": "nats/picture", "reconstruction": "nats/picture", "kl": "nats/picture"},
+    "consistency": {"loss": "pseudo-Huber distance"},
 }
 SIGMA: dict[Variance, str] = {"learned": "Σ learned", "posterior": "Σ = β̃", "beta": "Σ = β"}
+LOSS_UNITS["latent-ddpm"] = LOSS_UNITS["ddpm"]
 NOTHING = "–"
 LONGEST_TEXT = 300
 
@@ -60,7 +70,7 @@ def write_card(
         _front_matter(kind, data["name"], dataset, metrics),
         f"# {short} of {escape(data['name'])}",
         f"This is {what} with {parameters:,} parameters for {channels} pictures of {data['size']}×{data['size']} pixels, "
-        f"trained from scratch with genlab {escape(config['genlab'])}.",
+        f"{_origin(config)} with genlab {escape(config['genlab'])}.",
     ]
     if data["classes"]:
         parts.append("Classes: " + ", ".join(escape(name) for name in data["classes"]) + ".")
@@ -98,6 +108,18 @@ def write_card(
     return "\n\n".join(parts) + "\n"
 
 
+def _origin(config: dict[str, Any]) -> str:
+    """Return how the weights came about."""
+    if config["kind"] == "consistency":
+        return f"distilled from the DDPM {_code_word(config['model']['teacher'])}"
+    return "trained from scratch"
+
+
+def _code_word(text: str) -> str:
+    """Return text that is shown as it is, within backquotes."""
+    return f"`{text.replace('`', '')}`"
+
+
 _TRAINING = (
     ("steps", "steps", ""),
     ("images_seen", "pictures seen", ""),
@@ -106,6 +128,8 @@ _TRAINING = (
     ("precision", "arithmetic", ""),
     ("processes", "processes", ""),
     ("data_sha256", "SHA-256 of the training data", ""),
+    ("teacher_sha256", "SHA-256 of the teacher's weights", ""),
+    ("vae_sha256", "SHA-256 of the VAE's weights", ""),
 )
 
 
@@ -132,12 +156,19 @@ def _tables(evaluation: Evaluation) -> Iterator[list[str]]:
     """The table of each part of the evaluation that has one."""
     if isinstance(evaluation.likelihood, DiffusionBound):
         yield _ledger_table(evaluation.likelihood, evaluation.ode)
-    elif evaluation.likelihood is not None:
+    elif isinstance(evaluation.likelihood, VAEBound):
         yield _weighted_table(evaluation.likelihood)
+    elif evaluation.likelihood is not None:
+        yield _latent_table(evaluation.likelihood)
     if evaluation.samples is not None:
         yield _samples_table(evaluation.samples)
+    if evaluation.few is not None:
+        what = "samples by number of evaluations"
+        yield _variants_table(what, "evaluations", {name: each for name, each in evaluation.few.items() if name.isdigit()})
     if evaluation.chain is not None:
-        yield _chain_table(evaluation.chain)
+        some = next(iter(evaluation.chain.values()))
+        what = f"samples by the ancestral chain in {_text(some.steps)} steps, with each Σ"
+        yield _variants_table(what, "Σ", {SIGMA[name]: each for name, each in evaluation.chain.items()})
     if evaluation.steps is not None:
         yield _curve_table(evaluation.steps)
 
@@ -145,6 +176,7 @@ def _tables(evaluation: Evaluation) -> Iterator[list[str]]:
 LEDGER = {
     "ddpm": "The bound and the errors of the network at each step t",
     "vae": "The KL divergence of each latent",
+    "latent-ddpm": "The bound of the codes and the errors of the network at each step t",
 }
 
 
@@ -190,6 +222,22 @@ def _weighted_table(likelihood: VAEBound) -> list[str]:
     ]
 
 
+def _latent_table(likelihood: LatentBound) -> list[str]:
+    """Return the ELBO with the DDPM for the prior, its parts, and what N(0, I) makes of the same codes."""
+    rows = [
+        ("reconstruction, E[log p(x\\|z)]", f"{_short(likelihood.reconstruction_nats)} nats"),
+        ("entropy of q(z\\|x)", f"{_short(likelihood.entropy_of_q_nats)} nats"),
+        ("bound on −log p(z) by the DDPM", f"{_value(likelihood, 'prior', 'nats')} nats"),
+        ("**bound on −log p(x)**", f"**{_value(likelihood, 'bound', 'bits_per_dim')} bits/dim**"),
+        ("with N(0, I) for the prior", f"{_short(likelihood.standard_normal_prior_bound_bits_per_dim)} bits/dim"),
+    ]
+    return [
+        f"Likelihood of {_text(likelihood.images)} held-out pictures ({escape(likelihood.likelihood)}), by one z of "
+        f"{_text(likelihood.latents)} numbers for each; ± is the standard error.",
+        _table(("term", "value"), rows),
+    ]
+
+
 def _samples_table(samples: Samples) -> list[str]:
     features = samples.features
     memorised = "share nearer to a training picture than a held-out one usually is"
@@ -211,18 +259,18 @@ def _samples_table(samples: Samples) -> list[str]:
     ]
 
 
-def _chain_table(chain: dict[Variance, Samples]) -> list[str]:
-    some = next(iter(chain.values()))
+def _variants_table(what: str, head: str, variants: dict[str, Samples]) -> list[str]:
+    """Return a table of samples that were drawn in several ways, by their names under `head`."""
+    some = next(iter(variants.values()))
     rows = [
-        (SIGMA[name], _distance(each), *map(_short, (each.precision, each.recall, each.memorised_share)))
-        for name, each in chain.items()
+        (name, _distance(each), *map(_short, (each.precision, each.recall, each.memorised_share)))
+        for name, each in variants.items()
     ]
     real = (some.frechet_floor, some.precision_of_real, some.recall_of_real, some.memorised_share_of_held_out)
     rows.append(("real pictures", *map(_short, real)))
-    what = f"{_text(some.images)} samples by the ancestral chain in {_text(some.steps)} steps"
     return [
-        f"{what}, with each Σ, measured in the same way.",
-        _table(("Σ", "Fréchet distance", "precision", "recall", "memorised"), rows),
+        f"{_text(some.images)} {what}, measured in the same way.",
+        _table((head, "Fréchet distance", "precision", "recall", "memorised"), rows),
     ]
 
 

@@ -123,6 +123,15 @@ class DataSpec:
 
 
 @dataclass(frozen=True)
+class LatentSpec(DataSpec):
+    """The maps z of a VAE, in the place of pictures: any number of channels, any side."""
+
+    def __post_init__(self) -> None:
+        _whole("latent", self.channels, 1, 1024)
+        _whole("side", self.size, 1, 64)
+
+
+@dataclass(frozen=True)
 class UNetConfig:
     """Shape of the network that predicts the noise."""
 
@@ -180,6 +189,27 @@ class DDPMConfig:
         _choice("schedule", self.schedule, ScheduleName)
         _choice("variance", self.variance, Variance)
         _choice("prediction", self.prediction, Prediction)
+
+
+@dataclass(frozen=True)
+class ConsistencyConfig:
+    """A consistency function that was distilled from a diffusion model."""
+
+    ddpm: DDPMConfig = field(default_factory=DDPMConfig)
+    """The diffusion model whose flow it belongs to."""
+    teacher: str = ""
+    """Name of that model."""
+    times: tuple[int, ...] = (1000,)
+    """Times that it was trained at, falling from T."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "times", tuple(self.times))
+        _check(isinstance(self.teacher, str) and len(self.teacher) <= 200, "teacher", "at most 200 characters", self.teacher)
+        _check(1 <= len(self.times) <= 1000, "times", "1 to 1000 times", len(self.times))
+        for time in self.times:
+            _whole("times", time, 1, self.ddpm.T)
+        falling = all(later < earlier for earlier, later in zip(self.times, self.times[1:], strict=False))
+        _check(falling and self.times[0] == self.ddpm.T, "times", f"times that fall from T = {self.ddpm.T}", self.times)
 
 
 @dataclass(frozen=True)
@@ -247,3 +277,16 @@ class Sampling:
             _whole("label", self.label, 0, 999)
         _number("guidance", self.guidance, -1000.0, 1000.0)
         _choice("precision", self.precision, Literal["fp32", "auto"])
+
+
+@dataclass(frozen=True)
+class LatentConfig:
+    """A VAE whose prior is a diffusion model of its codes."""
+
+    ddpm: DDPMConfig = field(default_factory=DDPMConfig)
+    """The diffusion model of the codes."""
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    """The VAE."""
+
+    def __post_init__(self) -> None:
+        _check(not self.ddpm.grids, "grids", "none: codes have no gray levels", self.ddpm.grids)

@@ -86,6 +86,11 @@ def to_model(pixels: Tensor) -> Tensor:
     return pixels.float() / 127.5 - 1
 
 
+def as_model(values: Tensor) -> Tensor:
+    """Return 8-bit pixels as `to_model` does, and any other values as they are."""
+    return to_model(values) if values.dtype == torch.uint8 else values
+
+
 def to_pixels(x: Tensor) -> Tensor:
     """[−1, 1] → 8-bit pixels, rounded, values outside clipped; not a number becomes 0."""
     return ((x.float().nan_to_num(-1.0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

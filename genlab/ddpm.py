@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from genlab.config import DataSpec, DDPMConfig, Variance
 from genlab.divergence import Gaussian, bits_per_dim, sum_dims
+from genlab.likelihood import discretised_log_prob
 from genlab.process import (
     Denoised,
     eps_from_v,
@@ -37,7 +38,7 @@ from genlab.process import (
 )
 from genlab.schedule import holds, make_schedule
 from genlab.unet import UNet
-from genlab.vlb import step_term, strata
+from genlab.vlb import Decoder, step_term, strata
 
 HYBRID_WEIGHT = 0.001
 
@@ -200,12 +201,21 @@ class DDPM(nn.Module):
         seen = self.predict(x_t, t, label)
         return p_reverse(self.schedule, x_t, seen.x0_hat, t, s, variance or self.config.variance, seen.fraction)
 
-    def loss(self, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None = None, whole_bound: bool = False) -> DDPMLoss:
+    def loss(
+        self,
+        x0: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        label: Tensor | None = None,
+        whole_bound: bool = False,
+        decoder: Decoder = discretised_log_prob,
+    ) -> DDPMLoss:
         """Return the training loss at x_t = √ᾱ_t x0 + √(1−ᾱ_t) ε, per picture (B); eqs. 1 and 2.
 
         Args:
             whole_bound: let the gradient of the bound's term go through μ_θ as well, for eq. 3. Else it goes through Σ_θ alone,
                 and the term is 0 where Σ is not learned.
+            decoder: of the bound's L_0; see `vlb.step_term`.
         """
         x_t = q_marginal(self.schedule, x0, t).sample(eps)
         seen = self.predict(x_t, t, label, clip=False)
@@ -219,7 +229,7 @@ class DDPM(nn.Module):
             return DDPMLoss(simple, torch.zeros_like(simple))
         x0_hat = seen.x0_hat if whole_bound else seen.x0_hat.detach()
         p = p_reverse(self.schedule, x_t, x0_hat, t, None, self.config.variance, seen.fraction)
-        term = step_term(self.schedule, lambda *_: p, x0, x_t, t)
+        term = step_term(self.schedule, lambda *_: p, x0, x_t, t, decoder)
         return DDPMLoss(simple, self.schedule.T * bits_per_dim(term, self.data.dims))
 
     def forward(self, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None = None, whole_bound: bool = False) -> DDPMLoss:

@@ -16,9 +16,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genlab.config import Sampling, Spacing
+from genlab.config import Sampling, Spacing, Variance
+from genlab.consistency import Consistency, renoising
 from genlab.data import to_pixels
 from genlab.ddpm import DDPM
+from genlab.latent import LatentDDPM
+from genlab.models import Diffusion, Model
 from genlab.nn import drawing_precision
 from genlab.process import Denoised, Predict
 from genlab.sampler import SAMPLERS, Noise, Step, spaced, walk
@@ -44,9 +47,7 @@ class SampleFrame:
         return to_pixels(self.x).cpu()
 
 
-def frames(
-    model: DDPM | VAE, seeds: Sequence[int], sampling: Sampling, predict: Predict | None = None
-) -> Iterator[SampleFrame]:
+def frames(model: Model, seeds: Sequence[int], sampling: Sampling, predict: Predict | None = None) -> Iterator[SampleFrame]:
     """Draw the pictures of these seeds step by step, where the model lies; the last frame has the finished ones.
 
     Args:
@@ -56,20 +57,25 @@ def frames(
         ValueError: the chain is shorter than `sampling.steps`, the class is not one of the model's, or Σ is to be the learned
             one of a model without.
     """
-    if not isinstance(model, DDPM):
+    if isinstance(model, VAE):
         yield SampleFrame(0, 0, 0, decoder_means(model, seeds))
         return
-    noise = Noise.from_seeds(seeds, model.data.shape)
-    times = spaced(model.schedule, sampling.steps, own_spacing(sampling))
+    noise = Noise.from_seeds(seeds, (model.latents if isinstance(model, LatentDDPM) else model.data).shape)
+    times = sampling_times(model, sampling)
     predict = predict or predictor(model, class_labels(model, sampling.label, seeds), sampling)
+
+    def shown(x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return model.decode(x) if isinstance(model, LatentDDPM) else x
+
     x_T = noise.draw().to(_device(model))
-    yield SampleFrame(0, sampling.steps, model.schedule.T, x_T)
+    yield SampleFrame(0, sampling.steps, model.schedule.T, shown(x_T))
     for frame in walk(predict, make_step(model, sampling, noise), x_T, times):
-        yield SampleFrame(frame.index, frame.count, frame.s, frame.x_s)
+        yield SampleFrame(frame.index, frame.count, frame.s, shown(frame.x_s))
 
 
 def draw(
-    model: DDPM | VAE,
+    model: Model,
     count: int,
     seed: int,
     sampling: Sampling,
@@ -99,7 +105,7 @@ def decoder_means(model: VAE, seeds: Sequence[int]) -> Tensor:
         return model.decode(z).mean
 
 
-def predictor(model: DDPM, labels: Tensor | None, sampling: Sampling) -> Predict:
+def predictor(model: Diffusion, labels: Tensor | None, sampling: Sampling) -> Predict:
     """Return the model's prediction as a walk asks for it, with labels (B) or none."""
 
     def predict(x_t: Tensor, t: Tensor) -> Denoised:
@@ -109,10 +115,33 @@ def predictor(model: DDPM, labels: Tensor | None, sampling: Sampling) -> Predict
     return predict
 
 
-def make_step(model: DDPM, sampling: Sampling, noise: Noise) -> Step:
-    """Return the step of a sampler for this model."""
-    variance = model.config.variance if sampling.variance == "own" else sampling.variance
-    return SAMPLERS[sampling.sampler].step(model.schedule, noise, variance, sampling.eta)
+def default_steps(model: Model) -> int:
+    """Return the steps that a model draws in where nobody says."""
+    return min(4, len(model.config.times)) if isinstance(model, Consistency) else Sampling.steps
+
+
+def sampling_times(model: Diffusion, sampling: Sampling) -> list[int]:
+    """Return the times of a walk, from T to 0: a consistency function's are some of those that it was trained at.
+
+    Raises:
+        ValueError: the model cannot take so many steps.
+    """
+    if isinstance(model, Consistency):
+        return model.sampling_times(sampling.steps)
+    return spaced(model.schedule, sampling.steps, own_spacing(sampling))
+
+
+def make_step(model: Diffusion, sampling: Sampling, noise: Noise) -> Step:
+    """Return the step of a sampler for this model; a consistency function has one of its own."""
+    if isinstance(model, Consistency):
+        return renoising(model.schedule, noise)
+    return SAMPLERS[sampling.sampler].step(model.schedule, noise, own_variance(model, sampling), sampling.eta)
+
+
+def own_variance(model: DDPM | LatentDDPM, sampling: Sampling) -> Variance:
+    """Return Σ of the ancestral step, the model's where none is chosen."""
+    own = model.config.ddpm.variance if isinstance(model, LatentDDPM) else model.config.variance
+    return own if sampling.variance == "own" else sampling.variance
 
 
 def own_spacing(sampling: Sampling) -> Spacing:
@@ -120,7 +149,7 @@ def own_spacing(sampling: Sampling) -> Spacing:
     return SAMPLERS[sampling.sampler].spacing if sampling.spacing == "own" else sampling.spacing
 
 
-def class_of(model: DDPM | VAE, label: int | str | None) -> int | Literal["in turn"]:
+def class_of(model: Model, label: int | str | None) -> int | Literal["in turn"]:
     """Return the number of a class of the model, given by name or number; "in turn" for None.
 
     Raises:
@@ -128,7 +157,7 @@ def class_of(model: DDPM | VAE, label: int | str | None) -> int | Literal["in tu
     """
     if label is None:
         return "in turn"
-    names = model.data.classes if isinstance(model, DDPM) else ()
+    names = () if isinstance(model, VAE) else model.data.classes
     number = names.index(label) if label in names else label
     if isinstance(number, str) or not 0 <= number < len(names):
         expected = (
@@ -138,7 +167,7 @@ def class_of(model: DDPM | VAE, label: int | str | None) -> int | Literal["in tu
     return number
 
 
-def class_labels(model: DDPM, label: int | Literal["in turn", "none"], seeds: Sequence[int]) -> Tensor | None:
+def class_labels(model: Diffusion, label: int | Literal["in turn", "none"], seeds: Sequence[int]) -> Tensor | None:
     """Return the class of each picture, (N): one for all, or the classes in turn by the pictures' seeds; None for none.
 
     Raises:
@@ -153,5 +182,5 @@ def class_labels(model: DDPM, label: int | Literal["in turn", "none"], seeds: Se
     return torch.tensor(chosen, device=_device(model))
 
 
-def _device(model: DDPM | VAE) -> torch.device:
+def _device(model: Model) -> torch.device:
     return next(model.parameters()).device

@@ -4,11 +4,13 @@
     evaluation  command, seed, device, seconds (since it last went on), versions {genlab, torch, numpy}, model_sha256 (of
                 model.safetensors), data {name, split, images, sha256, training_sha256}, and a section for each
                 thing that was measured:
-      likelihood  the bound of a DDPM (`DiffusionBound`), or of a VAE (`VAEBound`)
+      likelihood  the bound of a DDPM (`DiffusionBound`), of a VAE (`VAEBound`), or of a VAE with a DDPM for its prior
+                  (`LatentBound`); a consistency function has none
       ode         a DDPM's likelihood by the probability-flow ODE (`ODE`)
       samples     distances between samples and held-out pictures, and memorisation (`Samples`)
       steps       a DDPM's distance by number of sampling steps (`Curve`)
       chain       Σ → `Samples` of the ancestral chain with that Σ
+      few         a consistency function's `Samples` by number of evaluations, those of `samples` left out
 
 A name ends in its unit: _bits_per_dim, _nats, _seconds; what has none is a number, a share or a name. Means of pictures have a
 standard error beside them. The fields of the classes below are the keys of the JSON objects; an optional one is left out where
@@ -158,6 +160,27 @@ class VAEBound:
             raise ValueError(f"importance_weighted: expected 1 to {MOST_ROWS} bounds, got {len(self.importance_weighted)}")
 
 
+@dataclass(frozen=True)
+class LatentBound:
+    """The ELBO of held-out pictures under a VAE whose prior is a DDPM of its codes, and its parts (`latent`, eqs. 2 and 3).
+
+    `codes` is the bound on −log p_θ(u), in bits per dimension of the codes; `standard_normal_prior_*` is the ELBO of the same
+    draws of z with N(0, I) for the prior.
+    """
+
+    bound_bits_per_dim: float
+    bound_standard_error_bits_per_dim: float
+    images: int
+    likelihood: str
+    reconstruction_nats: float
+    entropy_of_q_nats: float
+    prior_nats: float
+    prior_standard_error_nats: float
+    standard_normal_prior_bound_bits_per_dim: float
+    latents: int
+    codes: DiffusionBound
+
+
 def _check_bits(bound: float | None, error: float | None) -> None:
     if (bound is None) != (error is None):
         raise ValueError(f"expected a bound in bits/dim and its standard error together, got {bound} and {error}")
@@ -253,11 +276,12 @@ class Evaluation:
 
     command: str | None = None
     data: Data | None = None
-    likelihood: DiffusionBound | VAEBound | None = None
+    likelihood: DiffusionBound | VAEBound | LatentBound | None = None
     ode: ODE | None = None
     samples: Samples | None = None
     steps: Curve | None = None
     chain: dict[Variance, Samples] | None = None
+    few: dict[str, Samples] | None = None
     problems: tuple[str, ...] = ()
 
     def bound_of_chain(self, T: int) -> DiffusionBound | None:
@@ -343,7 +367,8 @@ def _member(choices: tuple[Any, ...], value: Any) -> Any:
     if value is None and type(None) in choices:
         return type(None)
     if DiffusionBound in choices:
-        return DiffusionBound if isinstance(value, dict) and "by_variance" in value else VAEBound
+        keys = value if isinstance(value, dict) else {}
+        return DiffusionBound if "by_variance" in keys else LatentBound if "codes" in keys else VAEBound
     wanted = str if isinstance(value, str) else int
     left = [choice for choice in choices if choice is not type(None)]
     return next((each for each in left if each is wanted or (wanted is str and get_origin(each) is Literal)), left[0])

@@ -27,10 +27,10 @@ from torch.overrides import TorchFunctionMode
 
 from genlab import __version__
 from genlab.card import write_card
-from genlab.config import KNOWN, DataSpec, DDPMConfig, VAEConfig, expanded
+from genlab.config import KNOWN, DataSpec, expanded
 from genlab.data import Dataset, grid, ungrid
-from genlab.ddpm import DDPM
-from genlab.vae import VAE
+from genlab.models import KINDS, Config, Model
+from genlab.unet import UNet
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 """The models that ship, a folder each."""
@@ -54,10 +54,6 @@ MAX_BYTES = {
 }
 """The files of a model, and the most bytes each may have."""
 REQUIRED = ("config.json", "model.safetensors")
-MODELS: dict[str, tuple[type[DDPM] | type[VAE], type[DDPMConfig] | type[VAEConfig]]] = {
-    "ddpm": (DDPM, DDPMConfig),
-    "vae": (VAE, VAEConfig),
-}
 METRICS: dict[str, type] = {
     "dataset": str,
     "training": dict,
@@ -99,7 +95,7 @@ class Package:
         folder: where its files lie on this machine.
     """
 
-    model: DDPM | VAE
+    model: Model
     metrics: dict[str, Any]
     examples: Tensor
     labels: Tensor | None
@@ -111,7 +107,7 @@ class Package:
 # Writing
 
 
-def write_package(folder: Path, model: DDPM | VAE, metrics: dict[str, Any], examples: Dataset, half: bool = False) -> None:
+def write_package(folder: Path, model: Model, metrics: dict[str, Any], examples: Dataset, half: bool = False) -> None:
     """Write a model folder.
 
     The files are written beside it first and moved in when all are whole; pictures that lie in the folder stay there.
@@ -247,8 +243,9 @@ def read_package(folder: Path, source: str | None = None, revision: str | None =
                 raise ModelError("{name}: expected at most {most:,} bytes, got {got:,}", name=name, most=most, got=size)
         cls, config, data = _checked_config(read_json(folder / "config.json"))
         model = read_network(cls, config, data, folder / "model.safetensors")
-        if isinstance(model, DDPM):  # a sixth faster on a CPU; a VAE is slower that way
-            model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for part in model.modules():
+            if isinstance(part, UNet):  # a sixth faster on a CPU; a VAE is slower that way
+                part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         metrics = _metrics(folder)
         examples, labels = _examples(folder, data)
     except ModelError as error:
@@ -302,15 +299,15 @@ def _metrics(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def _checked_config(config: dict[str, Any]) -> tuple[type[DDPM] | type[VAE], DDPMConfig | VAEConfig, DataSpec]:
+def _checked_config(config: dict[str, Any]) -> tuple[type[Model], Config, DataSpec]:
     check_keys("config.json", config, {"genlab", "kind", "model", "data"})
     if not isinstance(config["genlab"], str) or len(config["genlab"]) > 50:
         raise ModelError("config.json: genlab: expected a version, got {got!r:.100}", got=config["genlab"])
-    if not isinstance(config["kind"], str) or config["kind"] not in MODELS:
+    if not isinstance(config["kind"], str) or config["kind"] not in KINDS:
         raise ModelError(
-            "config.json: kind: expected one of {kinds}, got {got!r:.100}", kinds=", ".join(MODELS), got=config["kind"]
+            "config.json: kind: expected one of {kinds}, got {got!r:.100}", kinds=", ".join(KINDS), got=config["kind"]
         )
-    cls, schema = MODELS[config["kind"]]
+    cls, schema = KINDS[config["kind"]]
     return cls, build(schema, config["model"], "model"), build(DataSpec, config["data"], "data")
 
 

@@ -123,7 +123,7 @@ class VAE(nn.Module):
                 bounds the log-probability of an 8-bit picture. The other decoders are discrete as they are.
         """
         q = self.encode(x)
-        return ELBO(self._log_likelihood(q.sample(noise), x, discretised), kl(q, standard_normal(q.mean)))
+        return ELBO(self.log_likelihood(q.sample(noise), x, discretised), kl(q, standard_normal(q.mean)))
 
     def log_weights(self, x: Tensor, noise: Tensor, discretised: bool = False, at_once: int = 512) -> Tensor:
         """log p(x, z_i)/q(z_i|x), nats (k, B), for z_i = mean + σ·noise_i; noise (k, B, D).
@@ -138,14 +138,15 @@ class VAE(nn.Module):
         for some in noise.split(rows):
             z = rearrange(q.sample(some), "k b d -> (k b) d")
             pictures = repeat(x, "b ... -> (k b) ...", k=len(some))
-            likelihood.append(rearrange(self._log_likelihood(z, pictures, discretised), "(k b) -> k b", k=len(some)))
+            likelihood.append(rearrange(self.log_likelihood(z, pictures, discretised), "(k b) -> k b", k=len(some)))
         return torch.cat(likelihood).reshape(k, -1) + log_prior_ratio
 
     def importance_weighted_bound(self, x: Tensor, noise: Tensor, discretised: bool = False) -> Tensor:
         """L_k, eq. 4, nats (B); noise (k, B, D)."""
         return log_mean_exp(self.log_weights(x, noise, discretised))
 
-    def _log_likelihood(self, z: Tensor, x: Tensor, discretised: bool) -> Tensor:
+    def log_likelihood(self, z: Tensor, x: Tensor, discretised: bool) -> Tensor:
+        """Return log p(x|z), nats (B); `discretised` as in `elbo`."""
         p = self.decode(z)
         if discretised and isinstance(p, Gaussian):
             return discretised_log_prob(p, x)

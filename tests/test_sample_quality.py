@@ -202,7 +202,7 @@ def other(data: Dataset, **changes: Any) -> Dataset:
         (TEST, TRAIN, 301, Sampling(), "at most as many samples as the 300 training pictures, got 301"),
         (TEST, other(TRAIN, name="cats"), 40, Sampling(), "of one data set"),
         (other(TEST, size=32), other(TRAIN, size=32), 40, Sampling(), r"\(1, 28, 28\) for this model, got \(1, 32, 32\)"),
-        (TEST, TRAIN, 40, Sampling(steps=tiny.T + 1), f"steps: expected 1 to {tiny.T}, got {tiny.T + 1}"),
+        (TEST, TRAIN, 40, Sampling(steps=tiny.T + 1), f"steps: expected 1 to {tiny.T} steps, got {tiny.T + 1}"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_a_sample_is_drawn(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,9 +125,14 @@ class Training:
     def command(self) -> str:
         """The command that trains this model: the published options that are not at their defaults."""
         default = leaves(type(self)().published())
-        changed = {k: v for k, v in leaves(self.published()).items() if v != default[k]}
+        positional = {"dataset", "teacher"} if isinstance(self, Distillation) else set()
+        changed = {k: v for k, v in leaves(self.published()).items() if v != default[k] and k not in positional}
         words = [[flag(k), *map(str, v if isinstance(v, list) else [v])] for k, v in changed.items()]
-        return shlex.join(["python", f"training/train_{self.kind}.py", *(word for group in words for word in group)])
+        return shlex.join(["python", *self._script(), *(word for group in words for word in group)])
+
+    def _script(self) -> list[str]:
+        """Return the script and its positional arguments."""
+        return [f"training/train_{self.kind}.py"]
 
 
 def leaves(options: dict[str, Any]) -> dict[str, Any]:
@@ -149,17 +154,30 @@ class DDPMTraining(Training):
 
     model: DDPMConfig = field(default_factory=DDPMConfig)
     """The model."""
+    vae: str | None = None
+    """VAE on whose codes to train, in the place of pictures; without grids, and by default with --patch 1 --multipliers 1."""
     objective: Literal["hybrid", "bound"] = "hybrid"
     """hybrid: the error of the prediction, which makes the best pictures; bound: the variational bound itself, fewer bits."""
     label_dropout: float = 0.1
     """Share of the pictures whose class is hidden from the network, so that it can be guided (Ho & Salimans 2022)."""
 
-    kind = "ddpm"
-
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.vae is not None:  # codes have no gray levels, and are small already: what only suits pictures is left out
+            own, unet = DDPMConfig(), self.model.unet
+            unet = replace(unet, patch=1 if unet.patch == own.unet.patch else unet.patch)
+            unet = replace(unet, multipliers=(1,) if unet.multipliers == own.unet.multipliers else unet.multipliers)
+            object.__setattr__(self, "model", replace(self.model, grids=(), unet=unet))
         if not 0 <= self.label_dropout <= 1:
             raise ValueError(f"--label-dropout: expected a number from 0 to 1, got {self.label_dropout}")
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """Return the kind of the model: a DDPM of pictures, or of a VAE's codes."""
+        return "ddpm" if self.vae is None else "latent-ddpm"
+
+    def _script(self) -> list[str]:
+        return ["training/train_ddpm.py"]
 
 
 @dataclass(frozen=True)
@@ -174,3 +192,56 @@ class VAETraining(Training):
     """The model."""
 
     kind = "vae"
+
+
+@dataclass(frozen=True)
+class Distillation(Training):
+    """Distil a DDPM into a consistency function, which makes a picture in 1, 2 or 4 evaluations instead of 10."""
+
+    teacher: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "ddpm-mnist"
+    """DDPM to distil: a run, a folder, a shipped name, or user/name on the Hub."""
+    dataset: tyro.conf.Suppress[str] = ""  # the teacher's, filled in when it has been read
+    data_dir: tyro.conf.Suppress[str | None] = None
+    size: tyro.conf.Suppress[int | None] = None
+    channels: tyro.conf.Suppress[int | None] = None
+    from_model: tyro.conf.Suppress[str | None] = None
+    steps: int = 10_000
+    """Steps of the optimiser."""
+    lr: float = 5e-4
+    """Highest learning rate."""
+    ema: float = 0.998
+    """Decay of the moving average of the weights, which is the model that is shown and pushed."""
+    decay: float = 0.7
+    """Share of the steps, at the end, over which the learning rate falls to zero."""
+    trajectories: int = 50_000
+    """Trajectories of the teacher to learn from."""
+    points: int = 8
+    """Steps of the teacher's solver (UniPC), whose points the student learns from."""
+    from_noise: float = 0.5
+    """Share of the examples that begin at pure noise; the others begin at any point."""
+    no_label: float = 0.1
+    """Share of the trajectories without a class."""
+
+    kind = "consistency"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low, high in (("trajectories", 1, 10**7), ("points", 1, 1000)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{flag(name)}: expected a whole number from {low} to {high}, got {getattr(self, name)}")
+        for name in ("from_noise", "no_label"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{flag(name)}: expected a number from 0 to 1, got {getattr(self, name)}")
+
+    def published(self) -> dict[str, Any]:
+        """Return the options that make the finished model; of a teacher in a folder of this machine, its name alone."""
+        return super().published() | {"teacher": self.teacher_name}
+
+    @property
+    def teacher_name(self) -> str:
+        """Return the name of the teacher: of a folder of this machine, its last part, or the run's before `model`."""
+        folder = expanded(self.teacher)
+        return (folder.parent if folder.name == "model" else folder).resolve().name if folder.is_dir() else self.teacher
+
+    def _script(self) -> list[str]:
+        return ["training/distil.py", self.teacher_name]

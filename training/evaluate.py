@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from genlab.data import Dataset
-    from genlab.ddpm import DDPM
+    from genlab.models import Model
     from genlab.package import Package
-    from genlab.vae import VAE
     from training.partial import Partial
     from training.sample_quality import Reference
 
@@ -38,8 +37,9 @@ class Evaluation:
     """Measure a model on held-out pictures and write the result into its metrics.json, plots and model card.
 
     A DDPM: every term of the variational bound for each Σ it can have, classes hidden, and the likelihood by the
-    probability-flow ODE. A VAE: the terms of its ELBO and the importance-weighted bound. All in bits per dimension of 8-bit
-    pictures, so that they stand in one column. Both: samples against held-out pictures, and against what was trained on.
+    probability-flow ODE. A VAE: the terms of its ELBO and the importance-weighted bound; with a DDPM for its prior, the ELBO
+    with the DDPM's bound. All in bits per dimension of 8-bit pictures, so that they stand in one column. All models: samples
+    against held-out pictures, and against what was trained on; a consistency function's in 1, 2 and 4 evaluations.
     Stopped at any moment, the same command goes on where it was, and gives the same numbers.
     """
 
@@ -122,6 +122,8 @@ class Plan:
 
 CURVE = (4, 5, 6, 8, 10, 15, 25)
 """Numbers of steps along the curve of quality."""
+FEW = (1, 2, 4)
+"""Evaluations that a consistency function is measured at, below those of the main samples."""
 CHAIN_STEPS = 50
 """Steps of the ancestral chain with each Σ: few enough that Σ tells."""
 FULL = {
@@ -149,16 +151,18 @@ QUICK = {
 """On two cores: a minute or two."""
 
 
-def make_plan(options: Evaluation, model: DDPM | VAE, test: Dataset) -> Plan:
+def make_plan(options: Evaluation, model: Model, test: Dataset) -> Plan:
     """The numbers that were given, and for the others those that fit the model and the data set.
 
     Raises:
         ValueError: more pictures than the data set holds out, or more strata than the chain has steps.
     """
-    from genlab.ddpm import DDPM
+    from genlab.draw import default_steps
+    from genlab.vae import VAE
 
     size, chosen = len(test), QUICK if options.quick else FULL
-    T = model.schedule.T if isinstance(model, DDPM) else 0
+    T = 0 if isinstance(model, VAE) else model.schedule.T
+    bounded, pixels = "ddpm" in model.kind, model.kind == "ddpm"
     for name in ("images", "ode_images", "importance_images"):
         if (getattr(options, name) or 0) > size:
             flag = name.replace("_", "-")
@@ -176,19 +180,19 @@ def make_plan(options: Evaluation, model: DDPM | VAE, test: Dataset) -> Plan:
 
     def more(name: str) -> int:
         """Samples beside the main ones, which are left out with them where nothing else is said."""
-        return pick(name, size) if T and (options.samples != 0 or getattr(options, name) is not None) else 0
+        return pick(name, size) if bounded and (options.samples != 0 or getattr(options, name) is not None) else 0
 
     images = pick("images", size)
     return Plan(
         images=images,
-        strata=pick("strata", T) if T else 0,
-        ode_images=min(pick("ode_images", images), images) if T else 0,
+        strata=pick("strata", T) if bounded else 0,
+        ode_images=min(pick("ode_images", images), images) if pixels else 0,
         importance_draws=min(chosen["draws"], options.importance),
         importance_images=0 if T else min(pick("importance_images", images), images),
         samples=pick("samples", size),
-        sample_steps=pick("sample_steps", T) if T else 0,
+        sample_steps=min(options.sample_steps or default_steps(model), T),
         curve_samples=more("curve_samples"),
-        chain_samples=more("chain_samples"),
+        chain_samples=more("chain_samples") if pixels else 0,
     )
 
 
@@ -307,7 +311,8 @@ def _run(options: Evaluation) -> int:
     evaluation["seconds"] = round(time.monotonic() - start)
     trained = {k: v for k, v in package.metrics.items() if k in ("command", "seed", "dataset", "training", "loss")}
     metrics = {"schema": SCHEMA, **trained, "evaluation": evaluation}
-    plot_ledger(evaluation["likelihood"], folder / "ledger.png")
+    if "likelihood" in evaluation:
+        plot_ledger(evaluation["likelihood"], folder / "ledger.png")
     _write(folder / "metrics.json", metrics)
     refresh_card(folder)
     partial.remove()
@@ -319,7 +324,7 @@ def _run(options: Evaluation) -> int:
 def _sections(
     options: Evaluation,
     plan: Plan,
-    model: DDPM | VAE,
+    model: Model,
     reference: Reference,
     sampling: Sampling,
     partial: Partial,
@@ -328,7 +333,17 @@ def _sections(
 ) -> dict[str, Any]:
     """Every section of `evaluation`; what a run that was cut short has summed is used."""
     from genlab.ddpm import DDPM
-    from training.likelihood import diffusion_bound, draw_samples, ode_likelihood, ode_work, vae_bound, variances_of
+    from genlab.latent import LatentDDPM
+    from genlab.vae import VAE
+    from training.likelihood import (
+        diffusion_bound,
+        draw_samples,
+        latent_bound,
+        ode_likelihood,
+        ode_work,
+        vae_bound,
+        variances_of,
+    )
     from training.partial import Progress
     from training.sample_quality import curve, measure
 
@@ -336,18 +351,20 @@ def _sections(
     sections: dict[str, Any] = {}
     walks: list[Sampling] = []
     chains: list[Sampling] = []
-    if isinstance(model, DDPM) and plan.curve_samples:
+    if isinstance(model, (DDPM, LatentDDPM)) and plan.curve_samples:
         walks = [replace(sampling, steps=steps) for steps in CURVE if steps <= model.schedule.T]
     if isinstance(model, DDPM) and plan.chain_samples:
         steps = min(CHAIN_STEPS, model.schedule.T)
         chains = [Sampling("ancestral", steps, variance=name) for name in variances_of(model)]
-    work = plan.samples * max(1, plan.sample_steps)
+    few = [replace(sampling, steps=steps) for steps in FEW if model.kind == "consistency" and steps < plan.sample_steps]
+    work = plan.samples * (max(1, plan.sample_steps) + sum(walk.steps for walk in few))
     work += plan.curve_samples * sum(walk.steps for walk in walks) + plan.chain_samples * sum(chain.steps for chain in chains)
+    work += plan.images * plan.strata
     if isinstance(model, DDPM):
-        work += plan.images * plan.strata + ode_work(model, plan.ode_images, options.batch_size, options.ode_probes or None)
-    else:
+        work += ode_work(model, plan.ode_images, options.batch_size, options.ode_probes or None)
+    if isinstance(model, VAE):
         work += plan.images * plan.importance_draws + plan.importance_images * options.importance
-    progress = Progress(work, "evaluation" if isinstance(model, DDPM) else "decoding")
+    progress = Progress(work, "decoding" if isinstance(model, VAE) else "evaluation")
     shared = (options.seed, options.batch_size, partial, progress, device)
 
     def samples(count: int, how: Sampling) -> Tensor:
@@ -358,13 +375,16 @@ def _sections(
             sections["likelihood"] = diffusion_bound(model, pictures, plan.strata, *shared)
             if plan.ode_images:
                 sections["ode"] = ode_likelihood(model, pictures[: plan.ode_images], *shared, probes=options.ode_probes or None)
-        else:
-            few, many, some = plan.importance_draws, options.importance, plan.importance_images
-            sections["likelihood"] = vae_bound(model, pictures, few, many, some, *shared)
+        elif isinstance(model, LatentDDPM):
+            sections["likelihood"] = latent_bound(model, pictures, plan.strata, *shared)
+        elif isinstance(model, VAE):
+            least, many, some = plan.importance_draws, options.importance, plan.importance_images
+            sections["likelihood"] = vae_bound(model, pictures, least, many, some, *shared)
         if plan.samples:
             drawn = samples(plan.samples, sampling)
         along = {walk.steps: samples(plan.curve_samples, walk) for walk in walks}
         by_chain = {chain: samples(plan.chain_samples, chain) for chain in chains}
+        by_few = {walk: samples(plan.samples, walk) for walk in few if plan.samples}
     finally:
         progress.close()
     if plan.samples or along or by_chain:
@@ -373,6 +393,11 @@ def _sections(
         sections["samples"], _ = measure(model, reference, plan.samples, options.seed, sampling, folder, pictures=drawn)
     if along:
         sections["steps"] = curve(reference, along, options.seed, sampling)
+    if by_few:
+        sections["few"] = {
+            str(walk.steps): measure(model, reference, len(drawn), options.seed, walk, pictures=drawn)[0]
+            for walk, drawn in by_few.items()
+        }
     if by_chain:
         sections["chain"] = {
             chain.variance: measure(model, reference, len(drawn), options.seed, chain, pictures=drawn)[0]

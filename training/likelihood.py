@@ -26,10 +26,10 @@ from genlab.card import SIGMA
 from genlab.colours import COLOURS
 from genlab.config import DataSpec, DDPMConfig, Sampling, Variance
 from genlab.data import binarise, to_model
-from genlab.divergence import Gaussian, bits_per_dim, kl, standard_normal, sum_dims
+from genlab.divergence import Gaussian, bits_per_dim, entropy, kl, standard_normal, sum_dims
 from genlab.draw import draw
 from genlab.likelihood import discretised_log_prob
-from genlab.measurements import ODE, DiffusionBound, Strata, Sums, VAEBound, Weighted, to_json
+from genlab.measurements import ODE, DiffusionBound, LatentBound, Strata, Sums, VAEBound, Weighted, to_json
 from genlab.process import p_reverse, q_marginal
 from genlab.schedule import Schedule
 from genlab.score import ODEBound, flow_times, ode_bound
@@ -39,7 +39,8 @@ from training.partial import Partial, Progress, generator
 from training.sample_quality import SEEDS_APART
 
 if TYPE_CHECKING:
-    from genlab.ddpm import DDPM
+    from genlab.latent import LatentDDPM
+    from genlab.models import Model
     from genlab.process import Denoised
     from genlab.vae import VAE
 
@@ -106,6 +107,24 @@ def diffusion_bound(
     Returns:
         The section `likelihood` of metrics.json.
     """
+    sums = diffusion_sums(model, pictures, count, seed, batch_size, partial, progress, device, decoder)
+    return to_json(_diffusion_section(model, strata(model.schedule.T, count), sums))
+
+
+def diffusion_sums(
+    model: Denoiser,
+    pictures: Tensor,
+    count: int,
+    seed: int,
+    batch_size: int,
+    partial: Partial,
+    progress: Progress,
+    device: torch.device | str,
+    decoder: Decoder,
+) -> dict[str, Tensor]:
+    """Return what `diffusion_bound` is made of, nats: for each picture (N) `prior`, and (V, N) `decoder` and `transitions` with
+    each of the V Σ; at each t (T + 1) `draws`, and (·, T + 1) `terms`, `squares` and `errors`.
+    """
     N, T, variances = len(pictures), model.schedule.T, variances_of(model)
     last, V = strata(T, count), len(variances)
     sums = {
@@ -133,7 +152,7 @@ def diffusion_bound(
                 sums["terms"].index_add_(1, t_k, terms)
                 sums["squares"].index_add_(1, t_k, terms**2)
                 sums["errors"].index_add_(1, t_k, errors)
-    return _diffusion_section(model, variances, last, sums)
+    return sums
 
 
 def variances_of(model: Denoiser) -> tuple[Variance, ...]:
@@ -162,9 +181,8 @@ def _look(
     return torch.stack(terms).double().cpu(), torch.stack(errors).double().cpu()
 
 
-def _diffusion_section(
-    model: Denoiser, variances: tuple[Variance, ...], last: tuple[int, ...], sums: dict[str, Tensor]
-) -> dict[str, Any]:
+def _diffusion_section(model: Denoiser, last: tuple[int, ...], sums: dict[str, Tensor]) -> DiffusionBound:
+    variances = variances_of(model)
     N, T, dims, own = len(sums["prior"]), model.schedule.T, model.data.dims, model.config.variance
     prior = bits_per_dim(sums["prior"], dims)
     by_variance, ledger_terms, ledger_errors = {}, {}, {}
@@ -185,7 +203,7 @@ def _diffusion_section(
         )
         ledger_terms[name], ledger_errors[name] = _digits(mean), _digits((variance / N).sqrt())
     eps_error, x0_error = (_stratum_means(last, sums["draws"], errors) for errors in sums["errors"])
-    found = DiffusionBound(
+    return DiffusionBound(
         bound_bits_per_dim=by_variance[own].bound_bits_per_dim,
         bound_standard_error_bits_per_dim=by_variance[own].bound_standard_error_bits_per_dim,
         mode="every t" if len(last) == T else "stratified",
@@ -205,7 +223,6 @@ def _diffusion_section(
             x0_hat_mean_squared_error=_digits(x0_error),
         ),
     )
-    return to_json(found)
 
 
 def per_stratum(last: tuple[int, ...], draws: Tensor, terms: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -422,15 +439,85 @@ def _vae_section(model: VAE, sums: dict[str, Tensor], subset: Tensor, k: int, ma
     return to_json(found)
 
 
+# A VAE with a DDPM for its prior
+
+
+class Codes:
+    """The DDPM of a `LatentDDPM` as a `Denoiser` of codes u, which are not bounded: û_0 is not clipped."""
+
+    def __init__(self, model: LatentDDPM) -> None:
+        self.config, self.schedule = model.config.ddpm, model.schedule
+        self.data: DataSpec = model.latents
+        self._model = model
+
+    def predict(self, x_t: Tensor, t: Tensor) -> Denoised:
+        """Return û_0 and ε̂ for codes x_t (B, latent, side, side)."""
+        return self._model.predict(x_t, t)
+
+
+def latent_bound(
+    model: LatentDDPM,
+    pictures: Tensor,
+    count: int,
+    seed: int,
+    batch_size: int,
+    partial: Partial,
+    progress: Progress,
+    device: torch.device | str = "cpu",
+    discretised: bool = True,
+) -> dict[str, Any]:
+    """Return the ELBO of pictures with the DDPM's bound for the prior (`latent`, eqs. 2 and 3), by one z for each picture.
+
+    Args:
+        pictures, count: see `diffusion_bound`; discretised: see `VAE.elbo`.
+
+    Returns:
+        The section `likelihood` of metrics.json.
+    """
+    noise_of, found = generator(seed, 5, 0), []
+    for some in pictures.split(batch_size):
+        x = as_model(some, device)
+        with torch.inference_mode():
+            q = model.vae.encode(x)
+            z = q.sample(torch.randn(q.mean.shape, generator=noise_of, dtype=x.dtype).to(device))
+            terms = (model.vae.log_likelihood(z, x, discretised), entropy(q), standard_normal(z).log_prob(z))
+            found.append((model.to_codes(z), *(term.double().cpu() for term in terms)))
+    u, reconstruction, entropy_of_q, standard = (torch.cat(parts) for parts in zip(*found, strict=True))
+    codes = Codes(model)
+    sums = diffusion_sums(codes, u, count, seed, batch_size, partial, progress, device, Gaussian.log_prob)
+    own = variances_of(codes).index(codes.config.variance)
+    prior = sums["prior"] + sums["decoder"][own] + sums["transitions"][own] + float(model.log_scale)
+
+    def bits(log_prior: Tensor) -> tuple[float, float]:
+        return mean_and_error(bits_per_dim(-(reconstruction + entropy_of_q + log_prior), model.data.dims))
+
+    bound, error = bits(-prior)
+    return to_json(
+        LatentBound(
+            bound_bits_per_dim=bound,
+            bound_standard_error_bits_per_dim=error,
+            images=len(pictures),
+            likelihood=f"{'discretised' if discretised else 'density of'} {model.config.vae.likelihood}",
+            reconstruction_nats=float(reconstruction.mean()),
+            entropy_of_q_nats=float(entropy_of_q.mean()),
+            prior_nats=float(prior.mean()),
+            prior_standard_error_nats=mean_and_error(prior)[1],
+            standard_normal_prior_bound_bits_per_dim=bits(standard)[0],
+            latents=model.config.vae.latents,
+            codes=_diffusion_section(codes, strata(codes.schedule.T, count), sums),
+        )
+    )
+
+
 # The samples
 
 
 def draw_samples(
-    model: DDPM | VAE, count: int, seed: int, batch_size: int, sampling: Sampling, partial: Partial, progress: Progress
+    model: Model, count: int, seed: int, batch_size: int, sampling: Sampling, partial: Partial, progress: Progress
 ) -> Tensor:
     """`count` samples (count C H W) uint8, those of an evaluation with this seed."""
     sums = {"pictures": torch.zeros(count, *model.data.shape, dtype=torch.uint8)}
-    work = _size(batch_size, count, sampling.steps if model.kind == "ddpm" else 1)
+    work = _size(batch_size, count, sampling.steps if model.kind != "vae" else 1)
     part = f"samples-{count}-{sampling.sampler}-{sampling.variance}-{sampling.steps}"
     for index in partial.batches(part, sums, -(-count // batch_size), progress, work):
         rows = _rows(index, batch_size, count)
@@ -443,12 +530,16 @@ def draw_samples(
 
 
 def plot_ledger(likelihood: dict[str, Any], path: Path) -> None:
-    """Draw where the bits go: the terms of a DDPM's bound and its errors along t, or a VAE's KL along the latents."""
+    """Draw where the bits go: the terms of a DDPM's bound and its errors along t, or a VAE's KL along the latents.
+
+    Of a VAE with a DDPM for its prior: the terms of that DDPM's bound, of codes.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    likelihood = likelihood.get("codes", likelihood)
     if "ledger" in likelihood:
         figure, panels = plt.subplots(1, 3, figsize=(13, 3.8), dpi=120, layout="constrained")
         _plot_terms(likelihood, *panels[:2])

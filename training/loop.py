@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from genlab.colours import COLOURS
 from genlab.config import DataSpec
-from genlab.data import Dataset, to_model
+from genlab.data import Dataset, as_model
 from genlab.nn import computes_bf16
 from training.checkpoint import Checkpoint, RunError, load_checkpoint, save_checkpoint
 from training.config import Training, flag, leaves
@@ -199,7 +199,7 @@ class Trainer:
         self.network.train()
         try:
             with self.accelerator.autocast():
-                losses = self._loss(self.network, to_model(pixels), labels)
+                losses = self._loss(self.network, as_model(pixels), labels)
             self.accelerator.backward(losses["loss"].mean())
         except RuntimeError as error:
             from torch._dynamo.exc import TorchDynamoException  # takes a second: nothing for the top of the file

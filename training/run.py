@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from accelerate import Accelerator
@@ -22,10 +22,9 @@ from genlab import data as pictures
 from genlab import hub
 from genlab.config import MAX_SIZE, DataSpec, Sampling
 from genlab.data import Dataset
-from genlab.ddpm import DDPM
 from genlab.draw import frames
+from genlab.models import Model
 from genlab.package import ModelError, write_package
-from genlab.vae import VAE
 from training.checkpoint import RunError, run_lock
 from training.config import Training, leaves
 from training.loop import DivergedError, Log, LossFunction, Record, Stop, Trainer, anywhere, make_accelerator
@@ -40,10 +39,26 @@ Problem = (ValueError, OSError, RunError, DivergedError, ModelError)
 
 
 def sheet(model: nn.Module) -> Tensor:
-    """Draw the pictures of the seeds 0 … 63, (64 C H W) in [−1, 1]: a DDPM's by DDIM in 50 steps."""
-    assert isinstance(model, (DDPM, VAE))
-    *_, last = frames(model, range(64), Sampling("DDIM", min(50, model.schedule.T) if isinstance(model, DDPM) else 1))
+    """Draw the pictures of the seeds 0 … 63, (64 C H W) in [−1, 1]: a DDPM's by DDIM in 50 steps, all others' in one."""
+    assert isinstance(model, get_args(Model))
+    *_, last = frames(model, range(64), Sampling("DDIM", min(50, model.schedule.T) if "ddpm" in model.kind else 1))
     return last.x
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run learns from.
+
+    Attributes:
+        train: what it learns from; held_out: what its loss is measured on meanwhile.
+        examples: the pictures that travel with the model.
+        facts: more for the section `training` of metrics.json.
+    """
+
+    train: Dataset
+    held_out: Dataset
+    examples: Dataset
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,12 +70,14 @@ class Task:
         loss: see `LossFunction`.
         state: tensors that `loss` updates in place, by name; they are saved in checkpoints.
         sample: draws a sheet of samples (N C H W) in [−1, 1] from a model.
+        data: returns what to learn from; the pictures of `config.dataset` where None.
     """
 
     build: Callable[[DataSpec], nn.Module]
     loss: LossFunction
     state: dict[str, Tensor] = field(default_factory=dict)
     sample: Callable[[nn.Module], Tensor] = sheet
+    data: Callable[[], TrainingData] | None = None
 
 
 def main(config: Training, task: Task) -> int:
@@ -112,13 +129,10 @@ def _prepare(config: Training, accelerator: Accelerator, held: ExitStack) -> str
 
 def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str | None) -> int:
     folder = config.run_folder
-    train_set = pictures.load(
-        config.dataset, "train", config.data_dir, config.size, config.channels, lambda spec: check_size(task.build, spec)
-    )
-    spec = train_set.spec
-    test_set = pictures.load(config.dataset, "test", config.data_dir, spec.size, spec.channels)
+    given = task.data() if task.data is not None else load_pictures(config, task.build)
+    spec = given.train.spec
     build = task.build if config.from_model is None or config.resume else starting_from(config.from_model, task.build)
-    trainer = Trainer(config, build, task.loss, train_set, accelerator, task.state)
+    trainer = Trainer(config, build, task.loss, given.train, accelerator, task.state)
     stop = Stop()
     try:
         if not accelerator.is_main_process:
@@ -128,20 +142,20 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
         log = Log(folder, trainer.step)
         parameters = sum(p.numel() for p in trainer.model.parameters())
         print(
-            f"{config.kind} of {parameters:,} parameters on {spec.name} ({len(train_set):,} pictures from {train_set.source}), "
+            f"{config.kind} of {parameters:,} parameters on {spec.name} ({len(given.train):,} from {given.train.source}), "
             f"{trainer.device.type}, {trainer.arithmetic}; run folder {folder}",
             flush=True,
         )
         if trainer.step:
             print(f"going on from step {trainer.step} of {config.steps}", flush=True)
-        _run(config, task, trainer, stop, log, test_set)
+        _run(config, task, trainer, stop, log, given.held_out)
     finally:
         stop.restore()
     number = trainer.stopped or stop.signal
     if number is not None:
         print(f"stopped at step {trainer.step} of {config.steps}; checkpoint saved, go on with --resume", flush=True)
         return 128 + number
-    finish(config, trainer, task, log, train_set, test_set)
+    finish(config, trainer, task, log, given)
     print(f"model written to {folder / 'model'}", flush=True)
     if repo_id is not None:
         try:
@@ -155,7 +169,20 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
     return 0
 
 
-def _run(config: Training, task: Task, trainer: Trainer, stop: Stop, log: Log, test_set: Dataset) -> None:
+def load_pictures(config: Training, build: Callable[[DataSpec], nn.Module]) -> TrainingData:
+    """Read the pictures of `config.dataset`; those that are held out are the examples, too.
+
+    Raises:
+        ValueError: they cannot be read, or `build` cannot take their size.
+    """
+    train = pictures.load(
+        config.dataset, "train", config.data_dir, config.size, config.channels, lambda spec: check_size(build, spec)
+    )
+    held_out = pictures.load(config.dataset, "test", config.data_dir, train.spec.size, train.spec.channels)
+    return TrainingData(train, held_out, held_out)
+
+
+def _run(config: Training, task: Task, trainer: Trainer, stop: Stop, log: Log, held_out: Dataset) -> None:
     """Train, with a progress bar in a terminal and a line for every entry of the log elsewhere."""
     bar = tqdm(total=config.steps, initial=trainer.step, unit="step", mininterval=1.0, dynamic_ncols=True, disable=None)
     try:
@@ -167,7 +194,7 @@ def _run(config: Training, task: Task, trainer: Trainer, stop: Stop, log: Log, t
                 if bar.disable:
                     print(progress(config, record), flush=True)
             if record.step % config.sample_every == 0 or record.step == config.steps:
-                log.add({"step": record.step, "held_out": held_out_loss(trainer, task, test_set)})
+                log.add({"step": record.step, "held_out": held_out_loss(trainer, task, held_out)})
                 save_samples(trainer, task, log.path.parent / "samples" / f"step-{record.step:08d}.png")
                 log.plot(log.path.parent / "loss.png")
     finally:
@@ -192,7 +219,7 @@ def starting_from(source: str, build: Callable[[DataSpec], nn.Module]) -> Callab
 
     def built(spec: DataSpec) -> nn.Module:
         fresh, given = build(spec), hub.read(source).model
-        assert isinstance(fresh, (DDPM, VAE))
+        assert isinstance(fresh, get_args(Model))
         for what, wanted, got in (("model", fresh.config, given.config), ("pictures", fresh.data, given.data)):
             before, now = leaves(asdict(got)), leaves(asdict(wanted))
             changed = [f"{name} {before.get(name)} → {now.get(name)}" for name in now if before.get(name) != now[name]]
@@ -226,17 +253,17 @@ def check_size(build: Callable[[DataSpec], nn.Module], spec: DataSpec) -> None:
 
 
 @torch.inference_mode()
-def held_out_loss(trainer: Trainer, task: Task, test_set: Dataset) -> dict[str, float]:
-    """Mean losses of the averaged weights on the first test pictures, with the same noise every time."""
+def held_out_loss(trainer: Trainer, task: Task, held_out: Dataset) -> dict[str, float]:
+    """Return the mean losses of the averaged weights on the first held-out examples, with the same noise every time."""
     model = trainer.shown.eval()
     torch.manual_seed(trainer.config.seed)
-    count = min(HELD_OUT, len(test_set))
-    chunk = max(1, AT_ONCE // test_set.spec.dims)
+    count = min(HELD_OUT, len(held_out))
+    chunk = max(1, AT_ONCE // held_out.images[0].numel())
     sums: dict[str, float] = {}
     for first in range(0, count, chunk):
         rows = slice(first, min(first + chunk, count))
-        x = pictures.to_model(test_set.images[rows]).to(trainer.device)
-        labels = None if test_set.labels is None else test_set.labels[rows].to(trainer.device)
+        x = pictures.as_model(held_out.images[rows]).to(trainer.device)
+        labels = None if held_out.labels is None else held_out.labels[rows].to(trainer.device)
         for name, value in task.loss(model, x, labels).items():
             sums[name] = sums.get(name, 0.0) + float(value.sum())
     return {name: value / count for name, value in sums.items()}
@@ -249,7 +276,7 @@ def save_samples(trainer: Trainer, task: Task, path: Path) -> None:
     pictures.grid(pictures.to_pixels(task.sample(trainer.shown.eval()).cpu())).save(path)
 
 
-def finish(config: Training, trainer: Trainer, task: Task, log: Log, train_set: Dataset, test_set: Dataset) -> None:
+def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: TrainingData) -> None:
     """Write the finished model and all that travels with it to `RUN/model`."""
     folder = config.run_folder / "model"
     metrics: dict[str, Any] = {
@@ -263,17 +290,18 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, train_set: 
             "device": trainer.device.type,
             "precision": trainer.arithmetic,
             "processes": trainer.accelerator.num_processes,
-            "data_sha256": train_set.sha256,
+            "data_sha256": given.train.sha256,
+            **given.facts,
         },
         "loss": {
             "training": next((r["losses"] for r in reversed(log.rows) if "losses" in r), {}),
             "held_out": next((r["held_out"] for r in reversed(log.rows) if "held_out" in r), {}),
-            "held_out_images": min(HELD_OUT, len(test_set)),
+            "held_out_images": min(HELD_OUT, len(given.held_out)),
         },
     }
     model = trainer.shown
-    assert isinstance(model, (DDPM, VAE))
+    assert isinstance(model, get_args(Model))
     save_samples(trainer, task, folder / "samples.png")
     log.plot(folder / "loss.png")
-    write_package(folder, model, metrics, examples=test_set, half=config.store == "fp16")
+    write_package(folder, model, metrics, examples=given.examples, half=config.store == "fp16")
     (config.run_folder / "training.json").write_text(json.dumps(metrics, indent=2) + "\n")

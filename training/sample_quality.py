@@ -21,12 +21,13 @@ from tqdm import tqdm
 
 from genlab import features, metrics
 from genlab.config import Sampling
+from genlab.consistency import Consistency
 from genlab.data import Dataset, grid
-from genlab.ddpm import DDPM
-from genlab.draw import draw, own_spacing
+from genlab.draw import draw, own_spacing, own_variance, sampling_times
 from genlab.features import Classifier
 from genlab.measurements import Curve, Features, Samples, to_json
 from genlab.metrics import Nearest
+from genlab.models import Model
 from genlab.nn import computes_bf16
 from genlab.vae import VAE
 
@@ -83,7 +84,7 @@ class Reference:
         return metrics.nearest(pictures.flatten(1), self.train.images.flatten(1), metrics.CROWD)
 
 
-def check(model: DDPM | VAE, reference: Reference, count: int, sampling: Sampling) -> None:
+def check(model: Model, reference: Reference, count: int, sampling: Sampling) -> None:
     """Raise, before anything slow, what `measure` would raise of its arguments."""
     test, train = reference.test, reference.train
     if test.spec != train.spec:
@@ -96,12 +97,15 @@ def check(model: DDPM | VAE, reference: Reference, count: int, sampling: Samplin
             raise ValueError(f"expected more than {dims} {what} for the covariance of {dims} features, got {given}")
     if len(train) < count:
         raise ValueError(f"expected at most as many samples as the {len(train)} training pictures, got {count}")
-    if isinstance(model, DDPM) and sampling.steps > model.schedule.T:
-        raise ValueError(f"steps: expected 1 to {model.schedule.T}, got {sampling.steps}")
+    if not isinstance(model, VAE):
+        try:
+            sampling_times(model, sampling)
+        except ValueError as error:
+            raise ValueError(f"steps: {error}") from error
 
 
 def measure(
-    model: DDPM | VAE,
+    model: Model,
     reference: Reference,
     count: int = 2000,
     seed: int = 0,
@@ -214,23 +218,24 @@ def _mean(values: Iterator[float]) -> float:
     return sum(given) / len(given)
 
 
-def _how(model: DDPM | VAE, sampling: Sampling) -> dict[str, Any]:
+def _how(model: Model, sampling: Sampling) -> dict[str, Any]:
     """What of the sampling matters for the samples of this model."""
-    if not isinstance(model, DDPM):
+    if isinstance(model, VAE):
         return {"sampler": "decoder mean", "steps": 1, "network_evaluations": 1}
     labels = sampling.label if model.data.classes else "none"
     guided = labels != "none" and sampling.guidance != 1
     how: dict[str, Any] = {
-        "sampler": sampling.sampler,
+        "sampler": "consistency" if isinstance(model, Consistency) else sampling.sampler,
         "steps": sampling.steps,
         "network_evaluations": sampling.steps * (2 if guided else 1),
-        "spacing": own_spacing(sampling),
         "labels": labels,
     }
-    if sampling.sampler == "DDIM":
-        how["eta"] = sampling.eta
-    if sampling.sampler == "ancestral":
-        how["variance"] = model.config.variance if sampling.variance == "own" else sampling.variance
+    if not isinstance(model, Consistency):
+        how["spacing"] = own_spacing(sampling)
+        if sampling.sampler == "DDIM":
+            how["eta"] = sampling.eta
+        if sampling.sampler == "ancestral":
+            how["variance"] = own_variance(model, sampling)
     if guided:
         how["guidance"] = sampling.guidance
     if sampling.precision == "auto" and computes_bf16():

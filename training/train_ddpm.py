@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,21 +19,27 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from genlab.config import DataSpec
-    from training.run import Task
+    from genlab.latent import LatentDDPM
+    from training.run import Task, TrainingData
 
 
 def task(config: DDPMTraining) -> Task:
-    """What training a DDPM needs beside the loop."""
+    """Return what training a DDPM needs beside the loop.
+
+    Raises:
+        ModelError: `config.vae` is no VAE.
+    """
     import torch
     from accelerate.utils import gather
 
     from genlab.ddpm import DDPM, TimeSampler, training_times
     from training.run import Task
 
-    def build(data: DataSpec) -> DDPM:
-        return DDPM(config.model, data)
-
+    codes = Codes(config) if config.vae is not None else None
     times = TimeSampler(config.model.T)
+
+    def build(data: DataSpec) -> nn.Module:
+        return DDPM(config.model, data) if codes is None else codes.build(data)
 
     def loss(network: nn.Module, x0: Tensor, label: Tensor | None) -> dict[str, Tensor]:
         t, weight = training_times(config.model.T, len(x0), torch.rand(1)), None
@@ -41,25 +49,85 @@ def task(config: DDPMTraining) -> Task:
         t = t.to(x0.device, non_blocking=True)
         if label is not None and network.training:
             label = label.where(torch.rand(len(x0), device=x0.device) >= config.label_dropout, -1)
+        eps = torch.randn_like(x0) if codes is None else torch.randn(len(x0), *codes.shape, device=x0.device)
         if weight is not None:
-            parts = network(x0, t, torch.randn_like(x0), label, whole_bound=True)
+            parts = network(x0, t, eps, label, whole_bound=True)
             terms = parts.bound / config.model.T
             if network.training:
                 times.update(gather(t), gather(terms.detach()))
             return {"loss": terms * weight, "simple": parts.simple}
-        parts = network(x0, t, torch.randn_like(x0), label)
+        parts = network(x0, t, eps, label)
         bound = {"bound": parts.bound} if config.model.variance == "learned" else {}
         return {"loss": parts.total, "simple": parts.simple} | bound
 
-    return Task(build, loss, {"times": times.state})
+    return Task(build, loss, {"times": times.state}, data=None if codes is None else codes.data)
+
+
+class Codes:
+    """The VAE whose codes a DDPM learns, and their mean and scale once the pictures have been read.
+
+    Raises:
+        ModelError: `config.vae` is no VAE.
+    """
+
+    def __init__(self, config: DDPMTraining) -> None:
+        from genlab import hub
+        from genlab.config import LatentConfig
+        from genlab.package import ModelError
+        from genlab.vae import VAE
+
+        assert config.vae is not None
+        self.config, self.package = config, hub.read(config.vae)
+        if not isinstance(self.package.model, VAE):
+            raise ModelError(f"--vae {config.vae}: expected a VAE, got a model of kind {self.package.model.kind}")
+        self.vae = self.package.model
+        self.shape = (self.vae.config.latent, self.vae.config.side, self.vae.config.side)
+        self.model = LatentConfig(config.model, self.vae.config)
+        self.scale: tuple[Tensor, Tensor] | None = None
+
+    def build(self, data: DataSpec) -> LatentDDPM:
+        """Return the model, with the weights of the VAE.
+
+        Raises:
+            ValueError: the VAE is one of other pictures.
+        """
+        from genlab.latent import LatentDDPM
+
+        if data != self.vae.data:
+            raise ValueError(f"--vae {self.config.vae}: expected a VAE of {data}, got one of {self.vae.data}")
+        model = LatentDDPM(self.model, data)
+        model.vae.load_state_dict(self.vae.state_dict())
+        model.vae.requires_grad_(False)
+        if self.scale is not None:
+            model.mean.copy_(self.scale[0])
+            model.std.copy_(self.scale[1])
+        return model
+
+    def data(self) -> TrainingData:
+        """Return the pictures, and set the mean and scale of their codes, by the first 10,000 of them."""
+        from genlab.data import to_model
+        from training.run import load_pictures
+
+        given = load_pictures(self.config, self.build)
+        model = self.build(given.train.spec)
+        model.measure_codes(to_model(given.train.images[:10_000]))
+        self.scale = (model.mean.clone(), model.std.clone())
+        weights = hashlib.sha256((self.package.folder / "model.safetensors").read_bytes()).hexdigest()
+        return replace(given, facts={"vae_sha256": weights})
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     config = tyro.cli(DDPMTraining, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
+    from genlab.package import ModelError
     from training.run import main as run
 
-    return run(config, task(config))
+    try:
+        made = task(config)
+    except ModelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return run(config, made)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,157 @@
+"""Distil a DDPM into a consistency function: `python training/distil.py --help`.
+
+The teacher's own solver walks from noise to pictures; the points of those trajectories are the data. The student starts as the
+teacher and learns where each trajectory ends, from any of its points (`genlab/consistency.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if not __package__:  # run as a script: look for modules beside this folder, not in it
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import tyro
+
+from training.config import Distillation
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from genlab.config import DataSpec
+    from genlab.ddpm import DDPM
+    from genlab.package import Package
+    from training.run import Task
+
+SHARD = 256
+"""Trajectories in one file."""
+HELD_OUT = 512
+"""Trajectories that the loss is measured on and no step learns from."""
+
+
+def trajectories(teacher: DDPM, facts: dict[str, Any], config: Distillation, folder: Path) -> tuple[Tensor, Tensor | None]:
+    """Return the trajectories of a teacher, walking those that an earlier call has not left in `folder`.
+
+    Trajectory i is that of the noise of seed `config.seed` + i, with the class i modulo the number of classes, or with none for
+    a share `config.no_label` of them.
+
+    Args:
+        facts: all that the trajectories depend on; files that were made of other facts are made anew.
+
+    Returns:
+        points (N K+1 C H W) float16, x_T first and the picture last; labels (N), −1 for none, or None without classes.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save_file
+    from tqdm import tqdm
+
+    from genlab.config import Sampling
+    from genlab.draw import predictor
+    from genlab.sampler import Noise, unipc, walk
+
+    folder.mkdir(parents=True, exist_ok=True)
+    classes, times = len(teacher.data.classes), facts["times"]
+    count = -(-(config.trajectories + HELD_OUT) // SHARD)
+    labels = torch.full((count * SHARD,), -1)
+    if classes:
+        numbers = torch.arange(len(labels))
+        hidden = torch.rand(len(labels), generator=torch.Generator().manual_seed(config.seed)) < config.no_label
+        labels = torch.where(hidden, -1, numbers % classes)
+    written, shards = json.dumps(facts, sort_keys=True), []
+    device = next(teacher.parameters()).device
+    for shard in tqdm(range(count), desc="trajectories", unit="file", disable=None):
+        path, rows = folder / f"{shard:05}.safetensors", range(shard * SHARD, (shard + 1) * SHARD)
+        try:
+            with safe_open(path, "pt") as file:
+                if file.metadata() == {"facts": written}:
+                    shards.append(file.get_tensor("points"))
+                    continue
+        except (OSError, SafetensorError):
+            pass
+        label = labels[rows.start : rows.stop].to(device) if classes else None
+        x = Noise.from_seeds([config.seed + i for i in rows], teacher.data.shape).draw().to(device)
+        frames = walk(predictor(teacher, label, Sampling()), unipc(teacher.schedule), x, times)
+        points = torch.stack([x, *(frame.x_s for frame in frames)], dim=1).half().cpu()
+        temporary = path.with_suffix(".part")
+        save_file({"points": points}, temporary, {"facts": written})
+        temporary.replace(path)
+        shards.append(points)
+    return torch.cat(shards), labels if classes else None
+
+
+def task(config: Distillation, package: Package) -> Task:
+    """Return what distilling the DDPM of `package` needs beside the loop.
+
+    Raises:
+        ModelError: it is no DDPM.
+    """
+    import torch
+    from accelerate import PartialState
+
+    from genlab.config import ConsistencyConfig
+    from genlab.consistency import Consistency
+    from genlab.data import Dataset
+    from genlab.ddpm import DDPM
+    from genlab.package import ModelError
+    from genlab.sampler import spaced
+    from training.run import Task, TrainingData
+
+    teacher = package.model
+    if not isinstance(teacher, DDPM):
+        raise ModelError(f"{config.teacher}: expected a DDPM to distil, got a model of kind {teacher.kind}")
+    times = spaced(teacher.schedule, config.points, "Karras")
+    student = ConsistencyConfig(teacher.config, config.teacher_name, tuple(times[:-1]))
+    weights = hashlib.sha256((package.folder / "model.safetensors").read_bytes()).hexdigest()
+
+    def data() -> TrainingData:
+        facts = {"teacher": weights, "solver": "UniPC", "times": times, "seed": config.seed, "no_label": config.no_label}
+        state = PartialState()
+        teacher.to(state.device)
+        with state.main_process_first():
+            points, labels = trajectories(teacher, facts, config, config.run_folder / "trajectories")
+        teacher.cpu()
+        held_out, train = (
+            Dataset(teacher.data, points[rows], None if labels is None else labels[rows], f"trajectories of {config.teacher}")
+            for rows in (slice(HELD_OUT), slice(HELD_OUT, None))
+        )
+        examples = Dataset(teacher.data, package.examples, package.labels, package.source)
+        learned = package.metrics.get("training", {}).get("data_sha256")
+        return TrainingData(train, held_out, examples, {"teacher_sha256": weights, "data_sha256": learned})
+
+    def build(data: DataSpec) -> Consistency:
+        model = Consistency(student, data)
+        model.denoiser.load_state_dict(teacher.state_dict())
+        return model
+
+    def loss(network: nn.Module, points: Tensor, label: Tensor | None) -> dict[str, Tensor]:
+        place = torch.randint(len(times) - 1, (len(points),), device=points.device)
+        first = torch.rand(len(points), device=points.device) < config.from_noise
+        return {"loss": network(points, times[:-1], place.masked_fill(first, 0), label)}
+
+    return Task(build, loss, data=data)
+
+
+def main() -> int:
+    """Run the command line."""
+    config = tyro.cli(Distillation, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
+    from genlab import hub
+    from genlab.package import ModelError
+    from training.run import main as run
+
+    try:
+        package = hub.read(config.teacher)
+        made = task(config, package)
+    except ModelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return run(replace(config, dataset=package.model.data.name), made)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
