@@ -34,6 +34,8 @@ SamplerName = Literal["DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE", "
 """How the reverse process is walked; `sampler.SAMPLERS` has the step of each."""
 Spacing = Literal["uniform", "quadratic", "log-SNR", "Karras"]
 """How the times of a walk lie along the chain; `sampler.spaced`."""
+Kind = Literal["ddpm", "vae", "latent-ddpm", "consistency"]
+"""What config.json calls a kind of model; its class is in `models.KINDS`."""
 DecoderName = Literal["gaussian", "gaussian-per-pixel", "logistic", "logistic-per-pixel", "bernoulli"]
 
 

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from genlab.config import ConsistencyConfig, DataSpec
+from genlab.config import ConsistencyConfig, DataSpec, Kind
 from genlab.ddpm import DDPM
 from genlab.divergence import sum_dims
 from genlab.process import Denoised, q_marginal
@@ -66,7 +66,7 @@ class Consistency(nn.Module):
         ValueError: see `DDPM`.
     """
 
-    kind = "consistency"
+    kind: Kind = "consistency"
 
     def __init__(self, config: ConsistencyConfig, data: DataSpec) -> None:
         super().__init__()

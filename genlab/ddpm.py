@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from genlab.config import DataSpec, DDPMConfig, Variance
+from genlab.config import DataSpec, DDPMConfig, Kind, Variance
 from genlab.divergence import Gaussian, bits_per_dim, sum_dims
 from genlab.likelihood import discretised_log_prob
 from genlab.process import (
@@ -130,7 +130,7 @@ class DDPM(nn.Module):
         ValueError: the picture side does not fit the network (see `UNet`), or T the schedule.
     """
 
-    kind = "ddpm"
+    kind: Kind = "ddpm"
 
     def __init__(self, config: DDPMConfig, data: DataSpec) -> None:
         super().__init__()

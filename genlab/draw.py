@@ -47,11 +47,18 @@ class SampleFrame:
         return to_pixels(self.x).cpu()
 
 
-def frames(model: Model, seeds: Sequence[int], sampling: Sampling, predict: Predict | None = None) -> Iterator[SampleFrame]:
+def frames(
+    model: Model,
+    seeds: Sequence[int],
+    sampling: Sampling,
+    predict: Predict | None = None,
+    decode: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[SampleFrame]:
     """Draw the pictures of these seeds step by step, where the model lies; the last frame has the finished ones.
 
     Args:
         predict: asked in the place of the model's own network, by a caller that shares its evaluations; see `predictor`.
+        decode: asked in the place of a latent DDPM's own decoder; see `LatentDDPM.decode`.
 
     Raises:
         ValueError: the chain is shorter than `sampling.steps`, the class is not one of the model's, or Σ is to be the learned
@@ -65,8 +72,10 @@ def frames(model: Model, seeds: Sequence[int], sampling: Sampling, predict: Pred
     predict = predict or predictor(model, class_labels(model, sampling.label, seeds), sampling)
 
     def shown(x: Tensor) -> Tensor:
+        if not isinstance(model, LatentDDPM):
+            return x
         with torch.inference_mode():
-            return model.decode(x) if isinstance(model, LatentDDPM) else x
+            return (decode or model.decode)(x)
 
     x_T = noise.draw().to(_device(model))
     yield SampleFrame(0, sampling.steps, model.schedule.T, shown(x_T))

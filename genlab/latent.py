@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from genlab.config import DataSpec, LatentConfig, LatentSpec
+from genlab.config import DataSpec, Kind, LatentConfig, LatentSpec
 from genlab.ddpm import DDPM, DDPMLoss
 from genlab.divergence import Gaussian, entropy
 from genlab.process import Denoised, p_reverse
@@ -35,7 +35,7 @@ class LatentDDPM(nn.Module):
         ValueError: the pictures do not fit the VAE, or its map of latents the network (see `UNet`).
     """
 
-    kind = "latent-ddpm"
+    kind: Kind = "latent-ddpm"
 
     def __init__(self, config: LatentConfig, data: DataSpec) -> None:
         super().__init__()
@@ -101,8 +101,10 @@ class LatentDDPM(nn.Module):
         """Return the chain of the DDPM."""
         return self.ddpm.schedule
 
-    def predict(self, u_t: Tensor, t: Tensor, label: Tensor | None = None, guidance: float = 1.0) -> Denoised:
-        """Return the DDPM's prediction from codes u_t (B, latent, side, side); they are not bounded, so û_0 is not clipped."""
+    def predict(
+        self, u_t: Tensor, t: Tensor, label: Tensor | None = None, guidance: float = 1.0, clip: bool = True
+    ) -> Denoised:
+        """Return the DDPM's prediction from codes u_t (B, latent, side, side). They are not bounded: `clip` has no effect."""
         return self.ddpm.predict(u_t, t, label, guidance, clip=False)
 
     def reverse(self, u_t: Tensor, t: Tensor) -> Gaussian:

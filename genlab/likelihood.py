@@ -63,6 +63,15 @@ class Logistic:
         """Return the standard deviation of the density, π s/√3, of the shape of `mean`."""
         return (self.log_scale.exp() * (math.pi / math.sqrt(3))).expand_as(self.mean)
 
+    def sample(self, uniform: Tensor) -> Tensor:
+        """Return the values of the continuous distribution below which a share `uniform`, in (0, 1), of its mass lies."""
+        return self.mean + self.log_scale.exp() * torch.logit(uniform)
+
+    def density(self, x: Tensor) -> Tensor:
+        """Return the density of the continuous distribution at x, broadcast with `mean`: sigmoid(y) sigmoid(−y)/s."""
+        y = (x - self.mean) / self.log_scale.exp()
+        return torch.sigmoid(y) * torch.sigmoid(-y) / self.log_scale.exp()
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Return log P(x) of 8-bit pictures x (B C H W) in nats, (B)."""
         return sum_dims(self.log_prob_values(x))

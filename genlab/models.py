@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genlab.config import ConsistencyConfig, DDPMConfig, LatentConfig, VAEConfig
+from genlab.config import ConsistencyConfig, DDPMConfig, Kind, LatentConfig, VAEConfig
 from genlab.consistency import Consistency
 from genlab.ddpm import DDPM
 from genlab.latent import LatentDDPM
@@ -12,7 +12,7 @@ Diffusion = DDPM | LatentDDPM | Consistency
 """A model that makes pictures of noise in steps."""
 Model = Diffusion | VAE
 Config = DDPMConfig | VAEConfig | LatentConfig | ConsistencyConfig
-KINDS: dict[str, tuple[type[Model], type[Config]]] = {
+KINDS: dict[Kind, tuple[type[Model], type[Config]]] = {
     "ddpm": (DDPM, DDPMConfig),
     "vae": (VAE, VAEConfig),
     "latent-ddpm": (LatentDDPM, LatentConfig),

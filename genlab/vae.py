@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from genlab.config import DataSpec, VAEConfig
+from genlab.config import DataSpec, Kind, VAEConfig
 from genlab.divergence import Gaussian, kl, standard_normal
 from genlab.likelihood import HALF_LEVEL, Bernoulli, Logistic, discretised_log_prob
 from genlab.nn import MapDecoder, MapEncoder, PictureDecoder, PictureEncoder
@@ -70,7 +70,7 @@ class VAE(nn.Module):
         ValueError: the picture side cannot be halved down to 8 or fewer pixels.
     """
 
-    kind = "vae"
+    kind: Kind = "vae"
 
     def __init__(self, config: VAEConfig, data: DataSpec) -> None:
         super().__init__()

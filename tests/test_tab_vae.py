@@ -69,7 +69,7 @@ def model_of(likelihood: str, seed: int = 1) -> VAE:
     return model.eval()
 
 
-@pytest.fixture(scope="module", params=["gaussian", "gaussian-per-pixel", "bernoulli"])
+@pytest.fixture(scope="module", params=["gaussian", "gaussian-per-pixel", "logistic-per-pixel", "bernoulli"])
 def models(request: pytest.FixtureRequest) -> Models:
     return tiny.only(model_of(request.param), MODEL)
 
@@ -101,7 +101,11 @@ def log_mass(model: VAE, z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     mean, std, values = p.mean.double(), p.std.double(), x.double()
     up = values > mean  # by symmetry, for above the mean 1 − Φ would lose its digits
     mean, values = torch.where(up, -mean, mean), torch.where(up, -values, values)
-    high, low = (torch.erfc((mean - values - half) / std / math.sqrt(2)) / 2 for half in (1 / 255, -1 / 255))
+    if model.config.likelihood.startswith("logistic"):
+        scale = std * math.sqrt(3) / math.pi
+        high, low = (torch.sigmoid((values + half - mean) / scale) for half in (1 / 255, -1 / 255))
+    else:
+        high, low = (torch.erfc((mean - values - half) / std / math.sqrt(2)) / 2 for half in (1 / 255, -1 / 255))
     high, low = torch.where(values >= 1 - 1e-6, 1.0, high), torch.where(values <= -1 + 1e-6, 0.0, low)
     return (high - low).log().sum((1, 2, 3))
 
@@ -158,7 +162,12 @@ def test_the_caption_says_how_sigma_is_drawn_and_x_hat_made(models: Models) -> N
     shown = encoded.std.double() / 255 * white
     assert (shown - encoded.sigma.clamp(max=white)).abs().max() <= white / 255
     assert f"white is {white:g}" in caption
-    assert ("N(μ′, σ′²)" in caption) == (white == SIGMA_WHITE)
+    words = {
+        "gaussian": "drawn from N(μ′, σ′²)",
+        "logistic": "drawn from a logistic distribution",
+        "bernoulli": "pixel by pixel",
+    }
+    assert words[encoded.family] in caption
 
 
 def test_a_latent_is_where_it_is_set_and_the_others_are_drawn(models: Models) -> None:
@@ -236,16 +245,20 @@ def test_a_pixel_is_the_mixture_of_the_pictures_that_the_seeds_draw(models: Mode
     assert torch.equal(to_pixels(found.data), models[MODEL].package.examples[:, 0, 20, 7])
     fewer = density_of(models, PixelDensityRequest(MODEL, 20, 7, 3))
     assert torch.equal(fewer.mean, found.mean[:3])
-    if found.gaussian:
-        x = torch.linspace(-2, 2, 41)
+    x = torch.linspace(-2, 2, 41)
+    if found.family == "gaussian":
         expected = Normal(found.mean[:, None], found.std[:, None]).log_prob(x).exp()
         assert torch.allclose(found.components(x), expected, rtol=1e-4)
+    elif found.family == "logistic":
+        y = (x - found.mean[:, None]) / found.std[:, None] * math.pi / math.sqrt(3)
+        expected = math.pi / math.sqrt(3) / found.std[:, None] / (4 * torch.cosh(y / 2) ** 2)
+        assert torch.allclose(found.components(x), expected, rtol=1e-3, atol=1e-6)
     else:
         assert torch.allclose(found.std, (1 - found.mean**2).sqrt())
 
 
 def test_components_are_densities() -> None:
-    found = PixelDensity(torch.tensor([0.0, -0.5]), torch.tensor([0.1, 0.3]), torch.empty(0), True)
+    found = PixelDensity(torch.tensor([0.0, -0.5]), torch.tensor([0.1, 0.3]), torch.empty(0), "gaussian")
     x = torch.linspace(-4, 4, 8001)
     assert torch.allclose(torch.trapezoid(found.components(x), x), torch.ones(2), atol=1e-4)
     own = torch.tensor([[-1.0, 0.0, 0.1], [-0.5, 0.2, 1.0]])
@@ -254,7 +267,7 @@ def test_components_are_densities() -> None:
 
 
 def test_a_mixture_is_the_mean_of_the_first_components() -> None:
-    found = PixelDensity(torch.tensor([0.0, -0.5, 0.3]), torch.tensor([0.1, 0.3, 0.2]), torch.empty(0), True)
+    found = PixelDensity(torch.tensor([0.0, -0.5, 0.3]), torch.tensor([0.1, 0.3, 0.2]), torch.empty(0), "gaussian")
     x = torch.linspace(-1, 1, 21)
     for count, density in enumerate(found.mixtures(x), start=1):
         each = Normal(found.mean[:count], found.std[:count])
@@ -264,7 +277,7 @@ def test_a_mixture_is_the_mean_of_the_first_components() -> None:
 
 def test_the_first_components_are_drawn_one_by_one() -> None:
     count = figure.SINGLES + 20
-    found = PixelDensity(torch.linspace(-1, 1, count + 20), torch.linspace(0.1, 0.3, count + 20), torch.empty(0), True)
+    found = PixelDensity(torch.linspace(-1, 1, count + 20), torch.linspace(0.1, 0.3, count + 20), torch.empty(0), "gaussian")
     drawn = {name: values.reshape(figure.SINGLES, -1)[:, :-1] for name, values in figure.singles(found, count).items()}
     each = Normal(found.mean[: figure.SINGLES, None], found.std[: figure.SINGLES, None])
     assert torch.allclose(drawn["y"], each.log_prob(drawn["x"]).exp() / count, rtol=1e-4)

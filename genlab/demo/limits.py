@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from genlab.config import DataSpec
+from genlab.config import DataSpec, Kind, Sampling
 from genlab.serving.language import UserFacingError, both
 
 ANY = "any"
@@ -127,18 +127,26 @@ class Offer:
     """What a model can be asked for.
 
     Attributes:
-        id: its short name; kind: `ddpm` or `vae`; data: the pictures it was made for.
+        id: its short name; kind: as in config.json, `ddpm` or `vae` for one; data: the pictures it was made for.
         T: length of its chain, 0 for a VAE.
         examples: number of test pictures that travel with it.
-        latent: dimensions of a VAE's z, 0 for a DDPM.
+        latent: dimensions of a VAE's z, 0 for the others.
+        most_steps: most steps that it draws pictures in, T where None; default_steps: what it draws them in at first.
     """
 
     id: str
-    kind: Literal["ddpm", "vae"]
+    kind: Kind
     data: DataSpec
     T: int
     examples: int
     latent: int = 0
+    most_steps: int | None = None
+    default_steps: int = Sampling.steps
+
+    @property
+    def steps(self) -> int:
+        """Return the most steps that it draws pictures in; 0 for a VAE, which has none."""
+        return self.T if self.most_steps is None else self.most_steps
 
 
 @dataclass(frozen=True)
@@ -240,7 +248,7 @@ def parse_label(offer: Offer, label: object) -> int | None:
 
 def label_choices(offer: Offer) -> tuple[str, ...]:
     """Return the classes that the model can be asked for."""
-    return offer.data.classes if offer.kind == "ddpm" else ()
+    return () if offer.kind == "vae" else offer.data.classes
 
 
 def data_offers(offers: Mapping[str, Offer], data: object) -> list[Offer]:

@@ -15,11 +15,15 @@ from PIL import Image
 from torch import Tensor
 
 from genlab import hub
+from genlab.card import NOTES
 from genlab.config import DataSpec, expanded
+from genlab.consistency import Consistency
 from genlab.data import fit
 from genlab.ddpm import DDPM
 from genlab.demo.limits import LimitError, Offer, Pick, label_choices
+from genlab.draw import default_steps
 from genlab.measurements import read_evaluation
+from genlab.models import Model
 from genlab.package import ModelError, Package, find_package, shipped_packages, ships
 from genlab.serving.language import UserFacingError, both
 from genlab.vae import VAE
@@ -58,7 +62,7 @@ class Served:
     origin: str
 
     @property
-    def model(self) -> DDPM | VAE:
+    def model(self) -> Model:
         """Return the network, in evaluation mode."""
         return self.package.model
 
@@ -70,14 +74,15 @@ class Served:
     @property
     def title(self) -> str:
         """Return its title: the kind and the data set."""
-        return f"{self.model.kind.upper()} · {data_title(self.data.name)}"
+        return f"{NOTES[self.model.kind][0]} · {data_title(self.data.name)}"
 
     @property
     def offer(self) -> Offer:
         """Return what it can be asked for."""
-        T = self.model.schedule.T if isinstance(self.model, DDPM) else 0
-        latent = self.model.config.latents if isinstance(self.model, VAE) else 0
-        return Offer(self.id, self.model.kind, self.data, T, len(self.package.examples), latent)  # type: ignore[arg-type]
+        model = self.model
+        T, latent = (0, model.config.latents) if isinstance(model, VAE) else (model.schedule.T, 0)
+        most = len(model.config.times) if isinstance(model, Consistency) else None
+        return Offer(self.id, model.kind, self.data, T, len(self.package.examples), latent, most, default_steps(model))
 
     def describe(self) -> dict[str, Any]:
         """Return the facts that the page and `/models` show."""

@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from genlab.ddpm import DDPM
 from genlab.demo.served import Served
+from genlab.models import Diffusion
 from genlab.nn import drawing_precision
 from genlab.process import Denoised, Predict
 from genlab.serving.language import UserFacingError, both
@@ -183,10 +183,10 @@ class Runner:
     def evaluate(
         self, served: Served, guidance: float, clip: bool, batches: list[tuple[Tensor, Tensor, Tensor | None]]
     ) -> list[Denoised]:
-        """Return a DDPM's prediction for each batch x_t (B C H W) at t (B), with labels (B) for all of them or for none, by one
-        pass of its network, in the arithmetic in which pictures are drawn.
+        """Return a model's prediction for each batch x_t (B C H W) at t (B), with labels (B) for all of them or for none, by
+        one pass of its network, in the arithmetic in which pictures are drawn.
         """
-        model: DDPM = served.model  # type: ignore[assignment]
+        model: Diffusion = served.model  # type: ignore[assignment]
         x_t, t = (torch.cat([batch[i] for batch in batches]) for i in (0, 1))  # type: ignore[misc]
         labels = [batch[2] for batch in batches if batch[2] is not None]
         started = time.perf_counter()
@@ -228,8 +228,8 @@ class Run:
         return self.runner.scheduler.alone(compute, self.deadline)
 
     def predictor(self, served: Served, labels: Tensor | None, guidance: float = 1.0, clip: bool = True) -> Predict:
-        """Return the prediction of a DDPM as a function for `sampler.walk`; walks of the same model, guidance and clipping
-        share passes of its network.
+        """Return the prediction of a diffusion model as a function for `sampler.walk`; walks of the same model, guidance and
+        clipping share passes of its network.
         """
         kind = (served.id, labels is None, guidance, clip)
         compute = partial(self.runner.evaluate, served, guidance, clip)

@@ -9,7 +9,7 @@ import gradio as gr
 
 from genlab.demo.components.figure import Figure, FigureData
 from genlab.demo.components.player import Player
-from genlab.demo.limits import ANY, label_choices
+from genlab.demo.limits import ANY, Offer, label_choices
 from genlab.demo.served import Models
 from genlab.demo.tabs.animation import Pace
 from genlab.demo.tabs.controls import choices, class_name, formula, run_and_stop, seed_field, slider
@@ -45,8 +45,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
                 interactive=bool(label_choices(first)),
             )
             count = slider(COUNT, TEXT["count"])
-            steps_info = TEXT["steps_info"] if first.T else TEXT["steps_none"]
-            steps = slider(STEPS, TEXT["steps"], first.T or None, info=steps_info, interactive=bool(first.T))
+            steps = slider(STEPS, TEXT["steps"], first.steps or None, info=steps_info(first), interactive=bool(first.steps))
             seed = seed_field(TEXT["seed"], info=TEXT["seed_info"])
             with gr.Accordion(TEXT["more"], open=False):
                 sampler = gr.Radio(choices(SAMPLERS), value=SAMPLER, label=TEXT["sampler"], info=TEXT["sampler_info"])
@@ -77,7 +76,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
     def fit_controls(chosen: Any) -> tuple[Any, Any, Any]:
         offer = models.offers.get(chosen if isinstance(chosen, str) else "", first)
         classes = label_choices(offer)
-        longest = min(STEPS.high, offer.T or STEPS.high)
+        longest = min(STEPS.high, offer.steps or STEPS.high)
         return (
             gr.update(
                 choices=choices([ANY, *classes]),
@@ -87,9 +86,9 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
             ),
             gr.update(
                 maximum=longest,
-                value=min(STEPS.default, longest),
-                interactive=bool(offer.T),
-                info=TEXT["steps_info"] if offer.T else TEXT["steps_none"],
+                value=min(offer.default_steps, longest),
+                interactive=bool(offer.steps),
+                info=steps_info(offer),
             ),
             gr.update(visible=bool(offer.T)),
         )
@@ -109,6 +108,11 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
     page.load(poster.show, None, player, **OPENING_EVENT).then(cost, asked, curve, **OPENING_EVENT)
 
 
+def steps_info(offer: Offer) -> str:
+    """Return what is said of the number of steps."""
+    return TEXT[{"vae": "steps_none", "consistency": "steps_few"}.get(offer.kind, "steps_info")]
+
+
 def _add_endpoints(models: Models, runner: Runner, named: list[Any]) -> None:
     """Make the endpoints `/sample` and `/sample_stream` with these components as parameters."""
 
@@ -117,7 +121,8 @@ def _add_endpoints(models: Models, runner: Runner, named: list[Any]) -> None:
         row) depends on seed + i alone, so the same seed gives the same pictures; seeds are whole numbers from 0 to
         4294967295. `label` is a class of the model, see /models, or "any": the classes take turns, by each picture's
         seed. `sampler` is "DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE" or "UniPC"; `guidance` goes from 0 to 8 in
-        halves and is w in ε̂(∅) + w (ε̂(label) − ε̂(∅)), 1 the plain model. A VAE takes one step, whatever `steps` says.
+        halves and is w in ε̂(∅) + w (ε̂(label) − ε̂(∅)), 1 the plain model. A VAE takes one step, whatever `steps` says; a
+        consistency function has a sampler of its own.
         Pictures × steps (× 2 where guidance is not 1) may be 5000 at 28×28 pixels.
         """
         with errors_shown():

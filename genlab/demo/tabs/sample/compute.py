@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from genlab import draw
 from genlab.config import Sampling
-from genlab.ddpm import DDPM
 from genlab.demo.served import Models
 from genlab.demo.tabs.sample.request import SampleRequest
 from genlab.demo.turns import Runner
+from genlab.latent import LatentDDPM
+from genlab.vae import VAE
 
 
 def sample(models: Models, runner: Runner, request: SampleRequest) -> Iterator[draw.SampleFrame]:
@@ -20,9 +23,14 @@ def sample(models: Models, runner: Runner, request: SampleRequest) -> Iterator[d
     """
     run, served = runner.begin(), models[request.model]
     model, seeds = served.model, range(request.seed, request.seed + request.count)
-    if not isinstance(model, DDPM):
+    if isinstance(model, VAE):
         yield run.once(lambda: next(draw.frames(model, seeds, Sampling())))
         return
     labels = draw.class_labels(model, draw.class_of(model, request.label), seeds)
     predict = run.predictor(served, labels, request.guidance)
-    yield from draw.frames(model, seeds, Sampling(request.sampler, request.steps), predict)
+
+    def decode(u: Tensor) -> Tensor:
+        assert isinstance(model, LatentDDPM)
+        return run.once(lambda: model.decode(u))
+
+    yield from draw.frames(model, seeds, Sampling(request.sampler, request.steps), predict, decode)

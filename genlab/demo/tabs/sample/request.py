@@ -53,10 +53,10 @@ def parse_sample(
     offer = offers[parse_choice(MODEL, model, tuple(offers))]
     class_index = parse_label(offer, label)
     pictures = int(COUNT.parse(count))
-    taken = int(STEPS.parse(steps, offer.T or None))
+    taken = int(STEPS.parse(steps, offer.steps or None))
     how = parse_choice(limits.TEXT["sampler"], sampler, SAMPLERS)
     weight = GUIDANCE.parse(guidance)
-    if offer.kind == "ddpm":
+    if offer.kind != "vae":
         check_cost(offer.data, pictures, taken, 2 if offer.data.classes and weight != 1 else 1)
     else:
         check_cost(offer.data, pictures, 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,10 +18,11 @@ from genlab.demo.tabs.pictures import vae_input
 from genlab.demo.tabs.vae.request import COMPONENTS, PixelDensityRequest, VAERequest
 from genlab.demo.turns import Runner
 from genlab.divergence import Gaussian, kl, standard_normal
-from genlab.likelihood import discretised_log_prob
+from genlab.likelihood import Bernoulli, Logistic
 from genlab.sampler import Noise
 from genlab.vae import VAE, log_mean_exp
 
+Family = Literal["gaussian", "logistic", "bernoulli"]
 SIGMA_WHITE = 0.5
 """The σ′ of a Gaussian pixel, in the [−1, 1] scale, that is drawn white; 0 is black. Of a Bernoulli pixel it is 1, the most."""
 Z_AT_ONCE = 64
@@ -40,7 +43,7 @@ class Encoded:
         mean, std, sample: (C H W) uint8: μ′, σ′ (`SIGMA_WHITE`) and x̂, drawn from p(x|z).
         sigma: (C H W) σ′ in the [−1, 1] scale.
         log_likelihood: log p(x|z) of this z, nats.
-        gaussian: whether p(x|z) is a Gaussian; else it is Bernoulli.
+        family: the distribution that p(x|z) is of.
     """
 
     x: Tensor
@@ -52,7 +55,7 @@ class Encoded:
     sample: Tensor
     sigma: Tensor
     log_likelihood: float
-    gaussian: bool
+    family: Family
 
 
 @dataclass(frozen=True)
@@ -87,17 +90,20 @@ class PixelDensity:
     Attributes:
         mean, std: (N) of p(x|z_i); z_i is the one that seed i of the Sample tab draws.
         data: (M) the pixel in the test pictures. All in the [−1, 1] scale, of the first channel.
-        gaussian: p(x|z_i) is N(μ(z_i), σ²(z_i)), not Bernoulli.
+        family: the distribution that p(x|z_i) is of.
     """
 
     mean: Tensor
     std: Tensor
     data: Tensor
-    gaussian: bool
+    family: Family
 
     def components(self, x: Tensor) -> Tensor:
-        """Return N(x; μ(z_i), σ²(z_i)) at the values x, (G) or for each z its own (N, G): (N, G)."""
+        """Return the densities p(x|z_i) at the values x, (G) or for each z its own (N, G): (N, G)."""
         x = x.expand(len(self.mean), x.shape[-1])
+        if self.family == "logistic":
+            log_scale = (self.std * (math.sqrt(3) / math.pi)).log()
+            return Logistic(self.mean[:, None], log_scale[:, None]).density(x)
         mean, std = (each[:, None].expand_as(x).flatten() for each in (self.mean, self.std))
         return Gaussian(mean, 2 * std.log()).log_prob(x.flatten()).exp().reshape(x.shape)
 
@@ -121,13 +127,13 @@ def encode(models: Models, runner: Runner, request: VAERequest) -> Encoded:
         by_chance = q.sample(noise)[0]
         z = torch.tensor([[float(drawn) if v is None else v for drawn, v in zip(by_chance, request.z, strict=True)]])
         p = model.decode(z)
+        sigma, white = p.std, 1.0 if isinstance(p, Bernoulli) else SIGMA_WHITE
         if isinstance(p, Gaussian):
-            sigma, white, sample = p.std, SIGMA_WHITE, p.sample(picture_noise)
-            log_likelihood = discretised_log_prob(p, x)
+            sample = p.sample(picture_noise)
+        elif isinstance(p, Logistic):
+            sample = p.sample(torch.special.ndtr(picture_noise))
         else:
-            sigma, white = (1 - p.mean**2).sqrt(), 1.0
             sample = torch.bernoulli((p.mean + 1) / 2, generator=generator) * 2 - 1
-            log_likelihood = p.log_prob(x)
         of_latent = Gaussian(q.mean[0], q.log_var[0])
         mean, std, drawn = (to_pixels(v[0]) for v in (p.mean, 2 * sigma / white - 1, sample))
         divergence = kl(of_latent, standard_normal(of_latent.mean))
@@ -140,8 +146,8 @@ def encode(models: Models, runner: Runner, request: VAERequest) -> Encoded:
             std=std,
             sample=drawn,
             sigma=sigma[0],
-            log_likelihood=float(log_likelihood),
-            gaussian=isinstance(p, Gaussian),
+            log_likelihood=float(model.log_likelihood(z, x, discretised=True)),
+            family=family_of(model),
         )
 
     return runner.begin().once(compute)
@@ -212,8 +218,7 @@ class PixelDensities:
             if len(done) == len(parts):  # another request has decoded the last part meanwhile
                 return
             p = model.decode(parts[len(done)])
-            std = p.std if isinstance(p, Gaussian) else (1 - p.mean**2).sqrt()
-            done.append((p.mean[:, 0], std[:, 0]))
+            done.append((p.mean[:, 0], p.std[:, 0]))
 
         while sum(len(mean) for mean, _ in done) < request.count:
             run.once(decode_next)
@@ -221,7 +226,12 @@ class PixelDensities:
         mean, std = (torch.cat([pair[i][place] for pair in done])[: request.count] for i in (0, 1))
         package = self._models.examples(model.data.name)
         data = torch.empty(0) if package is None else to_model(package.examples)[:, 0, request.row, request.column]
-        return PixelDensity(mean, std, data, not model.binary)
+        return PixelDensity(mean, std, data, family_of(model))
+
+
+def family_of(model: VAE) -> Family:
+    """Return the distribution that a VAE's p(x|z) is of."""
+    return model.config.likelihood.removesuffix("-per-pixel")  # type: ignore[return-value]
 
 
 def most_varied_pixel(models: Models, model_id: str) -> tuple[int, int]:

@@ -30,7 +30,7 @@ def pictures(encoded: Encoded, token: str, chosen: Any) -> CanvasData:
     """Return x, μ′, σ′ and x̂ for the canvas."""
     count, sigma = encoded.x.numel(), encoded.sigma
     low, high = (f"{float(value):.2f}" for value in (sigma.min(), sigma.max()))
-    caption = TEXT["caption" if encoded.gaussian else "bernoulli_caption"].format(
+    caption = TEXT[f"{encoded.family}_caption"].format(
         nats=_number(encoded.log_likelihood),
         bits=_bits(encoded.log_likelihood, count),
         sigma=low if low == high else f"{low} … {high}",
@@ -167,7 +167,7 @@ def terms(elbo: ELBOTerms, dims: int) -> FigureData:
 
 
 def density(found: PixelDensity, row: int, column: int) -> FigureData:
-    """Return one pixel's density as the sum of more and more Gaussians, over the histogram of the test pictures."""
+    """Return one pixel's density as the sum of more and more densities, over the histogram of the test pictures."""
     values, edges = np.histogram(found.data.numpy(), bins=BINS, range=(-1, 1), density=len(found.data) > 0)
     bars = Area(
         name=TEXT["histogram"], colour="p", edge=False, opacity=0.45,
@@ -175,7 +175,7 @@ def density(found: PixelDensity, row: int, column: int) -> FigureData:
     )  # fmt: skip
     title = TEXT["pixel_title"].format(row=row, column=column)
     count = len(found.mean)
-    if not found.gaussian:
+    if found.family == "bernoulli":
         light = f"{float((found.mean.mean() + 1) / 2):.3f}"
         axis = Axis(low=0, high=1.1 * float(max(values.max(), 1e-3)))
         panel = Panel(x=Axis(low=-1.1, high=1.1, name=TEXT["pixel"]), y=axis, layers=[bars], title=title, aspect=1.6)
@@ -184,15 +184,19 @@ def density(found: PixelDensity, row: int, column: int) -> FigureData:
     x = torch.linspace(-1.8, 1.8, 181)
     sums = found.mixtures(x)
     counts = sorted({n for n in [*range(1, 21), *(round(20 * (500 / 20) ** (i / 20)) for i in range(21)), count] if n <= count})
+    components = TEXT[f"{found.family}_components"]
     frames = [
-        Frame(caption=TEXT["components"].format(count=n), layers={"singles": singles(found, n), "sum": {"y": sums[n - 1]}})
+        Frame(
+            caption=components.format(count=n),
+            layers={"singles": singles(found, n), "sum": {"y": sums[n - 1]}},
+        )
         for n in counts
     ]
     top = 1.1 * float(sums[[n - 1 for n in counts]].max())
     start = frames[-1].layers
     layers: list[AnyLayer] = [
         bars,
-        Line(id="singles", name=TEXT["singles"], colour="p", width=1, **start["singles"]),
+        Line(id="singles", name=TEXT[f"{found.family}_singles"], colour="p", width=1, **start["singles"]),
         Line(id="sum", name=TEXT["sum"], colour="p", width=3.5, x=x, **start["sum"]),
     ]
     panel = Panel(
@@ -203,7 +207,7 @@ def density(found: PixelDensity, row: int, column: int) -> FigureData:
 
 
 def singles(found: PixelDensity, count: int) -> dict[str, Any]:
-    """Return the first Gaussians of `count`, each 1/count high, as one line with gaps."""
+    """Return the first densities of `count`, each 1/count high, as one line with gaps."""
     shown = min(count, SINGLES)
     few = replace(found, mean=found.mean[:shown], std=found.std[:shown])
     u = torch.cat([torch.linspace(-3, 3, 17), torch.tensor([math.nan])])

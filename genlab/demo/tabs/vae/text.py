@@ -17,9 +17,15 @@ TEXT = {
     "again": both("Draw z again", "重新抽取 z"),
     "seed": both("Seed of the noise in z and x̂", "z 和 x̂ 中噪声的种子"),
     "canvas": both("The picture, and what the decoder makes of z", "图片，以及解码器由 z 生成的图片"),
-    "caption": both(
+    "gaussian_caption": both(
         "log p(x|z) = {nats} nats = {bits} bits/dim at this z\nσ′ = {sigma} (white is {white}); x̂ is drawn from N(μ′, σ′²)",
         "在这个 z 处，log p(x|z) = {nats} 奈特 = {bits} 比特/维\nσ′ = {sigma}（白色为 {white}）；x̂ 从 N(μ′, σ′²) 中抽取",
+    ),
+    "logistic_caption": both(
+        "log p(x|z) = {nats} nats = {bits} bits/dim at this z\nσ′ = {sigma} (white is {white}); x̂ is drawn from a logistic "
+        "distribution with mean μ′ and standard deviation σ′",
+        "在这个 z 处，log p(x|z) = {nats} 奈特 = {bits} 比特/维\nσ′ = {sigma}（白色为 {white}）；"
+        "x̂ 从均值 μ′、标准差 σ′ 的逻辑斯谛分布中抽取",
     ),
     "bernoulli_caption": both(
         "log p(x|z) = {nats} nats = {bits} bits/dim at this z\nσ′ = √(1−μ′²) = {sigma} (white is 1); x̂ is drawn pixel by "
@@ -63,17 +69,22 @@ TEXT = {
     ),
     "density": both("The density of one pixel", "一个像素的概率密度"),
     "density_lead": both(
-        r"**Many Gaussians add up to P(x)** (figure 3): each $z_i \sim p(z)$ gives a pixel one Gaussian. Press play for more; "
-        "click a pixel of a picture above to choose another.",
-        r"**许多高斯相加得到 P(x)**（图 3）：每个 $z_i \sim p(z)$ 给像素一个高斯。点击播放，加入更多；"
-        "在上面的图片里可点选另一个像素。",
+        r"**Many Gaussians add up to P(x)** (figure 3): each $z_i \sim p(z)$ gives a pixel one Gaussian (a logistic decoder: "
+        "one logistic). Press play for more; click a pixel of a picture above to choose another.",
+        r"**许多高斯相加得到 P(x)**（图 3）：每个 $z_i \sim p(z)$ 给像素一个高斯（逻辑斯谛解码器则给一个逻辑斯谛分布）。"
+        "点击播放，加入更多；在上面的图片里可点选另一个像素。",
     ),
-    "singles": both("N(x; μ(z_i), σ(z_i)²) / N", "N(x; μ(z_i), σ(z_i)²) / N，单个高斯"),
+    "gaussian_singles": both("N(x; μ(z_i), σ(z_i)²) / N", "N(x; μ(z_i), σ(z_i)²) / N，单个高斯"),
+    "logistic_singles": both("p(x|z_i) / N, logistic", "p(x|z_i) / N，单个逻辑斯谛分布"),
     "sum": both("P(x), their sum", "P(x)，它们的和"),
     "histogram": both("test pictures", "测试图片"),
     "pixel": both("the pixel, from black −1 to white 1", "像素值，黑 −1 到白 1"),
     "pixel_title": both("Pixel in row {row}, column {column}", "第 {row} 行第 {column} 列的像素"),
-    "components": both(
+    "logistic_components": both(
+        "N = {count}: P(x) ≈ 1/N Σ p(x|zᵢ), logistic with mean μ(zᵢ) and standard deviation σ(zᵢ), zᵢ ~ N(0, I)",
+        "N = {count}：P(x) ≈ 1/N Σ p(x|zᵢ)，均值 μ(zᵢ)、标准差 σ(zᵢ) 的逻辑斯谛分布，zᵢ ~ N(0, I)",
+    ),
+    "gaussian_components": both(
         "N = {count}: P(x) ≈ 1/N Σ N(x; μ(zᵢ), σ(zᵢ)²), zᵢ ~ N(0, I)",
         "N = {count}：P(x) ≈ 1/N Σ N(x; μ(zᵢ), σ(zᵢ)²)，zᵢ ~ N(0, I)",
     ),
