@@ -1,4 +1,4 @@
-"""The table of the models that ship, as it stands in the README: `python benchmarks/shipped.py`.
+"""Print the table of the models that ship, as it stands in docs/models.md: `python benchmarks/shipped.py`.
 
 The models' figures are those of their metrics.json; below them stand those of `benchmarks/references/*.json`, which
 `references.py --out` writes, and the published ones that share the protocol.
@@ -55,7 +55,7 @@ def rows(folder: Path) -> Iterator[str]:
         if weighted.k > 1 and weighted.images == bound.images:
             second = f"k = {weighted.k}: {plus_minus(weighted)} ({weighted.images:,})"
     images = f" ({bound.images:,})"
-    name = f"[`{folder.name}`](genlab/pretrained/{folder.name})"
+    name = f"[`{folder.name}`](../genlab/pretrained/{folder.name})"
     yield _row(name, evaluation.samples, plus_minus(bound) + images, second)
     by_variance = bound.by_variance if isinstance(bound, DiffusionBound) else {}
     for variance in (v for v in SIGMA if v in by_variance):

@@ -1,4 +1,4 @@
-"""Trainings under the launchers of the README: as a user types them, and with what a launcher may ask for."""
+"""Trainings under the launchers of docs/training.md: as a user types them, and with what a launcher may ask for."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from training.config import DDPMTraining, VAETraining, flag, leaves
 from training.loop import UNSUPPORTED, make_accelerator
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
-LINES = [line.split("#")[0].split() for line in re.findall(r"^(?:accelerate launch|torchrun) .*$", README, re.MULTILINE)]
+TEXT = (ROOT / "docs" / "training.md").read_text()
+LINES = [line.split("#")[0].split() for line in re.findall(r"^(?:accelerate launch|torchrun) .*$", TEXT, re.MULTILINE)]
 PARSERS = {"torchrun": get_args_parser, "accelerate": launch_command_parser}
 TINY = "--steps 2 --batch-size 8 --width 8 --T 25 --precision fp32"
 
 
-def test_the_readme_has_a_line_for_each_launcher():
+def test_the_document_has_a_line_for_each_launcher():
     assert sorted(line[0] for line in LINES) == sorted(PARSERS)
 
 
@@ -42,7 +42,7 @@ def test_a_launcher_leaves_every_option_to_the_script(line: list[str]):
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line[0])
-def test_a_line_of_the_readme_trains(line: list[str], data_dir: Path, tmp_path: Path):
+def test_a_line_of_the_document_trains(line: list[str], data_dir: Path, tmp_path: Path):
     command = [*line, "--run", str(tmp_path / "run"), "--data-dir", str(data_dir), *TINY.split()]
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     env = os.environ | {"PATH": search, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HOME": str(tmp_path)}

@@ -1,11 +1,11 @@
-"""The README's promises: its Python runs as it stands, its links lead somewhere, its commands exist."""
+"""README.md and docs/: their Python runs as it stands, their links lead somewhere, their commands and options exist."""
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,27 @@ from genlab.demo.app import TABS
 from genlab.demo.served import Models
 from genlab.serving.language import choose
 from tests import tiny
+from training.config import DDPMTraining, Distillation, VAETraining, flag, leaves
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-CALLS = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "gradio_client" in block]
+DOCUMENTS = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md")
+}
+PYTHON = [
+    (name, block)
+    for name, text in DOCUMENTS.items()
+    if name != "CONTRIBUTING.md"  # its tab is put on a page by test_contributing.py
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+]
+CALLS = [block for _, block in PYTHON if "api_name=" in block]
+(CONNECT,) = (block for _, block in PYTHON if "gradio_client" in block)
+DRAWING = [(name, block) for name, block in PYTHON if "import genlab" in block]
+
+
+def test_every_block_of_python_is_run_here() -> None:
+    assert sorted(block for _, block in PYTHON) == sorted([CONNECT, *CALLS, *(block for _, block in DRAWING)])
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +47,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: re.search(r'api_name="(/\w+)"', call)[1])
-def test_a_call_of_the_readme_runs(
+def test_a_call_of_a_document_runs(
     call: str, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert "http://127.0.0.1:7860" in call
-    exec(compile(call.replace("http://127.0.0.1:7860", address), "README.md", "exec"), {})
+    assert "http://127.0.0.1:7860" in CONNECT
+    exec(compile(CONNECT.replace("http://127.0.0.1:7860", address) + call, "docs/api.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) >= 1
 
 
@@ -44,43 +61,55 @@ def test_every_endpoint_has_a_call() -> None:
     assert {re.search(r'api_name="(/\w+)"', call)[1] for call in CALLS} == set(endpoints)
 
 
-MAP = [row.split("|")[1:-1] for row in re.findall(r"^\| (?:1\.\d|2) .*$", README, re.MULTILINE)]
+@pytest.mark.parametrize("block", [block for _, block in DRAWING], ids=[name for name, _ in DRAWING])
+def test_pictures_are_drawn_as_a_document_says(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "document", "exec"), {})
+    (written,) = tmp_path.iterdir()
+    side = round(int(re.search(r"count=(\d+)", block)[1]) ** 0.5)
+    with Image.open(written) as sheet:
+        assert min(sheet.size) >= side * 28
 
 
-@pytest.mark.parametrize("row", MAP, ids=lambda row: row[0].strip())
+def test_the_readme_draws_pictures_and_is_short() -> None:
+    assert "README.md" in dict(DRAWING)
+    assert len(README.splitlines()) < 150
+
+
+def table_rows(header: str) -> list[list[str]]:
+    """Return the cells of each row of the README's table with that first column."""
+    lines = README[README.index(f"\n| {header} |") :].strip().split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def test_every_tab_has_a_row_with_its_link() -> None:
+    assert [row[:2] for row in table_rows("tab")] == [
+        [f"**{choose(tab.TEXT['title'])}**", f"`{name}`"] for name, tab in TABS.items()
+    ]
+
+
+NOTES = table_rows("section")
+
+
+@pytest.mark.parametrize("row", NOTES, ids=lambda row: row[0])
 def test_the_map_of_the_notes_names_what_exists(row: list[str]) -> None:
-    _, code, tabs, test = row
-    titles = {choose(tab.TEXT["title"]) for tab in TABS.values()}
-    assert {name.strip() for name in tabs.split(",") if name.strip()} <= titles
-    assert (ROOT / test.strip(" `")).is_file()
-    for part in code.split("; "):
-        path, *names = re.findall(r"`([^`]+)`", part)
-        defined = {
-            node.name
-            for node in ast.walk(ast.parse((ROOT / path).read_text()))
-            if isinstance(node, ast.FunctionDef | ast.ClassDef)
-        }
-        for name in names:
-            assert (ROOT / name).is_file() if name.endswith(".py") else name in defined, name
+    section, files, tabs = row
+    anchor = re.match(r"\[([\d.]+)\]\(docs/notes\.md#(n[\d-]+)\)", section)
+    assert anchor is not None
+    assert anchor[2] == "n" + anchor[1].replace(".", "-")
+    assert set(tabs.split(", ")) <= {choose(tab.TEXT["title"]) for tab in TABS.values()}
+    for path in files.split(", "):
+        assert (ROOT / path.strip("`")).is_file(), path
 
 
 def test_every_section_of_the_notes_is_on_the_map() -> None:
-    assert [row[0].split()[0] for row in MAP] == sorted(row[0].split()[0] for row in MAP)
-    assert {row[0].split()[0] for row in MAP} == {"1.1", "1.2", "1.3", "1.4", "1.5", "2"}
-    figures = {int(n) for row in MAP for found in re.findall(r"figures? ([\d and]+)", row[0]) for n in re.findall(r"\d", found)}
-    assert figures == {1, 2, 3, 4, 5}
-
-
-def test_pictures_are_drawn_as_the_readme_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (block,) = (b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "genlab.sample" in b)
-    exec(compile(block, "README.md", "exec"), {})
-    with Image.open(tmp_path / "sixteen.png") as sheet:
-        assert min(sheet.size) >= 4 * 28
+    sections = [re.match(r"\[([\d.]+)\]", row[0])[1] for row in NOTES]
+    assert sections == sorted(sections)
+    assert set(sections) == {"1.1", "1.2", "1.3", "1.4", "1.5", "2"}
 
 
 def test_the_table_of_what_ships_is_that_of_the_measurements() -> None:
-    assert table() in README
+    assert table() in DOCUMENTS["docs/models.md"]
 
 
 def test_every_model_that_ships_stands_beside_its_references() -> None:
@@ -98,12 +127,26 @@ def test_a_row_of_what_ships_needs_a_measurement(tmp_path: Path) -> None:
         list(rows(tmp_path))
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
-def test_every_path_that_is_named_exists(document: str) -> None:
-    text = (ROOT / document).read_text()
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+def slugs(text: str) -> set[str]:
+    """Return the anchors of a document: its own, and those that GitHub makes of its headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return made | set(re.findall(r'<a id="([\w-]+)">', text))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_a_document_names_exists(document: str) -> None:
+    text, folder = DOCUMENTS[document], (ROOT / document).parent
+    for path, _, anchor in (link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link):
+        target = (folder / path).resolve() if path else ROOT / document
+        assert target.exists(), path
+        assert not anchor or anchor in slugs(target.read_text()), f"{path}#{anchor}"
     named = re.findall(r"`((?:genlab|training|tests|benchmarks|docs)/[\w./-]*\w)`", text)
-    commands = re.findall(r"python (\w[\w/]*\.py)", text)
-    assert links or named
-    for path in [*links, *named, *commands]:
+    for path in [*named, *re.findall(r"python (\w[\w/]*\.py)", text)]:
         assert (ROOT / path).exists(), path
+
+
+def test_every_training_option_that_is_named_exists() -> None:
+    options = {flag(name) for cls in (DDPMTraining, VAETraining, Distillation) for name in leaves(asdict(cls()))}
+    options |= {"--help", "--nproc_per_node", "--mixed_precision", "--models"}
+    assert set(re.findall(r"--\w[\w-]*", DOCUMENTS["docs/training.md"])) <= options
