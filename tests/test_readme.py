@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -17,6 +18,8 @@ from genlab.demo.served import Models
 from genlab.serving.language import choose
 from tests import tiny
 from training.config import DDPMTraining, Distillation, VAETraining, flag, leaves
+from training.evaluate import Evaluation
+from training.train_classifier import ClassifierTraining
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -146,7 +149,15 @@ def test_what_a_document_names_exists(document: str) -> None:
         assert (ROOT / path).exists(), path
 
 
-def test_every_training_option_that_is_named_exists() -> None:
-    options = {flag(name) for cls in (DDPMTraining, VAETraining, Distillation) for name in leaves(asdict(cls()))}
-    options |= {"--help", "--nproc_per_node", "--mixed_precision", "--models"}
-    assert set(re.findall(r"--\w[\w-]*", DOCUMENTS["docs/training.md"])) <= options
+OPTIONS = [
+    ("docs/training.md", [DDPMTraining(), VAETraining(), Distillation()], {"--help", "--nproc_per_node", "--mixed_precision"}),
+    ("docs/measuring.md", [Evaluation("ddpm-mnist"), ClassifierTraining()], set()),
+]
+
+
+@pytest.mark.parametrize(("document", "commands", "others"), OPTIONS, ids=[name for name, _, _ in OPTIONS])
+def test_every_option_that_is_named_exists(document: str, commands: list[Any], others: set[str]) -> None:
+    """Of the scripts that a document is about; `others` are those of launchers and of every script."""
+    options = {flag(name) for command in commands for name in leaves(asdict(command))}
+    named = set(re.findall(r"--\w[\w-]*", DOCUMENTS[document]))
+    assert named - options <= others | {"--models"}  # of app.py
