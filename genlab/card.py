@@ -1,7 +1,7 @@
 """The model card: `README.md` of a model folder, written from its config.json and metrics.json alone.
 
-What training/evaluate.py measured becomes tables, and metadata that the Hub shows (`model-index`). A metric's name says what it
-is: a Fréchet distance on the features of a small classifier is not called FID, a bound not a likelihood.
+The measurements of training/evaluate.py become tables, and metadata that the Hub shows (`model-index`). Metrics are named for
+what they are: a Fréchet distance on the features of a small classifier is not called FID, nor a bound a likelihood.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from genlab.config import Variance
 from genlab.measurements import ODE, Curve, DiffusionBound, Evaluation, LatentBound, Samples, VAEBound, read_evaluation
 
 REPO_ID = "YOU/NAME"
-"""Stands for the repository in a card until the model is pushed."""
+"""Placeholder for the repository in a card; `hub.push` replaces it."""
 
 NOTES = {
     "ddpm": ("DDPM", "a denoising diffusion probabilistic model (Ho et al. 2020)"),
@@ -40,7 +40,7 @@ UNITS = {
     "bytes": "bytes",
     "percent": "%",
 }
-"""What the end of a name in metrics.json says about the unit."""
+"""Suffix of a name in metrics.json → unit."""
 LOSS_UNITS = {
     "ddpm": {"loss": "simple + 0.001 × bound", "simple": "mean squared error", "bound": "bits/dim"},
     "vae": {"loss": "nats/picture", "reconstruction": "nats/picture", "kl": "nats/picture"},
@@ -55,13 +55,13 @@ LONGEST_TEXT = 300
 def write_card(
     config: dict[str, Any], metrics: dict[str, Any], parameters: int, pictures: list[str], dataset: str | None
 ) -> str:
-    """The card's text.
+    """Return the text of a model's card.
 
     Args:
         config, metrics: content of config.json and metrics.json.
         parameters: number of weights.
         pictures: which of samples.png, examples.png, loss.png, ledger.png and nearest.png lie beside it.
-        dataset: id of the data set on the Hub, or None where it has none.
+        dataset: id of the data set on the Hub, or None if it is not on the Hub.
     """
     kind, data = config["kind"], config["data"]
     short, what = NOTES[kind]
@@ -109,14 +109,14 @@ def write_card(
 
 
 def _origin(config: dict[str, Any]) -> str:
-    """Return how the weights came about."""
+    """Return whether the weights were trained or distilled, and from which teacher."""
     if config["kind"] == "consistency":
         return f"distilled from the DDPM {_code_word(config['model']['teacher'])}"
     return "trained from scratch"
 
 
 def _code_word(text: str) -> str:
-    """Return text that is shown as it is, within backquotes."""
+    """Return text as Markdown code, without the backquotes in it."""
     return f"`{text.replace('`', '')}`"
 
 
@@ -134,7 +134,7 @@ _TRAINING = (
 
 
 def escape(text: object) -> str:
-    """Text from outside as text in Markdown: no markup, no HTML, no table cell, no link, one line of at most 300 characters."""
+    """Return untrusted text as plain text in Markdown: one line of at most 300 characters, no markup, HTML or link."""
     line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\s]+", " ", str(text)).strip()
     line = line if len(line) <= LONGEST_TEXT else line[:LONGEST_TEXT] + "…"
     line = re.sub(r"([\\`*_{}\[\]#|~!$])", r"\\\1", html.escape(line, quote=False))
@@ -142,7 +142,7 @@ def escape(text: object) -> str:
 
 
 def measured_tables(metrics: dict[str, Any]) -> list[str]:
-    """Markdown of what training/evaluate.py measured: the likelihood, then the samples. Empty where it measured nothing."""
+    """Return the measurements of training/evaluate.py as Markdown, likelihood first; an empty list if there are none."""
     evaluation = read_evaluation(metrics)
     parts = [line for lines in _tables(evaluation) for line in lines]
     if parts and evaluation.data is not None:
@@ -153,7 +153,7 @@ def measured_tables(metrics: dict[str, Any]) -> list[str]:
 
 
 def _tables(evaluation: Evaluation) -> Iterator[list[str]]:
-    """The table of each part of the evaluation that has one."""
+    """Yield a table, as paragraphs of Markdown, for each part of the evaluation that has one."""
     if isinstance(evaluation.likelihood, DiffusionBound):
         yield _ledger_table(evaluation.likelihood, evaluation.ode)
     elif isinstance(evaluation.likelihood, VAEBound):
@@ -184,8 +184,8 @@ def _ledger_table(likelihood: DiffusionBound, ode: ODE | None) -> list[str]:
     own, by_variance = likelihood.variance, likelihood.by_variance
     names = sorted(by_variance, key=lambda name: name != own)
     every = likelihood.mode == "every t"
-    drawn = f"{_text(likelihood.looks_per_image)} of the {_text(likelihood.T)} steps t, one drawn in each stratum"
-    times = f"every one of the {_text(likelihood.T)} steps t" if every else drawn
+    sampled = f"{_text(likelihood.looks_per_image)} of the {_text(likelihood.T)} steps t, one drawn in each stratum"
+    times = f"every one of the {_text(likelihood.T)} steps t" if every else sampled
     rows = [
         ("L_T", *[_value(likelihood, "prior_term_L_T", "bits_per_dim")] * len(names)),
         ("L_1 + … + L_{T−1}", *(_value(by_variance[n], "transition_terms_sum", "bits_per_dim") for n in names)),
@@ -198,7 +198,7 @@ def _ledger_table(likelihood: DiffusionBound, ode: ODE | None) -> list[str]:
         rows.append((label, _value(ode, "bound", "bits_per_dim"), *[NOTHING] * (len(names) - 1)))
     head = ("bits/dim", *(SIGMA[n] + (", the model's own" if n == own else "") for n in names))
     return [
-        f"Likelihood of {_text(likelihood.images)} held-out pictures, classes hidden, each looked at for {times}; "
+        f"Likelihood of {_text(likelihood.images)} held-out pictures, classes hidden, each evaluated at {times}; "
         "± is the standard error.",
         _table(head, rows),
     ]
@@ -223,7 +223,7 @@ def _weighted_table(likelihood: VAEBound) -> list[str]:
 
 
 def _latent_table(likelihood: LatentBound) -> list[str]:
-    """Return the ELBO with the DDPM for the prior, its parts, and what N(0, I) makes of the same codes."""
+    """Return the ELBO with the DDPM as prior, its parts, and the ELBO of the same codes with N(0, I) as prior."""
     rows = [
         ("reconstruction, E[log p(x\\|z)]", f"{_short(likelihood.reconstruction_nats)} nats"),
         ("entropy of q(z\\|x)", f"{_short(likelihood.entropy_of_q_nats)} nats"),
@@ -260,7 +260,7 @@ def _samples_table(samples: Samples) -> list[str]:
 
 
 def _variants_table(what: str, head: str, variants: dict[str, Samples]) -> list[str]:
-    """Return a table of samples that were drawn in several ways, by their names under `head`."""
+    """Return a table with a row for each way of drawing samples; `head` is the title of their names."""
     some = next(iter(variants.values()))
     rows = [
         (name, _distance(each), *map(_short, (each.precision, each.recall, each.memorised_share)))
@@ -293,7 +293,7 @@ def _short(value: float) -> str:
 
 
 def _value(part: object, name: str, unit: str) -> str:
-    """A measurement and its standard error, with two digits of the error."""
+    """Return a measurement ± its standard error, rounded to two digits of the error."""
     value, error = getattr(part, f"{name}_{unit}"), getattr(part, f"{name}_standard_error_{unit}")
     if value is None or error is None or not error > 0:
         return NOTHING if value is None else _text(value)
@@ -320,7 +320,7 @@ def _front_matter(kind: str, name: str, dataset: str | None, metrics: dict[str, 
 
 
 def _results(evaluation: Evaluation) -> Iterator[tuple[str, str, float]]:
-    """(type, name, value) of the measurements that the Hub shows."""
+    """Yield (type, name, value) of each measurement that the Hub shows."""
     likelihood, ode, samples = evaluation.likelihood, evaluation.ode, evaluation.samples
     if likelihood is not None and likelihood.bound_bits_per_dim is not None:
         kind = "variational bound" if isinstance(likelihood, DiffusionBound) else "ELBO"
@@ -351,7 +351,7 @@ def _results(evaluation: Evaluation) -> Iterator[tuple[str, str, float]]:
 
 
 def _rest(kind: str, metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(quantity, value, unit) of all that was measured and has no table: the losses at the end of training, then facts."""
+    """Yield (quantity, value, unit) of the measurements without a table: final training losses first, then the rest."""
     loss = metrics.get("loss", {})
     held_out = f"{_text(loss['held_out_images'])} held-out pictures" if "held_out_images" in loss else "held-out pictures"
     for key, where in (("training", "training batches"), ("held_out", held_out)):
@@ -359,14 +359,14 @@ def _rest(kind: str, metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield f"{_words(name)}, {where}", _text(value), LOSS_UNITS[kind].get(name, "")
     read = read_evaluation(metrics)
     shown = {"command", *(name for name in ("likelihood", "samples", "chain", "steps") if getattr(read, name) is not None)}
-    if isinstance(read.likelihood, DiffusionBound) and read.ode is not None:  # its row is in the table of the likelihood
+    if isinstance(read.likelihood, DiffusionBound) and read.ode is not None:  # it is a row of the likelihood's table
         shown.add("ode")
     for name, value in _leaves({k: v for k, v in metrics.get("evaluation", {}).items() if k not in shown}):
         yield _named(name, value)
 
 
 def _named(name: str, value: object) -> tuple[str, str, str]:
-    """A measurement by its name, whose end is its unit."""
+    """Return (quantity, value, unit) of a measurement, with the unit taken from the end of its name."""
     ending = next((e for e in UNITS if name.endswith("_" + e)), None)
     return _words(name.removesuffix("_" + ending) if ending else name), _text(value), UNITS[ending] if ending else ""
 
@@ -401,7 +401,7 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _code(text: object) -> str:
-    """A block of code that its content cannot end."""
+    """Return a fenced block of code, with a fence longer than any in the text."""
     line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+", " ", str(text))
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", line)), default=0))
     return f"{fence}sh\n{line}\n{fence}"
