@@ -1,4 +1,4 @@
-"""Entropy, cross entropy and the Kullback–Leibler divergence (notes 1.2 and 1.3).
+"""Entropy, cross entropy and the Kullback–Leibler divergence (docs/notes.md#n1-2 and #n1-3).
 
 For distributions p and q over the same variable x:
 
@@ -9,9 +9,9 @@ For distributions p and q over the same variable x:
 
 For outcomes i the logarithm to base 2 counts bits: a code made for q spends −log₂ q_i of them on outcome i (whole numbers where
 every q_i is a power of ½, else to within one bit; Shannon 1948). So H(p) is the mean length of the best code for p, H(p, q)
-what the code for q takes instead, and KL[p‖q] what is wasted, Σ_i p_i log(p_i/q_i): infinite as soon as q_i = 0 < p_i.
+that of the code for q, and KL[p‖q] the difference, Σ_i p_i log(p_i/q_i): infinite as soon as q_i = 0 < p_i.
 
-Fitting q to p, KL[p‖q] is the forward direction (mean-seeking, zero-avoiding) and KL[q‖p] the reverse one (mode-seeking,
+When q is fitted to p, KL[p‖q] is the forward KL (mean-seeking, zero-avoiding) and KL[q‖p] the reverse KL (mode-seeking,
 zero-forcing; notes 1.3.2). For diagonal Gaussians p = N(m₁, s₁²), q = N(m₂, s₂²) every term is closed, per dimension:
 
     H(p)      = ½ log(2πe s₁²)                                        (5)
@@ -21,21 +21,21 @@ Densities on the line that have no closed form are tabulated at evenly spaced po
 
     ∫ f(x) dx ≈ h Σ_i f(x_i)                                           (7)
 
-which for smooth f that vanish at both ends is as good as exact (Trefethen & Weideman 2014). To such a p one Gaussian
-q = N(m, s²) is fitted by walking down one of the two divergences, r = log q − log p:
+which for smooth f that vanish at both ends is as good as exact (Trefethen & Weideman 2014). One Gaussian
+q = N(m, s²) is fitted to such a p by descent on one of the two divergences, r = log q − log p:
 
     KL[p‖q]   ∂/∂m = (m − E_p[x])/s²         ∂/∂log s = 1 − E_p[(x − m)²]/s²                  (8)
     KL[q‖p]   ∂/∂m = E_q[r (x − m)]/s²       ∂/∂log s = E_q[r ((x − m)²/s² − 1)]              (9)
 
-(8) is zero in one place only: q has the mean and the variance of p, wherever the walk began. (9) may be zero near every mode of
-p, so the start decides which one q falls into. The walk goes by the natural gradient (Amari 1998): the Fisher information of
-N(m, s²) in (m, log s) is diag(1/s², 2), so that
+(8) vanishes only where q has the mean and the variance of p, so the result does not depend on the start. (9) may vanish near
+every mode of p, and the start decides which of them q converges to. The descent follows the natural gradient (Amari 1998): the
+Fisher information of N(m, s²) in (m, log s) is diag(1/s², 2), so that
 
     m ← m − c s² ∂/∂m,   log s ← log s − ½ c ∂/∂log s                                         (10)
 
-does not depend on the unit of x, and near any optimum, be it wide or narrow, brings m nearer by the factor 1 − c a step:
+does not depend on the unit of x, and near any optimum, wide or narrow, each step reduces the error of m by the factor 1 − c:
 where (9) vanishes, E_q[−(log p)''] = 1/s² (integrate by parts), and that is the curvature along m. Far from it c is smaller, so
-that no step moves q by more than a fixed length of the Fisher metric, √(Δm²/s² + 2 (Δlog s)²), nor leads up.
+that no step exceeds a fixed length of the Fisher metric, √(Δm²/s² + 2 (Δlog s)²), or increases the divergence.
 
 Everything is in nats, one value per sample, summed over the dimensions of x; bits only through `nats_to_bits`.
 """
@@ -54,17 +54,17 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def nats_to_bits(nats: Tensor) -> Tensor:
-    """1 nat = 1/ln 2 bits."""
+    """Return bits for nats: 1 nat = 1/ln 2 bits."""
     return nats / math.log(2)
 
 
 def bits_to_nats(bits: Tensor) -> Tensor:
-    """1 bit = ln 2 nats."""
+    """Return nats for bits: 1 bit = ln 2 nats."""
     return bits * math.log(2)
 
 
 def bits_per_dim(nats: Tensor, dims: int) -> Tensor:
-    """Nats per sample as bits per dimension, for samples of `dims` values each."""
+    """Return bits per dimension for nats per sample of `dims` values."""
     return nats_to_bits(nats) / dims
 
 
@@ -97,7 +97,7 @@ class Categorical:
 class Gaussian:
     """A Gaussian with diagonal covariance: `mean` and `log_var` = log σ², broadcastable to one shape (B, …).
 
-    A log-variance of −∞ is the point mass at the mean; only `mean`, `std` and `sample` mean something for it.
+    A log-variance of −∞ is the point mass at the mean, for which only `mean`, `std` and `sample` are defined.
     """
 
     mean: Tensor
@@ -112,15 +112,15 @@ class Gaussian:
         return (0.5 * self.log_var).exp()
 
     def sample(self, noise: Tensor) -> Tensor:
-        """mean + σ·noise, for standard normal noise of the shape of the sample."""
+        """Return mean + σ·noise, for standard normal noise of the shape of the sample."""
         return self.mean + self.std * noise
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log N(x; mean, σ²) in nats, (B, …) → (B)."""
+        """Return log N(x; mean, σ²) in nats, (B), for x (B, …)."""
         return sum_dims(self._log_density(x))
 
     def _log_density(self, x: Tensor) -> Tensor:
-        """The same for every value by itself, of the shape that x, mean and variance broadcast to."""
+        """Return the log-density of each value in nats, of the shape that x, mean and variance broadcast to."""
         return -0.5 * (LOG_2PI + self.log_var + (x - self.mean) ** 2 * (-self.log_var).exp())
 
 
@@ -128,7 +128,7 @@ class Gaussian:
 class Tabulated:
     """Densities on the line by their logarithms `log_density` (B, N) at N evenly spaced, rising points `x` (N); eq. 7.
 
-    The points have to reach so far that nothing is left beyond them, and lie closer than the densities' own scale.
+    The points must cover all of the densities' mass, at distances below their scale.
 
     Raises:
         ValueError: the points are not evenly spaced, a logarithm is NaN or +∞, or a row does not integrate to one within 1e-4.
@@ -153,11 +153,11 @@ class Tabulated:
 
     @cached_property
     def density(self) -> Tensor:
-        """p(x_i), (B, N)."""
+        """Return p(x_i), (B, N)."""
         return self.log_density.exp()
 
     def integrate(self, values: Tensor) -> Tensor:
-        """∫ f dx for f (…, N) at the points, (…); eq. 7."""
+        """Return ∫ f dx for f (…, N) at the points, (…); eq. 7."""
         return values @ self._weights
 
     @cached_property
@@ -168,23 +168,23 @@ class Tabulated:
 
     @cached_property
     def entropy(self) -> Tensor:
-        """H(p) in nats, (B); eq. 1."""
+        """Return H(p) in nats, (B); eq. 1."""
         return self.integrate(_times(self.density, -self.log_density))
 
     @cached_property
     def moments(self) -> Gaussian:
-        """The Gaussian of the same mean and variance, (B, 1): the only minimum of KL[p‖q] among all Gaussians q, eq. 8."""
+        """Return the Gaussian of the same mean and variance, (B, 1): the only minimum of KL[p‖q] over Gaussians q, eq. 8."""
         mean = self.integrate(self.density * self.x)[:, None]
         return Gaussian(mean, self.integrate(self.density * (self.x - mean) ** 2)[:, None].log())
 
 
 def tabulate(q: Gaussian, x: Tensor) -> Tabulated:
-    """Gaussians on the line, `mean` and `log_var` (B, 1), at the points x (N)."""
+    """Return Gaussians on the line, `mean` and `log_var` (B, 1), tabulated at the points x (N)."""
     return Tabulated(x, q._log_density(x))
 
 
 def mixture(weight: Tensor, components: Gaussian, x: Tensor) -> Tabulated:
-    """Σ_k w_k N(m_k, s_k²) on the line at the points x (N), as one row; weight (K) sums to one, mean and log_var are (K, 1)."""
+    """Return Σ_k w_k N(m_k, s_k²) at the points x (N), one row; weight (K) sums to one, mean and log_var are (K, 1)."""
     return Tabulated(x, (weight.log()[:, None] + components._log_density(x)).logsumexp(dim=0, keepdim=True))
 
 
@@ -192,7 +192,7 @@ Distribution = Categorical | Gaussian | Tabulated
 
 
 def entropy(p: Distribution) -> Tensor:
-    """H(p) = −E_p[log p] in nats, (B); eq. 1. For a Gaussian it is the differential entropy, eq. 5."""
+    """Return H(p) = −E_p[log p] in nats, (B); eq. 1. For a Gaussian it is the differential entropy, eq. 5."""
     if isinstance(p, Categorical):
         return -torch.special.xlogy(p.prob, p.prob).sum(dim=1)
     if isinstance(p, Tabulated):
@@ -201,7 +201,7 @@ def entropy(p: Distribution) -> Tensor:
 
 
 def cross_entropy(p: Distribution, q: Distribution) -> Tensor:
-    """H(p, q) = −E_p[log q] in nats, (B); notes 1.2.1, eq. 2. Infinite where q is 0 and p is not.
+    """Return H(p, q) = −E_p[log q] in nats, (B); notes 1.2.1, eq. 2. Infinite where q is 0 and p is not.
 
     Raises:
         TypeError: p and q are not of the same family.
@@ -216,7 +216,7 @@ def cross_entropy(p: Distribution, q: Distribution) -> Tensor:
 
 
 def kl(p: Distribution, q: Distribution) -> Tensor:
-    """KL[p‖q] in nats, (B); notes 1.3.1, eq. 3 and, for Gaussians, eq. 6. Infinite where q is 0 and p is not.
+    """Return KL[p‖q] in nats, (B); notes 1.3.1, eq. 3 and, for Gaussians, eq. 6. Infinite where q is 0 and p is not.
 
     Raises:
         TypeError: p and q are not of the same family.
@@ -232,7 +232,7 @@ def kl(p: Distribution, q: Distribution) -> Tensor:
 
 
 def kl_terms(p: Categorical, q: Categorical) -> Tensor:
-    """p_i (log p_i − log q_i) of every outcome in nats, (B, K): KL[p‖q] is their sum, and some may be negative.
+    """Return p_i (log p_i − log q_i) of each outcome in nats, (B, K): the terms of KL[p‖q], some of which may be negative.
 
     0 where p_i is, infinite where q_i is 0 and p_i is not.
     """
@@ -242,22 +242,22 @@ def kl_terms(p: Categorical, q: Categorical) -> Tensor:
 
 
 def code_length(q: Categorical) -> Tensor:
-    """−log q_i of every outcome in nats, (B, K): in bits, what the best code for q spends on it. Infinite where q_i is 0."""
+    """Return −log q_i of each outcome in nats, (B, K), its length in the best code for q; infinite where q_i is 0."""
     return -q.prob.log()
 
 
 def kl_integrand(p: Tabulated, q: Tabulated) -> Tensor:
-    """p(x) [log p(x) − log q(x)] at every point, (B, N): KL[p‖q] is the area under it, and it may be negative in places.
+    """Return p(x) [log p(x) − log q(x)] at each point, (B, N): the integrand of KL[p‖q], negative in places.
 
     Large where p is and q is not, 0 where p is not: KL[p‖q] makes q cover p (zero-avoiding). For KL[q‖p], with the roles
-    exchanged, q has to keep out of where p is not (zero-forcing; notes 1.3.2).
+    exchanged, q must vanish where p does (zero-forcing; notes 1.3.2).
     """
     return _times(p.density, p.log_density - _at_points_of(p, q))
 
 
 @dataclass(frozen=True)
 class Slope:
-    """A divergence of q = N(m, s²) from p and its derivatives, (B, 1) each.
+    """The divergence between p and q = N(m, s²) and its derivatives, (B, 1) each.
 
     Attributes:
         value: KL[p‖q] or KL[q‖p] in nats.
@@ -273,7 +273,7 @@ Direction = Callable[[Tabulated, Gaussian], Slope]
 
 
 def forward(p: Tabulated, q: Gaussian) -> Slope:
-    """KL[p‖q] of q = N(m, s²), mean and log_var (B, 1), and its slope; eq. 8."""
+    """Return KL[p‖q] and its derivatives for q = N(m, s²), mean and log_var (B, 1); eq. 8."""
     off = q.mean - p.moments.mean
     ratio = (p.moments.variance + off**2) / q.variance
     value = 0.5 * (LOG_2PI + q.log_var + ratio) - p.entropy[:, None]
@@ -281,7 +281,7 @@ def forward(p: Tabulated, q: Gaussian) -> Slope:
 
 
 def reverse(p: Tabulated, q: Gaussian) -> Slope:
-    """KL[q‖p] of q = N(m, s²), mean and log_var (B, 1), and its slope; eq. 9."""
+    """Return KL[q‖p] and its derivatives for q = N(m, s²), mean and log_var (B, 1); eq. 9."""
     z = (p.x - q.mean) / q.std
     square = z * z
     log_q = -0.5 * (square + (LOG_2PI + q.log_var))
@@ -300,14 +300,15 @@ def fit(
     tolerance: float = 1e-6,
     most: int = 300,
 ) -> Iterator[Gaussian]:
-    """One Gaussian walks down KL[p‖q] or KL[q‖p] by eq. 10; yields the start, then q after every step.
+    """Fit a Gaussian q to p by descent on KL[p‖q] or KL[q‖p], eq. 10; yields the start, then q after each step.
 
     Args:
         p: the density to fit, one row.
-        start: where q begins, mean and log_var (1, 1).
+        start: initial q, mean and log_var (1, 1).
         direction: `forward` for KL[p‖q], `reverse` for KL[q‖p].
-        rate: c near the optimum, 0 < c < 2; reach: Fisher length that no step exceeds. A step that would lead up is halved.
-        tolerance: the walk ends where the step at c = 1 would be shorter; most: evaluations after which it ends anyway.
+        rate: c near the optimum, 0 < c < 2; reach: largest Fisher length of a step. Steps that would increase the divergence
+            are halved.
+        tolerance: the fit ends when a step at c = 1 would have a smaller Fisher length; most: maximum number of evaluations.
     """
     q, slope = start, direction(p, start)
     yield q
@@ -319,7 +320,7 @@ def fit(
         c = shrink * min(rate, reach / length)
         trial = Gaussian(q.mean - c * q.variance * slope.mean, q.log_var - c * slope.log_std)
         ahead = direction(p, trial)
-        if not float(ahead.value - slope.value) <= 1e-12:  # nan, too, leads up
+        if not float(ahead.value - slope.value) <= 1e-12:  # NaN counts as an increase
             shrink *= 0.5
             continue
         q, slope, shrink = trial, ahead, 1.0
@@ -327,15 +328,15 @@ def fit(
 
 
 def _times(density: Tensor, values: Tensor) -> Tensor:
-    """density · values, 0 where the density is, whatever the value."""
+    """Return density · values, 0 where the density is 0, even if the value is infinite or NaN."""
     return torch.where(density > 0, density * values, 0.0)
 
 
 def _at_points_of(p: Tabulated, q: Tabulated) -> Tensor:
-    """log q at the points of p, which have to be those of q.
+    """Return log q at its points, which must be those of p.
 
     Raises:
-        ValueError: they are not.
+        ValueError: the points differ.
     """
     if not torch.equal(p.x, q.x):
         raise ValueError("expected two densities tabulated at the same points, got different ones")
@@ -343,5 +344,5 @@ def _at_points_of(p: Tabulated, q: Tabulated) -> Tensor:
 
 
 def standard_normal(x: Tensor) -> Gaussian:
-    """N(0, I) of the shape, type and device of x."""
+    """Return N(0, I) with the shape, type and device of x."""
     return Gaussian(torch.zeros_like(x), torch.zeros_like(x))

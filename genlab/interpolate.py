@@ -1,11 +1,12 @@
-"""Paths between two points of a Gaussian space: a VAE's z, or the noise x_T of a diffusion model (notes 1.4 and 1.5).
+"""Interpolate between two points of a Gaussian space: a VAE's z, or a diffusion model's noise x_T (docs/notes.md#n1-4 and
+#n1-5).
 
     lerp    (1 − w) a + w b                                                            (1)
     slerp   r(w) · [sin((1 − w)θ) â + sin(wθ) b̂] / sin θ,   cos θ = â·b̂,  r(w) = (1 − w)‖a‖ + w‖b‖   (2)
 
 â = a/‖a‖. Nearly all of N(0, I) in D dimensions lies close to the sphere of radius √D, and two draws are nearly at right
-angles, so that the middle of (1) is shorter by √2 than anything the model has met. (2) (Shoemake 1985) walks along the sphere;
-where the two norms differ, the norm moves evenly from the one to the other.
+angles, so that the midpoint of (1) is shorter by √2 than typical draws, on which the model was trained. (2) (Shoemake 1985)
+follows the sphere; the norm is interpolated linearly.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ NEARLY = 1e-4
 
 
 def lerp(a: Tensor, b: Tensor, w: Tensor) -> Tensor:
-    """The straight path, eq. 1: a, b (…) and w (N) → (N, …). w = 0 gives a and w = 1 gives b."""
+    """Return points on the straight path, eq. 1, (N, …), for a, b (…) and w (N); w = 0 gives a and w = 1 gives b."""
     w = _weights(a, w)
     return (1 - w) * a + w * b
 
 
 def slerp(a: Tensor, b: Tensor, w: Tensor) -> Tensor:
-    """The path along the sphere, eq. 2: a, b (…) and w (N) → (N, …). w = 0 gives a and w = 1 gives b.
+    """Return points on the path along the sphere, eq. 2, (N, …), for a, b (…) and w (N); w = 0 gives a and w = 1 gives b.
 
-    Parallel directions, and a or b of norm zero, have no arc, and the straight path is taken. Opposite directions have arcs
-    without number: the one through a fixed direction at right angles to a is taken.
+    If a and b are parallel, or one is zero, the path is straight. If they are opposite, every great circle joins them: the path
+    goes through a fixed direction orthogonal to a.
 
     Raises:
         ValueError: a and b have different shapes.
@@ -45,7 +46,7 @@ def slerp(a: Tensor, b: Tensor, w: Tensor) -> Tensor:
     elif theta < 1:
         return lerp(a, b, w)
     else:
-        side = _at_right_angles(start)
+        side = _orthogonal(start)
         direction = torch.cos(v * torch.pi) * start + torch.sin(v * torch.pi) * side
     path = (((1 - v) * norm_a + v * norm_b) * direction).to(a.dtype)
     at_end = _weights(a, w) == 1
@@ -56,8 +57,8 @@ def _weights(a: Tensor, w: Tensor) -> Tensor:
     return w.to(a.device, a.dtype).reshape(-1, *[1] * a.ndim)
 
 
-def _at_right_angles(direction: Tensor) -> Tensor:
-    """A unit vector at right angles to `direction`: its smallest coordinate's axis, less its share along `direction`."""
+def _orthogonal(direction: Tensor) -> Tensor:
+    """Return a unit vector orthogonal to `direction`, from the axis of its smallest coordinate."""
     flat = direction.flatten()
     if len(flat) < 2:
         return torch.zeros_like(direction)

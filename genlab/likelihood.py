@@ -1,4 +1,4 @@
-"""Compute log p(x|·) of pictures, for the distributions that a decoder may have (notes 1.4, 1.5).
+"""Compute log p(x|·) of pictures for each distribution that a decoder may have (docs/notes.md#n1-4-elbo, #n1-5-terms).
 
 8-bit values x lie on 256 levels in [−1, 1], 2/255 apart. A density F′ gives each level the mass within half a level of it, the
 outermost levels the tails beyond (Ho et al. 2020, eq. 13), so that the masses of the 256 levels sum to 1:
@@ -25,14 +25,14 @@ from torch import Tensor
 from genlab.divergence import Gaussian, sum_dims
 
 HALF_LEVEL = 1 / 255
-"""Half the distance of two gray levels in the [−1, 1] scale."""
+"""Half the distance between neighbouring gray levels in the [−1, 1] scale."""
 DARKEST, BRIGHTEST = -0.999, 0.999
 """Values below and above belong to the outermost levels, −1 and 1."""
 
 
 @dataclass(frozen=True)
 class Bernoulli:
-    """p(x) of a binarised picture: `logits` of each pixel being light (B C H W)."""
+    """A Bernoulli distribution of binarised pictures: `logits` of each pixel being 1 (B C H W)."""
 
     logits: Tensor
 
@@ -53,7 +53,7 @@ class Bernoulli:
 
 @dataclass(frozen=True)
 class Logistic:
-    """A discretised logistic distribution, eq. 2: `mean` (B C H W), `log_scale` = log s, broadcastable to it."""
+    """A discretised logistic distribution, eq. 2: `mean` (B C H W) and `log_scale` = log s, broadcastable to it."""
 
     mean: Tensor
     log_scale: Tensor
