@@ -1,4 +1,4 @@
-"""The forward and the reverse process of a diffusion model, step by step (notes 1.5).
+"""The forward and the reverse process of a diffusion model, step by step (docs/notes.md#n1-5).
 
     q(x_t|x_{t−1})     = N(√α_t x_{t−1}, β_t I)                                                     (1)
     q(x_t|x_0)         = N(√ᾱ_t x_0, (1 − ᾱ_t) I)                                                   (2)
@@ -13,8 +13,8 @@ Markov property, the second does not hold: (1) and (2) have different means and 
 
 (3) is the product of two Gaussians in x_{t−1}, one from (1) and one from (2), a shorter way than the notes' ratio of densities:
 precisions add, α_t/β_t + 1/(1 − ᾱ_{t−1}) = 1/β̃_t, and the mean is the precision-weighted one. The same holds between any two
-times s < t with α_{t|s} = ᾱ_t/ᾱ_s and β_{t|s} = 1 − α_{t|s} in the place of α_t and β_t, which is how a subsequence of steps is
-walked. Functions take s, t − 1 by default.
+times s < t with α_{t|s} = ᾱ_t/ᾱ_s and β_{t|s} = 1 − α_{t|s} in the place of α_t and β_t, which gives the
+steps along a subsequence of the times. Functions take s, by default t − 1.
 """
 
 from __future__ import annotations
@@ -46,25 +46,25 @@ class Denoised:
 
 
 Predict = Callable[[Tensor, Tensor], Denoised]
-"""A model without its options: x_t (B C H W), t (B) → prediction."""
+"""The prediction function of a model with its options fixed: x_t (B C H W), t (B) → prediction."""
 
 
 def q_step(schedule: Schedule, x_prev: Tensor, t: Tensor) -> Gaussian:
-    """q(x_t|x_{t−1}), eq. 1: one step of the forward chain. x_prev (B, …), t (B) in 1…T."""
+    """Return q(x_t|x_{t−1}), eq. 1: one step of the forward chain. x_prev (B, …), t (B) in 1…T."""
     schedule.check(t)
     alpha = at(schedule.alpha, t, x_prev)
     return Gaussian(alpha.sqrt() * x_prev, at(schedule.beta.log(), t, x_prev).expand_as(x_prev))
 
 
 def q_marginal(schedule: Schedule, x0: Tensor, t: Tensor) -> Gaussian:
-    """q(x_t|x_0), eq. 2: any number of forward steps at once. x0 (B, …), t (B) in 0…T; a point mass at t = 0."""
+    """Return q(x_t|x_0), eq. 2: any number of forward steps at once. x0 (B, …), t (B) in 0…T; a point mass at t = 0."""
     schedule.check(t, lowest=0)
     log_var = at((1 - schedule.alpha_bar).log(), t, x0)
     return Gaussian(at(schedule.alpha_bar.sqrt(), t, x0) * x0, log_var.expand_as(x0))
 
 
 def q_posterior(schedule: Schedule, x_t: Tensor, x0: Tensor, t: Tensor, s: Tensor | None = None) -> Gaussian:
-    """q(x_s|x_t,x_0), eq. 3, for 0 ≤ s < t; s = t − 1 where none is given. A point mass at x_0 for s = 0."""
+    """Return q(x_s|x_t,x_0), eq. 3, for 0 ≤ s < t; s = t − 1 by default. A point mass at x_0 for s = 0."""
     s = t - 1 if s is None else s
     alpha_bar_t, alpha_bar_s, beta = _between(schedule, t, s)
     from_x_t = (alpha_bar_t / alpha_bar_s).sqrt() * (1 - alpha_bar_s) / (1 - alpha_bar_t)
@@ -77,12 +77,12 @@ def q_posterior(schedule: Schedule, x_t: Tensor, x0: Tensor, t: Tensor, s: Tenso
 def reverse_log_var(
     schedule: Schedule, variance: Variance, t: Tensor, s: Tensor | None = None, fraction: Tensor | None = None
 ) -> Tensor:
-    """log Σ of the reverse step from t to s, eq. 5, float64.
+    """Return log Σ of the reverse step from t to s, eq. 5, float64.
 
-    β̃ vanishes for s = 0, where a density is still needed: there β̃_2 stands in its place (Nichol & Dhariwal 2021).
+    β̃ vanishes for s = 0, where p_θ still needs a density: β̃_2 replaces it there (Nichol & Dhariwal 2021).
 
     Args:
-        t, s: (B), 0 ≤ s < t; s = t − 1 where none is given.
+        t, s: (B), 0 ≤ s < t; s = t − 1 by default.
         fraction: (B, …) the network's w in [0, 1], for the learned variance.
 
     Returns:
@@ -116,48 +116,48 @@ def p_reverse(
     variance: Variance = "posterior",
     fraction: Tensor | None = None,
 ) -> Gaussian:
-    """p_θ(x_s|x_t), eq. 4, from the prediction x̂_0 (B, …); s = t − 1 where none is given."""
+    """Return p_θ(x_s|x_t), eq. 4, from the prediction x̂_0 (B, …); s = t − 1 by default."""
     log_var = reverse_log_var(schedule, variance, t, s, fraction)
     return Gaussian(q_posterior(schedule, x_t, x0_hat, t, s).mean, spread(log_var, x_t).expand_as(x_t))
 
 
 def x0_from_eps(schedule: Schedule, x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-    """x_0 = (x_t − √(1−ᾱ_t) ε) / √ᾱ_t, from eq. 2."""
+    """Return x_0 = (x_t − √(1−ᾱ_t) ε) / √ᾱ_t, from eq. 2."""
     return (x_t - at((1 - schedule.alpha_bar).sqrt(), t, x_t) * eps) / at(schedule.alpha_bar.sqrt(), t, x_t)
 
 
 def eps_from_x0(schedule: Schedule, x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
-    """ε = (x_t − √ᾱ_t x_0) / √(1−ᾱ_t), from eq. 2."""
+    """Return ε = (x_t − √ᾱ_t x_0) / √(1−ᾱ_t), from eq. 2."""
     return (x_t - at(schedule.alpha_bar.sqrt(), t, x_t) * x0) / at((1 - schedule.alpha_bar).sqrt(), t, x_t)
 
 
 def v_from_eps(schedule: Schedule, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-    """v = √ᾱ_t ε − √(1−ᾱ_t) x_0 (Salimans & Ho 2022, section 4)."""
+    """Return v = √ᾱ_t ε − √(1−ᾱ_t) x_0 (Salimans & Ho 2022, section 4)."""
     return at(schedule.alpha_bar.sqrt(), t, x0) * eps - at((1 - schedule.alpha_bar).sqrt(), t, x0) * x0
 
 
 def eps_from_v(schedule: Schedule, x_t: Tensor, v: Tensor, t: Tensor) -> Tensor:
-    """ε = √(1−ᾱ_t) x_t + √ᾱ_t v: (√ᾱ_t, √(1−ᾱ_t)) is a rotation that takes (x_0, ε) to (x_t, v)."""
+    """Return ε = √(1−ᾱ_t) x_t + √ᾱ_t v: (√ᾱ_t, √(1−ᾱ_t)) is a rotation that takes (x_0, ε) to (x_t, v)."""
     return at((1 - schedule.alpha_bar).sqrt(), t, x_t) * x_t + at(schedule.alpha_bar.sqrt(), t, x_t) * v
 
 
 def x0_from_v(schedule: Schedule, x_t: Tensor, v: Tensor, t: Tensor) -> Tensor:
-    """x_0 = √ᾱ_t x_t − √(1−ᾱ_t) v, the other half of the rotation."""
+    """Return x_0 = √ᾱ_t x_t − √(1−ᾱ_t) v, the other half of the rotation."""
     return at(schedule.alpha_bar.sqrt(), t, x_t) * x_t - at((1 - schedule.alpha_bar).sqrt(), t, x_t) * v
 
 
 def grid_eps(schedule: Schedule, x_t: Tensor, t: Tensor, spacings: Sequence[int]) -> Tensor:
-    """E[ε|x_t] where each value of x_0 is any of −1 + kΔ, equally likely and alone; Δ = spacing · 2/255, for K spacings.
+    """Return E[ε|x_t] for x_0 whose values are independent and uniform on −1 + kΔ; Δ = spacing · 2/255, for K spacings.
 
-    Returns (B, K, …) for x_t (B, …).
+    The result is (B, K, …) for x_t (B, …), differentiable in x_t except where it is clamped.
 
     In units where x_0 is on the grid, y = x_t/√ᾱ_t + 1 has noise √ν ε, ν = (1 − ᾱ_t)/ᾱ_t. By Tweedie's formula and Poisson
     summation of Σ_k N(y; kΔ, ν), with z = 2πy/Δ and r = exp(−2π²ν/Δ²),
 
         E[ε|x_t] = −√ν ∂_y log Σ_k N(y; kΔ, ν) = 4π (√ν/Δ) Σ_m m r^{m²} sin(mz) / (1 + 2 Σ_m r^{m²} cos(mz)),  m = 1, 2, …
 
-    Six terms are enough, to 1e-6, from √ν = 0.15 Δ on; below, only the two nearest points count. Held within ±4: where a value
-    is not on the grid, the noise that would take it there may be any number. Differentiable in x_t, but for the ends of ±4.
+    Six terms are enough, to 1e-6, from √ν = 0.15 Δ on; below, only the two nearest points count. Clamped to ±4: if a
+    value is not on the grid, the noise that would move it there is unbounded.
     """
     delta = torch.tensor(spacings, dtype=torch.float64) * 2 / 255
     delta = spread(delta.to(x_t.device, non_blocking=True), x_t)
@@ -175,15 +175,15 @@ def grid_eps(schedule: Schedule, x_t: Tensor, t: Tensor, spacings: Sequence[int]
         above, below = above + m * r**m**2 * sines[1], below + 2 * r**m**2 * cosines[1]
     other = delta * y.sign() * torch.sigmoid(delta * (y.abs() - delta / 2) / root**2)
     fine = root < 0.15 * delta
-    below = torch.where(fine, 1, below)  # a zero there, where it does not count, would make the derivative not a number
+    below = torch.where(fine, 1, below)  # avoids a NaN gradient from a zero in the unused branch
     return torch.where(fine, (y - other) / root, 4 * math.pi / delta * root * above / below).clamp(-4, 4)
 
 
 def _between(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """ᾱ_t, ᾱ_s and β_{t|s} = 1 − ᾱ_t/ᾱ_s, (B) float64 each; β_t itself, unrounded, where s = t − 1.
+    """Return ᾱ_t, ᾱ_s and β_{t|s} = 1 − ᾱ_t/ᾱ_s, (B) float64 each; β_t itself, unrounded, for s = t − 1.
 
     Raises:
-        ValueError: a t outside 1…T, or an s outside 0…t − 1.
+        ValueError: a t is outside 1…T, or an s outside 0…t − 1.
     """
     schedule.check(t)
     if holds(s < 0) or holds(s >= t):

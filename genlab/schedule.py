@@ -1,4 +1,4 @@
-"""The numbers of the forward chain (notes 1.5): how much noise each step adds.
+"""The numbers of the forward chain (docs/notes.md#n1-5-forward): how much noise each step adds.
 
     α_t = 1 − β_t,    ᾱ_t = α_1 α_2 … α_t,    SNR_t = ᾱ_t / (1 − ᾱ_t),    λ_t = ½ log SNR_t
 
@@ -39,39 +39,39 @@ class Schedule:
 
     @property
     def T(self) -> int:
-        """Number of steps of the chain."""
+        """Return the number of steps of the chain."""
         return len(self.beta) - 1
 
     @cached_property
     def alpha(self) -> Tensor:
-        """α_t = 1 − β_t, (T + 1)."""
+        """Return α_t = 1 − β_t, (T + 1)."""
         return 1 - self.beta
 
     @cached_property
     def alpha_bar(self) -> Tensor:
-        """ᾱ_t = Π α_i, (T + 1): the share of the signal's power that is left at t."""
+        """Return ᾱ_t = Π α_i, (T + 1): the share of the signal's power that is left at t."""
         return self.alpha.cumprod(dim=0)
 
     @cached_property
     def snr(self) -> Tensor:
-        """ᾱ_t / (1 − ᾱ_t), (T + 1): signal-to-noise ratio, infinite at t = 0."""
+        """Return ᾱ_t / (1 − ᾱ_t), (T + 1): signal-to-noise ratio, infinite at t = 0."""
         return self.alpha_bar / (1 - self.alpha_bar)
 
     @cached_property
     def half_log_snr(self) -> Tensor:
-        """λ_t = log √ᾱ_t − log √(1 − ᾱ_t), (T + 1), nats: falls with t, infinite at t = 0."""
+        """Return λ_t = log √ᾱ_t − log √(1 − ᾱ_t), (T + 1), nats: falls with t, infinite at t = 0."""
         return self.snr.log() / 2
 
     def check(self, t: Tensor, lowest: int = 1) -> None:
-        """Raise ValueError unless every t is a whole number from `lowest` to T; on a GPU only that it is whole."""
+        """Raise ValueError unless every t is a whole number from `lowest` to T; on a GPU only the type is checked."""
         if t.is_floating_point() or holds(t < lowest) or holds(t > self.T):
             raise ValueError(f"expected whole t from {lowest} to {self.T}, got {t.tolist()[:8]}")
 
 
 def linear_schedule(T: int) -> Schedule:
-    """β_t rising linearly from 1e-4 to 0.02 for T = 1000, as in the notes (Ho et al. 2020, section 4).
+    """Return β_t rising linearly from 1e-4 to 0.02 for T = 1000, as in the notes (Ho et al. 2020, section 4).
 
-    For another T the ends are scaled by 1000/T, so that ᾱ keeps about its shape (Nichol & Dhariwal 2021, appendix A).
+    For another T the ends are scaled by 1000/T, so that ᾱ has about the same shape (Nichol & Dhariwal 2021, appendix A).
 
     Raises:
         ValueError: T is so small that β_T would not be below 1 (T ≤ 20).
@@ -84,7 +84,7 @@ def linear_schedule(T: int) -> Schedule:
 
 
 def cosine_schedule(T: int) -> Schedule:
-    """ᾱ_t = f(t)/f(0), f(t) = cos²((t/T + 0.008)/1.008 · π/2), β_t ≤ 0.999 (Nichol & Dhariwal 2021, eq. 17)."""
+    """Return ᾱ_t = f(t)/f(0), f(t) = cos²((t/T + 0.008)/1.008 · π/2), β_t ≤ 0.999 (Nichol & Dhariwal 2021, eq. 17)."""
     t = torch.arange(T + 1, dtype=torch.float64)
     f = torch.cos((t / T + 0.008) / 1.008 * math.pi / 2) ** 2
     beta = (1 - f[1:] / f[:-1]).clamp(max=0.999)
@@ -98,16 +98,16 @@ EVEN_SHARE = 0.25
 
 
 def mixed_schedule(T: int) -> Schedule:
-    """The noise levels of the linear schedule, from FINEST_NOISE on, with a share of the steps spread evenly over λ.
+    """Return the linear schedule's noise levels from FINEST_NOISE on, with a share of the steps evenly spaced in λ.
 
     Over continuous time τ in [0, 1] the linear schedule is −log ᾱ = a τ + b τ², a = 0.1, b = 9.95 (Song et al. 2021, eq. 32).
     With κ = EVEN_SHARE, λ_t solves
 
         (1 − κ) (τ(λ_t) − τ(λ_1))/(1 − τ(λ_1)) + κ (λ_1 − λ_t)/(λ_1 − λ_T) = (t − 1)/(T − 1).
 
-    L_simple weighs the levels as the steps lie, the bound weighs them evenly over λ (Kingma et al. 2021, eq. 15): training with
-    t drawn uniformly is thus an average of both, and the bound's first steps are small where the linear schedule's are coarse
-    (its β_1 alone blurs a pixel by more than a gray level).
+    L_simple weighs noise levels by the density of the steps, the bound weighs them uniformly in λ (Kingma et al. 2021, eq. 15):
+    training with uniform t is thus an average of both. The first steps are also finer than those of the linear schedule, whose
+    β_1 alone has a standard deviation above one gray level.
     """
     a, b = 0.1, 9.95
 
@@ -119,7 +119,7 @@ def mixed_schedule(T: int) -> Schedule:
     bottom = -math.log(math.expm1(a + b)) / 2
     low, high = torch.full((T,), bottom, dtype=torch.float64), torch.full((T,), top, dtype=torch.float64)
     start, wanted = place(high[:1]), torch.linspace(0, 1, T, dtype=torch.float64)
-    for _ in range(60):  # the left side falls with λ: halve the bracket until float64 has no digit left
+    for _ in range(60):  # the left side falls with λ: bisection to float64 precision
         middle = (low + high) / 2
         reached = (1 - EVEN_SHARE) * (place(middle) - start) / (1 - start) + EVEN_SHARE * (top - middle) / (top - bottom)
         low, high = torch.where(reached > wanted, middle, low), torch.where(reached > wanted, high, middle)
@@ -128,20 +128,20 @@ def mixed_schedule(T: int) -> Schedule:
 
 
 def make_schedule(name: ScheduleName, T: int) -> Schedule:
-    """The schedule of that name."""
+    """Return the schedule of that name with T steps."""
     return {"mixed": mixed_schedule, "linear": linear_schedule, "cosine": cosine_schedule}[name](T)
 
 
 def holds(condition: Tensor, unseen: bool = False) -> bool:
-    """Whether the condition holds anywhere; `unseen` on a GPU, where looking would wait for all that it has to do."""
+    """Return True if any element is true. On a GPU, return `unseen` without checking, to avoid a device sync."""
     return bool(condition.any()) if condition.device.type == "cpu" else unseen
 
 
 def at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
-    """table[t] in the type of `like`, shaped (B, 1, …) so that it broadcasts against it."""
+    """Return table[t] in the type of `like`, of shape (B, 1, …) to broadcast against it."""
     return spread(table.to(t.device, non_blocking=True)[t], like)
 
 
 def spread(values: Tensor, like: Tensor) -> Tensor:
-    """Values (B, …) in the type of `like`, with trailing dimensions until they broadcast against it."""
+    """Return values (B, …) in the type of `like`, with trailing dimensions appended to broadcast against it."""
     return values.to(like.dtype).reshape(*values.shape, *[1] * (like.ndim - values.ndim))

@@ -1,4 +1,4 @@
-"""The variational bound of a diffusion model, term by term (notes 1.5).
+"""The variational bound of a diffusion model, term by term (docs/notes.md#n1-5-bound).
 
     L_VLB   = L_T + Σ_{t=2}^T L_{t−1} + L_0  ≥  −log p_θ(x_0)                (1)
     L_T     = KL[q(x_T|x_0) ‖ p(x_T)],  p(x_T) = N(0, I)                      (2)
@@ -7,20 +7,20 @@
 
 The notes say that (2) and (3) are not KL divergences; inside the outer expectation over x_0 and x_t they are, which is why each
 is ≥ 0 and a closed form between two Gaussians. The notes put the optimum of (3) at 0: it is 0 only where x_t determines x_0,
-since p_θ does not see x_0. And (4) is bounded below by 0 only for discrete data, hence the discretised Gaussian for 8-bit
+since p_θ does not depend on x_0. And (4) is bounded below by 0 only for discrete data, hence the discretised Gaussian for 8-bit
 pictures (`likelihood`, eq. 1).
 
-Evaluating every t of every picture is T looks of the network. Cut 1…T into K strata S_k and draw one t_k in each, evenly: then,
-with ℓ_t the term of step t (ℓ_1 = L_0, else L_{t−1}),
+Evaluating every t of a picture takes T network evaluations. Divide 1…T into K strata S_k and draw one uniform t_k in each:
+then, with ℓ_t the term of step t (ℓ_1 = L_0, else L_{t−1}),
 
     L̂ = L_T + Σ_k |S_k| ℓ_{t_k},   t_k ~ U(S_k),   E[L̂] = L_VLB               (5)
     Var[L̂ | x_0] ≥ Σ_k |S_k|² Var_{t∈S_k}[E ℓ_t]                               (6)
 
 K = T is every t once. On the linear chain ℓ_t falls about as 1/t and ℓ_1 alone is about half of the bound, so |S_k| ∝ t makes
-the addends of (6) about equal: `strata` grow geometrically, and t = 1 is one by itself. (5) holds on any chain.
+the terms of (6) about equal: `strata` grow geometrically, and t = 1 is a stratum of its own. (5) holds on any chain.
 
 Every function returns nats per picture, (B); `divergence.bits_per_dim` turns them into bits per dimension at the edge.
-A `Reverse` is any p_θ(x_{t−1}|x_t): a function of x_t (B, …) and t (B) that returns a `Gaussian`.
+A `Reverse` is p_θ(x_{t−1}|x_t): a function of x_t (B, …) and t (B) that returns a `Gaussian`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Decoder = Callable[[Gaussian, Tensor], Tensor]
 
 
 def prior_term(schedule: Schedule, x0: Tensor) -> Tensor:
-    """L_T, eq. 2, nats per picture (B)."""
+    """Return L_T, eq. 2, nats per picture (B)."""
     T = torch.full((len(x0),), schedule.T, device=x0.device)
     return kl(q_marginal(schedule, x0, T), standard_normal(x0))
 
@@ -49,13 +49,13 @@ def prior_term(schedule: Schedule, x0: Tensor) -> Tensor:
 def step_term(
     schedule: Schedule, reverse: Reverse, x0: Tensor, x_t: Tensor, t: Tensor, decoder: Decoder = discretised_log_prob
 ) -> Tensor:
-    """The bound's term of step t at one x_t ~ q(x_t|x_0): L_{t−1} (eq. 3) for t ≥ 2, L_0 (eq. 4) for t = 1; nats (B).
+    """Return the bound's term of step t at x_t ~ q(x_t|x_0), nats (B): L_{t−1} (eq. 3) for t ≥ 2, L_0 (eq. 4) for t = 1.
 
     Args:
         decoder: log p_θ(x_0|x_1) of a `Gaussian`; the discretised one for 8-bit pictures, `Gaussian.log_prob` for densities.
     """
     p = reverse(x_t, t)
-    # q(x_0|x_1,x_0) is a point mass; its KL is not used, and t = 2 in its place keeps the unused branch finite.
+    # q(x_0|x_1,x_0) is a point mass, and its KL is not used; t = 2 instead makes the unused branch finite.
     transition = kl(q_posterior(schedule, x_t, x0, t.clamp(min=2)), p)
     last = t == 1
     return torch.where(last, -decoder(p, x0), transition) if holds(last, unseen=True) else transition
@@ -64,7 +64,7 @@ def step_term(
 def step_terms(
     schedule: Schedule, p: Gaussian, x0: Tensor, x_t: Tensor, t: Tensor, decoder: Decoder = discretised_log_prob
 ) -> Tensor:
-    """What every value of a picture adds to `step_term`, nats, of the shape of x0 (B, …): Gaussians factorise.
+    """Return the contribution of each value of a picture to `step_term`, nats, of the shape of x0 (B, …).
 
     Args:
         p: p_θ(x_{t−1}|x_t); t: (B); decoder: see `step_term`.
@@ -79,9 +79,10 @@ def step_terms(
 
 
 def strata(T: int, count: int) -> tuple[int, ...]:
-    """The last steps e_1 < … < e_K = T of `count` strata of 1…T: stratum k is e_{k−1} + 1 … e_k, e_0 = 0, and e_1 = 1.
+    """Return the last steps e_1 < … < e_K = T of `count` strata of 1…T: stratum k is e_{k−1} + 1 … e_k, e_0 = 0, e_1 = 1.
 
-    Each ratio e_k/e_{k−1} is that which would lead to T if all that follow were the same; small t are strata by themselves.
+    Each ratio e_k/e_{k−1} is the one that would reach T if all later ratios were the same; the smallest t form strata of one
+    step.
 
     Raises:
         ValueError: `count` is not from 2 to T.
@@ -89,13 +90,13 @@ def strata(T: int, count: int) -> tuple[int, ...]:
     if not 2 <= count <= T:
         raise ValueError(f"expected 2 to {T} strata of the {T} steps, got {count}")
     last = [1]
-    for left in range(count - 1, 0, -1):
-        last.append(max(last[-1] + 1, round(last[-1] * (T / last[-1]) ** (1 / left))))
+    for remaining in range(count - 1, 0, -1):
+        last.append(max(last[-1] + 1, round(last[-1] * (T / last[-1]) ** (1 / remaining))))
     return tuple(last)
 
 
 def draw_times(last: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
-    """One t in each stratum for each of `count` pictures, all independent, (count, K)."""
+    """Draw one t in each stratum for each of `count` pictures, all independent, (count, K)."""
     edges = torch.tensor([0, *last])
     length = edges.diff()
     within = (torch.rand(count, len(last), generator=generator, dtype=torch.float64) * length).long()
@@ -116,7 +117,7 @@ class Ledger:
 
     @property
     def total(self) -> Tensor:
-        """L_VLB, eq. 1, (B)."""
+        """Return L_VLB, eq. 1, (B)."""
         return self.prior + self.steps.sum(dim=1)
 
 
@@ -142,6 +143,6 @@ def bound(
     generator: torch.Generator,
     decoder: Decoder = discretised_log_prob,
 ) -> Ledger:
-    """The whole ledger of the bound for x0 (B, …), every t once."""
+    """Return every term of the bound for x0 (B, …), with one x_t for each t."""
     steps = dict(walk_bound(schedule, reverse, x0, generator, decoder))
     return Ledger(prior_term(schedule, x0), torch.stack([steps[t] for t in range(1, schedule.T + 1)], dim=1))
