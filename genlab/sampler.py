@@ -1,4 +1,4 @@
-"""Walking the reverse process: from noise to a picture, over all steps or a subsequence (notes 1.5, figure 5 right to left).
+"""Walk the reverse process from noise to a picture, over all steps or a subsequence (docs/notes.md#n1-5-reverse).
 
     ancestral   x_s ~ p_θ(x_s|x_t)                                                           (Ho et al. 2020)    (1)
     DDIM        x_s = √ᾱ_s x̂_0 + √(1 − ᾱ_s − σ²) ε̂ + σ z,   z ~ N(0, I)                      (Song et al. 2021)  (2)
@@ -10,20 +10,20 @@ chain's probability flow, whose exact solution is, with λ = ½ log SNR and h = 
     x_s = √((1 − ᾱ_s)/(1 − ᾱ_t)) x_t + √ᾱ_s (1 − e^(−h)) x̄_0,     x̄_0 = ∫ e^λ x̂_0 dλ / ∫ e^λ dλ from λ_t to λ_s             (3)
 
 Every deterministic solver is (3) with its own estimate of x̄_0, the mean of the model's predictions along the step. (2) takes
-the present x̂_0; the multistep solvers draw a polynomial in λ through the predictions before, without more evaluations:
+the current x̂_0; the multistep solvers extrapolate earlier predictions by a polynomial in λ, without more evaluations:
 
     DPM-Solver++(2M)  x̄_0 = x̂_0 + ½ h/h′ (x̂_0 − x̂_0′),  ′ the step before                    (Lu et al. 2022b)   (4)
     its SDE form      x_s ~ q(x_s|x_t, x_0 = x̄_0): the ancestral step with x̄_0 in the place of x̂_0                 (5)
     UniPC-p           x̄_0 = x̂_0 + Σ_k ρ_k (x̂_0^k − x̂_0)/r_k,  r_k = (λ_k − λ_t)/h             (Zhao et al. 2023)  (6)
                       Σ_k ρ_k r_k^(n−1) = c_n,  c_n = ∫ u^n e^(hu) du / ∫ e^(hu) du from 0 to 1 = 1/(1 − e^(−h)) − n c_(n−1)/h
 
-(6) over the p − 1 points before predicts x_s. Once the model has been evaluated there, (6) over these and that one corrects
-x_s, before the next step leaves from it: order p + 1 from p stored evaluations. Where there is one point only, ρ = ½ stands for
-c_1 (B₂(h) in the paper), which makes UniPC-2's prediction (4); ρ = ½ h/(1 − e^(−h)) is B₁(h). The first steps of a walk have
-fewer points. The last, to s = 0 where λ is infinite, takes x̄_0 = x̂_0 and so ends on x̂_0 itself: no noise is left.
+(6) over the previous p − 1 points predicts x_s. Once the model has been evaluated there, (6) over these points and the new one
+corrects x_s before the next step: order p + 1 from p stored evaluations. With a single point, ρ = ½ replaces c_1 (B₂(h) in the
+paper), which makes UniPC-2's prediction (4); ρ = ½ h/(1 − e^(−h)) is B₁(h). The first steps of a walk have fewer points. The
+last step, to s = 0 where λ is infinite, takes x̄_0 = x̂_0 and so returns x̂_0.
 
-Where the times of few steps should lie is `spaced`, by rule, or `fit_times`, for a model. A sampler is a generator: it yields a
-`Frame` for every step, so that a progress bar, a live picture and an endpoint can share it, and it stops when closed.
+`spaced` chooses the times of few steps by a rule, `fit_times` for a given model. A walk is a generator: it yields a `Frame` for
+every step, so that a progress bar, a live picture and an endpoint can share it, and it stops when closed.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from genlab.schedule import Schedule, spread
 
 SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
 VISIBLE = 0.009
-"""√(1 − ᾱ), a little more than a gray level, 2/255: a walk of few steps leaves finer noise to its last one."""
+"""√(1 − ᾱ) a little above a gray level, 2/255: walks of few steps remove finer noise in one last step."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One moment of the reverse process.
+    """A step of the reverse process.
 
     Attributes:
         index, count: this is step `index` of `count`, from 1.
@@ -69,11 +69,11 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """What a step takes over from the steps before it on the same walk; a walk begins with `History()`.
+    """The state of a multistep solver on a walk; a walk begins with `History()`.
 
     Attributes:
-        points: (t, x̂_0) of the steps before, the latest first, as many as the solver's polynomial goes through.
-        start: the state that the last step left from, after its correction; of UniPC alone.
+        points: (t, x̂_0) of previous steps, latest first, as many as the solver's polynomial needs.
+        start: corrected state at the beginning of the previous step; UniPC only.
     """
 
     points: tuple[tuple[int, Tensor], ...] = ()
@@ -81,10 +81,10 @@ class History:
 
 
 class Step(Protocol):
-    """One step of a walk from t to s < t: the history, x_t and what the model predicts from it → x_s and the next history.
+    """A step of a walk from t to s < t: maps the history, x_t and the model's prediction from it to x_s and the next history.
 
-    t and s (B) are the same for the whole batch. A step holds nothing that changes but the streams of its noise: it can be used
-    for any number of walks.
+    t and s (B) are the same for the whole batch. A step has no mutable state except its noise generators, so it can be used for
+    several walks.
     """
 
     def __call__(self, history: History, x_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> tuple[Tensor, History]: ...
@@ -92,9 +92,9 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard normal noise, one independent stream for each picture.
+    """Standard normal noise from one generator for each picture.
 
-    The stream of picture i depends on its seed alone, so that a picture is the same whether it is drawn alone or among others.
+    Picture i depends on its own seed only, so it is the same whether it is drawn alone or among others.
     """
 
     generators: tuple[torch.Generator, ...]
@@ -102,16 +102,16 @@ class Noise:
 
     @classmethod
     def from_seeds(cls, seeds: Sequence[int], shape: tuple[int, ...]) -> Noise:
-        """One stream for each seed; `shape` is that of one picture."""
+        """Return noise with one generator for each seed; `shape` is that of one picture."""
         return cls(tuple(torch.Generator().manual_seed(seed) for seed in seeds), shape)
 
     def draw(self) -> Tensor:
-        """The next noise of every stream, (B, *shape), on the CPU."""
+        """Draw the next noise for every picture, (B, *shape), on the CPU."""
         return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators])
 
 
 def ancestral(schedule: Schedule, noise: Noise, variance: Variance = "posterior") -> Step:
-    """Eq. 1: draw from p_θ(x_s|x_t). The last step, to s = 0, takes the mean."""
+    """Return the ancestral step, eq. 1: x_s ~ p_θ(x_s|x_t); the mean of p_θ for s = 0."""
 
     def step(history: History, x_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> tuple[Tensor, History]:
         p = p_reverse(schedule, x_t, denoised.x0_hat, t, s, variance, denoised.fraction)
@@ -121,10 +121,10 @@ def ancestral(schedule: Schedule, noise: Noise, variance: Variance = "posterior"
 
 
 def ddim(schedule: Schedule, noise: Noise | None = None, eta: float = 0.0) -> Step:
-    """Eq. 2. η = 0 is deterministic; η = 1 has the variance β̃ of the ancestral step. Takes s > t as well for η = 0.
+    """Return the step of eq. 2; η = 0 is deterministic and allows s > t, η = 1 has the variance β̃ of the ancestral step.
 
     Raises:
-        ValueError: η outside [0, 1], or η > 0 without noise.
+        ValueError: η is outside [0, 1], or η > 0 without noise.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"expected η from 0 to 1, got {eta}")
@@ -132,7 +132,7 @@ def ddim(schedule: Schedule, noise: Noise | None = None, eta: float = 0.0) -> St
         raise ValueError(f"expected a source of noise for η = {eta}, got none")
 
     def step(history: History, x_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> tuple[Tensor, History]:
-        # The coefficients are float64 and cast last: in float32, 1 − ᾱ near t = 0 would keep three digits.
+        # Coefficients are computed in float64 and cast last: in float32, 1 − ᾱ near t = 0 has three correct digits.
         alpha_bar_t, alpha_bar_s = (schedule.alpha_bar.to(time.device)[time] for time in (t, s))
         mean = spread(alpha_bar_s.sqrt(), x_t) * denoised.x0_hat
         if noise is None or eta == 0 or int(s[0]) == 0:
@@ -145,7 +145,7 @@ def ddim(schedule: Schedule, noise: Noise | None = None, eta: float = 0.0) -> St
 
 
 def dpm_solver(schedule: Schedule, noise: Noise | None = None) -> Step:
-    """DPM-Solver++(2M), eq. 4; given noise its SDE form, eq. 5. First order at both ends of the walk."""
+    """Return the step of DPM-Solver++(2M), eq. 4, or with noise of its SDE form, eq. 5. First and last step have order 1."""
 
     def step(history: History, x_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> tuple[Tensor, History]:
         now, then = int(t[0]), int(s[0])
@@ -160,19 +160,19 @@ def dpm_solver(schedule: Schedule, noise: Noise | None = None) -> Step:
 
 
 def unipc(schedule: Schedule, order: int = 2, times: Sequence[int] = (), b: Literal["B1", "B2"] = "B2") -> Step:
-    """UniPC-p, eq. 6: predict x_s, and correct it once the model has been evaluated there. One evaluation a step.
+    """Return the step of UniPC-p, eq. 6, which predicts x_s and corrects it after the next evaluation; one evaluation a step.
 
     Args:
-        order: p ≥ 1, the points that a prediction goes through.
-        times: those of the walk, so that p falls to 1 with the steps that are left, as in the authors' code; () keeps it.
-        b: the paper's B(h).
+        order: p ≥ 1, the number of points that a prediction uses.
+        times: times of the walk, to reduce p to 1 over the last steps as in the authors' code; () leaves p constant.
+        b: B(h) of the paper.
 
     Raises:
         ValueError: the order is below 1.
     """
     if order < 1:
         raise ValueError(f"expected an order of 1 or more, got {order}")
-    left = {t: len(times) - 1 - i for i, t in enumerate(times)}
+    remaining = {t: len(times) - 1 - i for i, t in enumerate(times)}
 
     def step(history: History, x_t: Tensor, denoised: Denoised, t: Tensor, s: Tensor) -> tuple[Tensor, History]:
         now, then = int(t[0]), int(s[0])
@@ -181,7 +181,7 @@ def unipc(schedule: Schedule, order: int = 2, times: Sequence[int] = (), b: Lite
             (last, x0_hat), *others = history.points
             mean = _mean_x0(schedule, last, now, x0_hat, [*others, point], b)
             x_t = _flow(schedule, last, now, history.start, mean)
-        points = (point, *history.points)[: min(order, left.get(now, order))]
+        points = (point, *history.points)[: min(order, remaining.get(now, order))]
         mean = _mean_x0(schedule, now, then, denoised.x0_hat, points[1:], b)
         return _flow(schedule, now, then, x_t, mean), History(points, start=x_t)
 
@@ -189,7 +189,7 @@ def unipc(schedule: Schedule, order: int = 2, times: Sequence[int] = (), b: Lite
 
 
 def _flow(schedule: Schedule, t: int, s: int, x_t: Tensor, mean: Tensor) -> Tensor:
-    """Eq. 3: x_s by the mean x̄_0 of x̂_0 on the way."""
+    """Return x_s of eq. 3 for the mean x̄_0 of x̂_0 along the step."""
     alpha_bar_t, alpha_bar_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
     h = float(schedule.half_log_snr[s] - schedule.half_log_snr[t])
     return math.sqrt((1 - alpha_bar_s) / (1 - alpha_bar_t)) * x_t - math.sqrt(alpha_bar_s) * math.expm1(-h) * mean
@@ -198,7 +198,7 @@ def _flow(schedule: Schedule, t: int, s: int, x_t: Tensor, mean: Tensor) -> Tens
 def _mean_x0(
     schedule: Schedule, t: int, s: int, x0_hat: Tensor, others: Sequence[tuple[int, Tensor]], b: Literal["B1", "B2"] = "B2"
 ) -> Tensor:
-    """Eq. 6: x̄_0 from t to s by x̂_0 at t and at other times; x̂_0 itself where there are none, or s = 0."""
+    """Return x̄_0 of eq. 6 from t to s, given x̂_0 at t and at other times; x̂_0 if there are none or s = 0."""
     if s == 0 or not others:
         return x0_hat
     level = schedule.half_log_snr
@@ -217,11 +217,11 @@ def _mean_x0(
 
 @dataclass(frozen=True)
 class Sampler:
-    """What the name of a sampler stands for.
+    """The step and the default spacing of a named sampler.
 
     Attributes:
-        spacing: how its times lie where no other spacing is chosen.
-        step: its step, from the schedule, the noise, Σ and η; each sampler takes what it needs of them.
+        spacing: default spacing of its times.
+        step: returns its step for a schedule, noise, Σ and η, of which each sampler uses those it needs.
     """
 
     spacing: Spacing
@@ -240,8 +240,8 @@ SAMPLERS: dict[SamplerName, Sampler] = {
 def walk(predict: Predict, step: Step, x: Tensor, times: list[int]) -> Iterator[Frame]:
     """Walk x (B C H W) along `times`, yielding a frame after each step.
 
-    The times fall from T (or a lower start) to 0 to make pictures; they rise, with the deterministic `ddim`, to undo that.
-    Time 0 has no noise to predict: a walk that rises from it asks the network at t = 1.
+    The times fall from T (or a lower start) to 0 to draw pictures; with the deterministic `ddim` they may rise, to invert that.
+    At time 0 there is no noise to predict: a walk that rises from it evaluates the network at t = 1.
     """
     count, history = len(times) - 1, History()
     for index, (t, s) in enumerate(pairwise(times), start=1):
@@ -249,18 +249,18 @@ def walk(predict: Predict, step: Step, x: Tensor, times: list[int]) -> Iterator[
         s_next = torch.full_like(t_now, s)
         with torch.inference_mode():
             denoised = predict(x, t_now.clamp(min=1))
-            after, history = step(history, x, denoised, t_now, s_next)
-        yield Frame(index, count, t, s, x, denoised.x0_hat, denoised.eps_hat, after)
-        x = after
+            x_s, history = step(history, x, denoised, t_now, s_next)
+        yield Frame(index, count, t, s, x, denoised.x0_hat, denoised.eps_hat, x_s)
+        x = x_s
 
 
 def invert(predict: Predict, schedule: Schedule, x0: Tensor, count: int) -> Iterator[Frame]:
-    """DDIM backwards: the walk from pictures x0 to the noise x_T that DDIM turns into them (Song et al. 2021, section 4.3)."""
+    """Walk from pictures x0 to the noise x_T from which DDIM draws them (Song et al. 2021, section 4.3)."""
     return walk(predict, ddim(schedule), x0, timesteps(schedule.T, count)[::-1])
 
 
 def timesteps(T: int, count: int) -> list[int]:
-    """`count` + 1 times from T down to 0, as evenly spaced as whole numbers allow.
+    """Return `count` + 1 times from T down to 0, as evenly spaced as whole numbers allow.
 
     Raises:
         ValueError: `count` is not from 1 to T.
@@ -271,14 +271,14 @@ def timesteps(T: int, count: int) -> list[int]:
 
 
 def spaced(schedule: Schedule, count: int, spacing: Spacing = "uniform") -> list[int]:
-    """`count` + 1 times from T down to 0, no two the same.
+    """Return `count` + 1 times from T down to 0, no two the same.
 
     Args:
-        spacing: what is even along them: t; or, over the t whose noise is at least `VISIBLE`, t > t₀: √(t − t₀) (`quadratic`),
+        spacing: what is evenly spaced: t; or, over the t whose noise is at least `VISIBLE`, t > t₀: √(t − t₀) (`quadratic`),
             λ_t (`log-SNR`) or σ_t^(1/7), σ² = 1/SNR (`Karras`; Karras et al. 2022, eq. 5), and one last step to 0.
 
     Raises:
-        ValueError: `count` is not from 1 to T, or the spacing has another name.
+        ValueError: `count` is not from 1 to T, or there is no such spacing.
     """
     if spacing not in SPACINGS:
         raise ValueError(f"expected one of {', '.join(SPACINGS)}, got {spacing!r}")
@@ -296,7 +296,7 @@ def spaced(schedule: Schedule, count: int, spacing: Spacing = "uniform") -> list
 
 
 def distinct(times: Sequence[float]) -> list[int]:
-    """The falling times as whole numbers, moved as far as it takes for no two to be the same; the ends stay."""
+    """Return falling times rounded to distinct whole numbers, moving some if necessary; the ends stay."""
     whole = [round(t) for t in times]
     for i in range(1, len(whole)):
         whole[i] = min(whole[i], whole[i - 1] - 1)
@@ -314,26 +314,26 @@ def fit_times(
     solver: Callable[[Schedule], Step] = unipc,
     fine: int = 100,
 ) -> list[int]:
-    """`count` + 1 times from T down to 0 for one model, along which the solver ends nearest to the end of a fine walk.
+    """Return the `count` + 1 times from T down to 0 along which the solver ends nearest to the result of a fine walk.
 
-    Starts from the best of `SPACINGS` and moves one time after the other a half, a quarter, an eighth and a sixteenth of the
-    way towards its neighbours, keeping what brings the ends from the noise x_T (B C H W) nearer, in the mean square. That is
-    8 (count − 1) walks of `count` evaluations of x_T, one for each of `SPACINGS`, and one of `fine`.
+    Coordinate descent from the best of `SPACINGS`: each time in turn is moved by a half, a quarter, an eighth and a sixteenth
+    of the way to its neighbours, and a move that lowers the mean squared error of the results from noise x_T (B C H W) is kept.
+    Cost: 8 (count − 1) walks of `count` evaluations of x_T, one for each of `SPACINGS`, and one of `fine`.
 
     Raises:
         ValueError: `count` is not from 1 to T.
     """
     *_, exact = walk(predict, solver(schedule), x_T, spaced(schedule, min(fine, schedule.T), "quadratic"))
 
-    def miss(times: list[int]) -> float:
+    def error(times: list[int]) -> float:
         *_, last = walk(predict, solver(schedule), x_T, times)
         return float((last.x_s - exact.x_s).square().mean())
 
-    least, best = min((miss(times), times) for times in (spaced(schedule, count, spacing) for spacing in SPACINGS))
+    least, best = min((error(times), times) for times in (spaced(schedule, count, spacing) for spacing in SPACINGS))
     for reach in (1 / 2, 1 / 4, 1 / 8, 1 / 16):
         for i, neighbour in product(range(1, count), (-1, 1)):
             trial = best.copy()
             trial[i] += round(reach * (best[i + neighbour] - best[i]))
             if trial != best:
-                least, best = min((least, best), (miss(trial), trial))
+                least, best = min((least, best), (error(trial), trial))
     return best

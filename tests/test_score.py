@@ -20,8 +20,8 @@ from genlab.sampler import Noise, walk
 from genlab.schedule import Schedule, at, cosine_schedule, linear_schedule, mixed_schedule
 from genlab.score import (
     Flow,
+    _evaluate,
     _probes,
-    _see,
     annealed_times,
     denoising_loss,
     eps_from_score,
@@ -442,7 +442,7 @@ def test_the_likelihood_sees_the_derivative_of_all_that_the_network_is_shown() -
         def predict(x_t: Tensor, times: Tensor) -> Denoised:
             return model.predict(x_t, times, clip=False)
 
-        _, found = _see(predict, x, t, _probes(x, torch.Generator(), None))
+        _, found = _evaluate(predict, x, t, _probes(x, torch.Generator(), None))
         expected, step = torch.zeros(2, dtype=torch.float64), 1e-8
         for i in range(16):
             moved = torch.zeros(16, dtype=torch.float64)
