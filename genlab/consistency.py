@@ -5,12 +5,12 @@ f(x_t, t) is that picture: constant along a trajectory, and f(x, t) → x for t 
 
     x_0 = f(x_T, T),   x_T ~ N(0, I)                                                                     (1)
 
-and more of them mend what the first got wrong (Song et al. 2023, algorithm 1):
+and further evaluations reduce its error (Song et al. 2023, algorithm 1):
 
     x̂_0 = f(x_t, t),   x_s ~ q(x_s|x_0 = x̂_0),   x̂_0 = f(x_s, s), …                                     (2)
 
 (2) leaves the distribution of the pictures as it is when f is exact: x̂_0 is a picture, and q takes pictures to q(x_s). For data
-N(m, σ²I) f is known, since the flow keeps the place of a point within its Gaussian:
+N(m, σ²I) f is known, since along the flow a point's distance from the mean stays the same in units of the standard deviation:
 
     f(x_t, t) = m + σ (x_t − √ᾱ_t m) / √(ᾱ_t σ² + 1 − ᾱ_t)                                              (3)
 
@@ -91,18 +91,18 @@ class Consistency(nn.Module):
         Args:
             points: (B K+1 C H W) of K points of each trajectory and its end.
             times: K times of the points.
-            place: (B) which of the K points is x_t.
+            place: (B) index of x_t among the K points.
         """
         t = torch.tensor(times, device=points.device)[place]
         x_t = points[torch.arange(len(points), device=points.device), place].float()
         return pseudo_huber(self.predict(x_t, t, label, clip=False).x0_hat - points[:, -1].float())
 
     def forward(self, points: Tensor, times: Sequence[int], place: Tensor, label: Tensor | None) -> Tensor:
-        """Return the training loss; a wrapper for several processes wraps this call."""
+        """Return the training loss (`loss`): DistributedDataParallel wraps forward() alone."""
         return self.loss(points, times, place, label)
 
     def sampling_times(self, count: int) -> list[int]:
-        """Return `count` + 1 times from T to 0: of those that it was trained at, evenly by their place, and 0.
+        """Return `count` + 1 times from T to 0: training times at evenly spaced indices, then 0.
 
         Raises:
             ValueError: `count` is not from 1 to the number of those times.

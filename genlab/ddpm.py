@@ -1,18 +1,18 @@
-"""A denoising diffusion probabilistic model (notes 1.5; Ho et al. 2020): the network bound to its chain.
+"""A denoising diffusion probabilistic model (docs/notes.md#n1-5; Ho et al. 2020): the network and its chain.
 
-The network looks at x_t and t. Its output is ε̂ itself or v̂, from which ε̂ and x̂_0 follow (`process`), and, where Σ is learned,
-one more map that places log Σ_θ between log β̃_t and log β_t (Nichol & Dhariwal 2021, eq. 15). Training minimises
+The network maps x_t and t to a prediction. Its output is ε̂ itself or v̂, from which ε̂ and x̂_0 follow (`process`), and, where
+Σ is learned, one more map that places log Σ_θ between log β̃_t and log β_t (Nichol & Dhariwal 2021, eq. 15). Training minimises
 
     L_simple = E ‖target − prediction‖²           (Ho et al. 2020, eq. 14; target ε or v)              (1)
     L_hybrid = L_simple + λ L_VLB, λ = 0.001      (Nichol & Dhariwal 2021, eq. 16), μ_θ held fixed in L_VLB   (2)
 
-both averaged over t, which is drawn evenly: the schedule decides where along the chain the steps lie (`schedule`). Or it
-minimises the bound itself, less L_T, which has no weights,
+both averaged over uniform t: the schedule decides where along the chain the steps lie (`schedule`). Or it
+minimises the bound itself without L_T, which does not depend on θ,
 
     Σ_t ℓ_t = E_{t~p} [ℓ_t / p_t],   p_t ∝ √E[ℓ_t²]     (Nichol & Dhariwal 2021, section 3.3)              (3)
 
-with the gradient through μ_θ and Σ_θ. Its terms differ by orders of magnitude, so that t is drawn where they are large: that
-p_t has the least variance, and `TimeSampler` estimates it while training goes on.
+with the gradient through μ_θ and Σ_θ. Its terms differ by orders of magnitude. This p_t
+gives the estimate of (3) the least variance; `TimeSampler` estimates it during training.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ HYBRID_WEIGHT = 0.001
 
 
 def training_times(T: int, count: int, u: Tensor) -> Tensor:
-    """Times t in 1…T of `count` pictures, (count), each t as likely as any other.
+    """Return times t in 1…T for `count` pictures, (count), each uniform on 1…T.
 
-    They are spread over the chain: every batch sees all of it, which lowers the variance (Kingma et al. 2021, appendix I).
+    They are stratified: every batch covers the whole chain, which lowers the variance (Kingma et al. 2021, appendix I).
 
     Args:
-        u: one number in [0, 1), (1) or (), that shifts all of them.
+        u: one number in [0, 1), (1) or (), the common shift of all times.
     """
     return ((torch.arange(count) + u.double()) / count * T).long().clamp(max=T - 1) + 1
 
 
 class TimeSampler:
-    """Draws times by how large the bound's terms are there, p_t of eq. 3, from the terms that it is given.
+    """Draws times with p_t of eq. 3, estimated from the terms of earlier steps.
 
-    The second moment of the terms is kept for each of K strata of 1…T (`vlb.strata`), as a running mean that forgets with
-    a weight of 1/100 a term at most. A tenth of the draws is even over all t, so that no stratum starves and no weight 1/p_t
-    exceeds 10 T.
+    E[ℓ_t²] is estimated for each of K strata of 1…T (`vlb.strata`), by the mean of the first 100 terms and then by a running
+    mean in which a new term weighs at most 1/100. p_t is mixed with a tenth of the uniform distribution, so that every stratum
+    is sampled and no weight 1/p_t exceeds 10 T.
 
     Attributes:
-        state: the running means, (2, K): number of terms seen, at most 100, and mean square. It is updated in place.
+        state: (2, K): number of terms in the running mean, at most 100, and mean square. It is updated in place.
     """
 
     EVEN = 0.1
@@ -74,7 +74,7 @@ class TimeSampler:
         self.state = torch.zeros(2, len(self.last), dtype=torch.float64)
 
     def probabilities(self) -> Tensor:
-        """Return p_t of one time in each stratum, (K) float64; even until every stratum has been seen."""
+        """Return p_t of each single t in each stratum, (K) float64; uniform until every stratum has a term."""
         T = int(self.last[-1])
         if bool((self.state[0] == 0).any()):
             return torch.full((len(self.last),), 1 / T, dtype=torch.float64)
@@ -82,10 +82,10 @@ class TimeSampler:
         return (1 - self.EVEN) * root / (root * self.length).sum() + self.EVEN / T
 
     def draw(self, count: int, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return times (count) in 1…T and their weights 1/p_t (count), spread as `training_times` spreads them.
+        """Return times (count) in 1…T and their weights 1/p_t (count), stratified as in `training_times`.
 
         Args:
-            u: one number in [0, 1), (1) or (), that shifts all of them.
+            u: one number in [0, 1), (1) or (), the common shift of all times.
         """
         p = self.probabilities()
         upper = (p * self.length).cumsum(0)
@@ -115,11 +115,11 @@ class DDPMLoss:
     simple: Tensor
     """Mean squared error of the prediction, eq. 1."""
     bound: Tensor
-    """T times the bound's term of step t, bits per dimension; 0 where it was not asked for. See `DDPM.loss`."""
+    """T times the bound's term of step t, bits per dimension; 0 where it is not computed, see `DDPM.loss`."""
 
     @property
     def total(self) -> Tensor:
-        """L_hybrid, eq. 2, (B)."""
+        """Return L_hybrid, eq. 2, (B)."""
         return self.simple + HYBRID_WEIGHT * self.bound
 
 
@@ -136,7 +136,7 @@ class DDPM(nn.Module):
         super().__init__()
         self.config = config
         self.data = data
-        with torch.device("cpu"):  # real numbers even where the network is built without memory, on the device "meta"
+        with torch.device("cpu"):  # the schedule needs its values even if the network is built on the device "meta"
             self.schedule = make_schedule(config.schedule, config.T)
         outputs = data.channels * (2 if config.variance == "learned" else 1)
         self.unet = UNet(config.unet, data.channels * (1 + len(config.grids)), outputs, data.size, len(data.classes))
@@ -144,16 +144,16 @@ class DDPM(nn.Module):
     def predict(
         self, x_t: Tensor, t: Tensor, label: Tensor | None = None, guidance: float = 1.0, clip: bool = True
     ) -> Denoised:
-        """ε̂, x̂_0 and the place of Σ for x_t (B C H W) at t (B) in 1…T.
+        """Return ε̂, x̂_0 and the fraction w of Σ (`process`, eq. 5) for x_t (B C H W) at t (B) in 1…T.
 
         Args:
-            label: (B) class of each picture, negative for none; None for none at all.
-            guidance: w in ε̂ = ε̂(∅) + w (ε̂(label) − ε̂(∅)) (Ho & Salimans 2022); 1 is the plain conditional model. Σ goes
-                with it from w = 0 to 1 and stays that of the conditional model beyond: w moves a mean, not a variance.
-            clip: hold x̂_0 within [−1, 1] and let ε̂ follow.
+            label: (B) class of each picture, negative for no label; None for no labels.
+            guidance: w in ε̂ = ε̂(∅) + w (ε̂(label) − ε̂(∅)) (Ho & Salimans 2022); 1 is the plain conditional model. Σ is
+                interpolated in the same way with w clamped to [0, 1]: guidance extrapolates the mean, not the variance.
+            clip: clamp x̂_0 to [−1, 1] and recompute ε̂ from it.
 
         Raises:
-            ValueError: a t outside 1…T, or a label of no class; on a GPU neither is looked for.
+            ValueError: a t is outside 1…T, or a label is not below the number of classes; not checked on a GPU.
         """
         self.schedule.check(t)
         if label is not None and self.data.classes and holds(label >= len(self.data.classes)):
@@ -161,8 +161,8 @@ class DDPM(nn.Module):
         if label is None or guidance == 1.0:
             output = self.network(x_t, t, label)
         else:
-            nothing = torch.full_like(label, -1)
-            both = self.network(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([label, nothing]))
+            no_label = torch.full_like(label, -1)
+            both = self.network(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([label, no_label]))
             with_label, without = both.chunk(2)
             weight = torch.full_like(without[:1], guidance)
             weight[:, self.data.channels :] = min(max(guidance, 0.0), 1.0)
@@ -174,10 +174,10 @@ class DDPM(nn.Module):
         return self._denoised(output, x_t, t, clip, fraction)
 
     def network(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """What the U-Net says of x_t (B C H W) and of the noise that gray-level grids alone would explain in it.
+        """Return the output of the U-Net for x_t (B C H W) and, as further channels, E[ε|x_t] of each gray-level grid.
 
-        Where there is less noise than a gray level is wide, ε is as good as known from the grid, but as a difference so small
-        that a convolution learns it slowly (Kingma et al. 2021, appendix C, show sines of x_t for that reason).
+        Where the noise is smaller than the distance of two gray levels, the grid all but determines ε, through differences so
+        small that a convolution learns them slowly (Kingma et al. 2021, appendix C, add sines of x_t as inputs for this).
         """
         grids = grid_eps(self.schedule, x_t, t, self.config.grids)
         return self.unet(torch.cat([x_t[:, None], grids], dim=1).flatten(1, 2), t, label).to(x_t.dtype)
@@ -197,9 +197,9 @@ class DDPM(nn.Module):
     def reverse(
         self, x_t: Tensor, t: Tensor, s: Tensor | None = None, label: Tensor | None = None, variance: Variance | None = None
     ) -> Gaussian:
-        """p_θ(x_s|x_t), s = t − 1 where none is given, with the model's own Σ unless `variance` names another."""
-        seen = self.predict(x_t, t, label)
-        return p_reverse(self.schedule, x_t, seen.x0_hat, t, s, variance or self.config.variance, seen.fraction)
+        """Return p_θ(x_s|x_t), by default with s = t − 1 and the Σ of the configuration."""
+        denoised = self.predict(x_t, t, label)
+        return p_reverse(self.schedule, x_t, denoised.x0_hat, t, s, variance or self.config.variance, denoised.fraction)
 
     def loss(
         self,
@@ -213,25 +213,25 @@ class DDPM(nn.Module):
         """Return the training loss at x_t = √ᾱ_t x0 + √(1−ᾱ_t) ε, per picture (B); eqs. 1 and 2.
 
         Args:
-            whole_bound: let the gradient of the bound's term go through μ_θ as well, for eq. 3. Else it goes through Σ_θ alone,
-                and the term is 0 where Σ is not learned.
-            decoder: of the bound's L_0; see `vlb.step_term`.
+            whole_bound: differentiate the bound's term through μ_θ too, for eq. 3. Otherwise through Σ_θ only, and the term is
+                0 if Σ is not learned.
+            decoder: log p_θ(x_0|x_1) of the bound's L_0; see `vlb.step_term`.
         """
         x_t = q_marginal(self.schedule, x0, t).sample(eps)
-        seen = self.predict(x_t, t, label, clip=False)
+        denoised = self.predict(x_t, t, label, clip=False)
         if self.config.prediction == "v":
             target = v_from_eps(self.schedule, x0, eps, t)
-            guess = v_from_eps(self.schedule, seen.x0_hat, seen.eps_hat, t)
+            prediction = v_from_eps(self.schedule, denoised.x0_hat, denoised.eps_hat, t)
         else:
-            target, guess = eps, seen.eps_hat
-        simple = sum_dims((target - guess) ** 2) / self.data.dims
-        if seen.fraction is None and not whole_bound:
+            target, prediction = eps, denoised.eps_hat
+        simple = sum_dims((target - prediction) ** 2) / self.data.dims
+        if denoised.fraction is None and not whole_bound:
             return DDPMLoss(simple, torch.zeros_like(simple))
-        x0_hat = seen.x0_hat if whole_bound else seen.x0_hat.detach()
-        p = p_reverse(self.schedule, x_t, x0_hat, t, None, self.config.variance, seen.fraction)
+        x0_hat = denoised.x0_hat if whole_bound else denoised.x0_hat.detach()
+        p = p_reverse(self.schedule, x_t, x0_hat, t, None, self.config.variance, denoised.fraction)
         term = step_term(self.schedule, lambda *_: p, x0, x_t, t, decoder)
         return DDPMLoss(simple, self.schedule.T * bits_per_dim(term, self.data.dims))
 
     def forward(self, x0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None = None, whole_bound: bool = False) -> DDPMLoss:
-        """Return the training loss; a wrapper for several processes wraps this call."""
+        """Return the training loss (`loss`): DistributedDataParallel wraps forward() alone."""
         return self.loss(x0, t, eps, label, whole_bound)

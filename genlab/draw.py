@@ -1,8 +1,7 @@
-"""Drawing pictures from a model: the one way, for the page, the training scripts, the evaluation and `genlab.sample`.
+"""Draw pictures from a model: used by the page, the training scripts, the evaluation and `genlab.sample`.
 
-A picture depends on its seed alone: all its noise is the stream of that seed. Picture i of a request with seed s is the one of
-seed s + i, so it is the same whether it is drawn alone or among others, and whatever the batch size. Where the classes take
-turns, a picture's class follows from its seed, too.
+All noise of a picture comes from a generator with the picture's seed. Picture i of a request with seed s has seed s + i, so it
+does not depend on the number of pictures or the batch size. Where the classes take turns, the seed also gives the class.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from genlab.vae import VAE
 
 @dataclass(frozen=True, eq=False)
 class SampleFrame:
-    """Pictures while they form: step `index` of `count`, at time t; index 0 is pure noise. A VAE has frame 0 of 0 only.
+    """Pictures after step `index` of `count`, at time t; index 0 is pure noise. A VAE has frame 0 of 0 only.
 
     Attributes:
         x: (N C H W) in the model's [−1, 1].
@@ -43,7 +42,7 @@ class SampleFrame:
 
     @cached_property
     def pictures(self) -> Tensor:
-        """The same as 8-bit pictures, (N C H W) uint8 on the CPU."""
+        """Return `x` as 8-bit pictures, (N C H W) uint8 on the CPU."""
         return to_pixels(self.x).cpu()
 
 
@@ -54,15 +53,15 @@ def frames(
     predict: Predict | None = None,
     decode: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[SampleFrame]:
-    """Draw the pictures of these seeds step by step, where the model lies; the last frame has the finished ones.
+    """Draw a picture for each seed, on the model's device, yielding a frame for each step; the last has the finished pictures.
 
     Args:
-        predict: asked in the place of the model's own network, by a caller that shares its evaluations; see `predictor`.
-        decode: asked in the place of a latent DDPM's own decoder; see `LatentDDPM.decode`.
+        predict: replaces the model's prediction, for a caller that shares evaluations between walks; see `predictor`.
+        decode: replaces the decoder of a latent DDPM, `LatentDDPM.decode`.
 
     Raises:
-        ValueError: the chain is shorter than `sampling.steps`, the class is not one of the model's, or Σ is to be the learned
-            one of a model without.
+        ValueError: the chain is shorter than `sampling.steps`, the model has no such class, or learned Σ is chosen for a model
+            that did not learn it.
     """
     if isinstance(model, VAE):
         yield SampleFrame(0, 0, 0, decoder_means(model, seeds))
@@ -71,16 +70,16 @@ def frames(
     times = sampling_times(model, sampling)
     predict = predict or predictor(model, class_labels(model, sampling.label, seeds), sampling)
 
-    def shown(x: Tensor) -> Tensor:
+    def decoded(x: Tensor) -> Tensor:
         if not isinstance(model, LatentDDPM):
             return x
         with torch.inference_mode():
             return (decode or model.decode)(x)
 
     x_T = noise.draw().to(_device(model))
-    yield SampleFrame(0, sampling.steps, model.schedule.T, shown(x_T))
+    yield SampleFrame(0, sampling.steps, model.schedule.T, decoded(x_T))
     for frame in walk(predict, make_step(model, sampling, noise), x_T, times):
-        yield SampleFrame(frame.index, frame.count, frame.s, shown(frame.x_s))
+        yield SampleFrame(frame.index, frame.count, frame.s, decoded(frame.x_s))
 
 
 def draw(
@@ -94,7 +93,7 @@ def draw(
     """Draw the pictures of the seeds `seed` … `seed` + `count` − 1, in batches (B C H W) uint8 on the CPU.
 
     Args:
-        on_step: called after each step with the number of pictures that made it.
+        on_step: called after each step with the number of pictures in the batch.
 
     Raises:
         ValueError: see `frames`.
@@ -102,7 +101,7 @@ def draw(
     for first in range(seed, seed + count, batch_size):
         seeds = range(first, min(first + batch_size, seed + count))
         for frame in frames(model, seeds, sampling):
-            if frame.index > 0 or frame.count == 0:  # the noise that a walk begins with is no step
+            if frame.index > 0 or frame.count == 0:  # the initial noise is not a step
                 on_step(len(seeds))
         yield frame.pictures
 
@@ -115,7 +114,7 @@ def decoder_means(model: VAE, seeds: Sequence[int]) -> Tensor:
 
 
 def predictor(model: Diffusion, labels: Tensor | None, sampling: Sampling) -> Predict:
-    """Return the model's prediction as a walk asks for it, with labels (B) or none."""
+    """Return the prediction function of a model for `sampler.walk`, with labels (B) or None."""
 
     def predict(x_t: Tensor, t: Tensor) -> Denoised:
         with drawing_precision() if sampling.precision == "auto" else nullcontext():
@@ -125,15 +124,15 @@ def predictor(model: Diffusion, labels: Tensor | None, sampling: Sampling) -> Pr
 
 
 def default_steps(model: Model) -> int:
-    """Return the steps that a model draws in where nobody says."""
+    """Return the default number of steps of a model."""
     return min(4, len(model.config.times)) if isinstance(model, Consistency) else Sampling.steps
 
 
 def sampling_times(model: Diffusion, sampling: Sampling) -> list[int]:
-    """Return the times of a walk, from T to 0: a consistency function's are some of those that it was trained at.
+    """Return the times of a walk, from T to 0; those of a consistency function are among its training times.
 
     Raises:
-        ValueError: the model cannot take so many steps.
+        ValueError: the model does not support this number of steps.
     """
     if isinstance(model, Consistency):
         return model.sampling_times(sampling.steps)
@@ -141,20 +140,20 @@ def sampling_times(model: Diffusion, sampling: Sampling) -> list[int]:
 
 
 def make_step(model: Diffusion, sampling: Sampling, noise: Noise) -> Step:
-    """Return the step of a sampler for this model; a consistency function has one of its own."""
+    """Return the step of the chosen sampler for this model; a consistency function always uses `renoising`."""
     if isinstance(model, Consistency):
         return renoising(model.schedule, noise)
     return SAMPLERS[sampling.sampler].step(model.schedule, noise, own_variance(model, sampling), sampling.eta)
 
 
 def own_variance(model: DDPM | LatentDDPM, sampling: Sampling) -> Variance:
-    """Return Σ of the ancestral step, the model's where none is chosen."""
+    """Return the choice of Σ of the ancestral step, by default that of the model."""
     own = model.config.ddpm.variance if isinstance(model, LatentDDPM) else model.config.variance
     return own if sampling.variance == "own" else sampling.variance
 
 
 def own_spacing(sampling: Sampling) -> Spacing:
-    """Return the spacing of the times, the sampler's where none is chosen."""
+    """Return the spacing of the times, by default that of the sampler."""
     return SAMPLERS[sampling.sampler].spacing if sampling.spacing == "own" else sampling.spacing
 
 
@@ -162,7 +161,7 @@ def class_of(model: Model, label: int | str | None) -> int | Literal["in turn"]:
     """Return the number of a class of the model, given by name or number; "in turn" for None.
 
     Raises:
-        ValueError: the model draws no such class.
+        ValueError: the model has no such class.
     """
     if label is None:
         return "in turn"
@@ -177,7 +176,7 @@ def class_of(model: Model, label: int | str | None) -> int | Literal["in turn"]:
 
 
 def class_labels(model: Diffusion, label: int | Literal["in turn", "none"], seeds: Sequence[int]) -> Tensor | None:
-    """Return the class of each picture, (N): one for all, or the classes in turn by the pictures' seeds; None for none.
+    """Return the class of each picture, (N): one class for all, or seed mod number of classes; None for no labels.
 
     Raises:
         ValueError: see `class_of`.

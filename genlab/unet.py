@@ -1,7 +1,7 @@
-"""The U-Net that looks at x_t and t and says which noise is in it (Ronneberger et al. 2015; Ho et al. 2020, appendix B).
+"""The U-Net that predicts the noise in x_t from x_t and t (Ronneberger et al. 2015; Ho et al. 2020, appendix B).
 
-The picture is first folded: blocks of patch × patch pixels become channels, so a 28×28 gray picture enters as 14×14×4.
-On the way down each level halves the side; on the way up the features of the way down are added back in by concatenation.
+Blocks of patch × patch pixels first become channels, so a 28×28 gray picture enters as 14×14×4. On the way down each level
+halves the side; on the way up the features of the same level on the way down are concatenated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from genlab.nn import Attention, ResBlock, group_norm, sinusoidal_embedding, zer
 class UNet(nn.Module):
     """Maps x_t (B C H W), t (B, integers 1…T) and an optional label (B) to out_channels maps of the same side.
 
-    A negative label, or none at all, stands for "no label": guidance needs both (Ho & Salimans 2022).
+    A negative label, or None, means "no label", which guidance needs (Ho & Salimans 2022).
 
     Raises:
         ValueError: the side of the picture is not a multiple of `config.stride`.
