@@ -1,17 +1,18 @@
-"""Latent diffusion: a DDPM as the prior of a VAE, both halves of the notes in one model (Vahdat et al. 2021).
+"""Latent diffusion: a DDPM as the prior of a VAE (docs/notes.md#n1-4 and #n1-5; Vahdat et al. 2021).
 
-A VAE whose prior is N(0, I) decodes z that its encoder never makes. Here the prior is a diffusion model of the codes,
+A VAE with the prior N(0, I) also decodes z that are unlike any code of its encoder. Here the prior is a diffusion model of the
+codes,
 
     z = m + s u,   u ~ p_θ(u) the DDPM,   x ~ p(x|z) the decoder                                       (1)
 
-with m and s the mean and standard deviation of the codes over the training pictures, one each for a channel of z, so that the
-DDPM sees numbers of about unit size. Encoder and decoder are those of the VAE and stay as they are. The ELBO of (1) is that of
+with m and s the mean and standard deviation of the codes over the training pictures, one each per channel of z, so that u
+has about unit variance. Encoder and decoder are those of a trained VAE, whose weights stay fixed. The ELBO of (1) is that of
 the VAE with another prior, and −log p_θ(u) has the variational bound of notes 1.5:
 
     log p(x) ≥ E_q(z|x) [log p(x|z) − log q(z|x) + log p(z)]                                           (2)
     log p(z) = log p_θ(u) − Σ log s  ≥  −(L_T + Σ_t L_{t−1} + L_0)(u) − Σ log s                        (3)
 
-where L_0 is a density, since u is no 8-bit picture. The second term of (2) is an entropy in closed form, E[−log q] = H[q(z|x)].
+where L_0 is the negative log of a density, since u is continuous. In (2), E[−log q] = H[q(z|x)] is known in closed form.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from genlab.vlb import bound
 
 
 class LatentDDPM(nn.Module):
-    """A VAE with a diffusion model for its prior, of pictures in [−1, 1].
+    """A VAE of pictures in [−1, 1] with a diffusion model as its prior.
 
     Raises:
-        ValueError: the pictures do not fit the VAE, or its map of latents the network (see `UNet`).
+        ValueError: the size of the pictures does not suit the VAE, or that of its latent map the network (see `UNet`).
     """
 
     kind: Kind = "latent-ddpm"
@@ -84,7 +85,7 @@ class LatentDDPM(nn.Module):
             discretised: as in `VAE.elbo`.
 
         Returns:
-            `kl` is the draw's −H[q] − log p(z), with the bound of eq. 3 for log p(z).
+            ELBO whose `kl` is −H[q] − log p(z) at the drawn z, with the bound of eq. 3 for log p(z).
         """
         q = self.vae.encode(x)
         z = q.sample(noise)
@@ -104,7 +105,7 @@ class LatentDDPM(nn.Module):
     def predict(
         self, u_t: Tensor, t: Tensor, label: Tensor | None = None, guidance: float = 1.0, clip: bool = True
     ) -> Denoised:
-        """Return the DDPM's prediction from codes u_t (B, latent, side, side). They are not bounded: `clip` has no effect."""
+        """Return the DDPM's prediction for u_t (B, latent, side, side); `clip` has no effect, since codes are unbounded."""
         return self.ddpm.predict(u_t, t, label, guidance, clip=False)
 
     def reverse(self, u_t: Tensor, t: Tensor) -> Gaussian:
@@ -113,7 +114,7 @@ class LatentDDPM(nn.Module):
         return p_reverse(self.ddpm.schedule, u_t, denoised.x0_hat, t, None, self.config.ddpm.variance, denoised.fraction)
 
     def forward(self, x: Tensor, t: Tensor, eps: Tensor, label: Tensor | None = None, whole_bound: bool = False) -> DDPMLoss:
-        """Return the DDPM's training loss for a code of each picture x (B C H W), which torch's generator draws from q(z|x).
+        """Return the DDPM's training loss for pictures x (B C H W), with u drawn from q(z|x) by torch's global generator.
 
         Args:
             eps: ε of eq. 2 of `process`, of the shape of u, (B, latent, side, side); the others as in `DDPM.loss`.

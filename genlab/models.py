@@ -1,4 +1,4 @@
-"""The kinds of model: what each is called in config.json, its class and its configuration."""
+"""The kinds of model: name in config.json, class and configuration of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from genlab.latent import LatentDDPM
 from genlab.vae import VAE
 
 Diffusion = DDPM | LatentDDPM | Consistency
-"""A model that makes pictures of noise in steps."""
+"""A model that turns noise into pictures in steps."""
 Model = Diffusion | VAE
 Config = DDPMConfig | VAEConfig | LatentConfig | ConsistencyConfig
 KINDS: dict[Kind, tuple[type[Model], type[Config]]] = {
@@ -18,4 +18,4 @@ KINDS: dict[Kind, tuple[type[Model], type[Config]]] = {
     "latent-ddpm": (LatentDDPM, LatentConfig),
     "consistency": (Consistency, ConsistencyConfig),
 }
-"""`kind` of a model → its class, and the class of its configuration."""
+"""`kind` of a model → class of the model, class of its configuration."""

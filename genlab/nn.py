@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 @cache
 def computes_bf16() -> bool:
-    """Return True where this CPU multiplies bfloat16 itself, by Linux's list of its instructions; elsewhere bf16 is slow.
+    """Return True if this CPU has bfloat16 instructions, by /proc/cpuinfo; without them bf16 is slow.
 
-    GENLAB_BF16=0 says no for it: a seed then draws the same pictures on every machine.
+    GENLAB_BF16=0 makes it return False: a seed then draws the same pictures on every machine.
     """
     if os.environ.get("GENLAB_BF16") == "0":
         return False
@@ -30,7 +30,7 @@ def computes_bf16() -> bool:
 
 
 def drawing_precision() -> torch.autocast:
-    """The arithmetic in which the page draws pictures: bf16 where the CPU computes in it, else fp32. Likelihoods are fp32."""
+    """Return the autocast for drawing pictures: bf16 if the CPU has the instructions, else fp32. Likelihoods are fp32."""
     return torch.autocast("cpu", torch.bfloat16, enabled=computes_bf16())
 
 
@@ -39,7 +39,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
-    """Start a layer at zero, so that the branch it ends adds nothing at first."""
+    """Set a layer's weights to zero, so that its residual branch is initially zero; return it."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -47,7 +47,7 @@ def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def sinusoidal_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017): t (B) → (B, width)."""
+    """Return sines and cosines of t (B) at geometrically spaced frequencies, (B, width) (Vaswani et al. 2017)."""
     half = width // 2
     frequency = torch.exp(-math.log(max_period) * torch.arange(half, device=t.device) / half)
     angle = t[:, None].float() * frequency
@@ -55,7 +55,7 @@ def sinusoidal_embedding(t: Tensor, width: int, max_period: float = 10_000.0) ->
 
 
 class ResBlock(nn.Module):
-    """Two 3×3 convolutions around a shortcut; the embedding scales and shifts the second normalisation."""
+    """A residual block of two 3×3 convolutions; the embedding scales and shifts the second normalisation."""
 
     def __init__(self, inside: int, outside: int, embed: int, dropout: float) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the positions of a feature map, in heads of 32 channels; one head where 32 does not divide them."""
+    """Self-attention over the positions of a feature map, in heads of 32 channels; one head if 32 does not divide them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -92,10 +92,10 @@ class Attention(nn.Module):
 
 
 def halvings(size: int) -> int:
-    """How often a side of `size` pixels must be halved to come down to 8 or fewer.
+    """Return how often a side of `size` pixels must be halved to reach 8 or fewer.
 
     Raises:
-        ValueError: an odd side is met on the way.
+        ValueError: a side to halve is odd.
     """
     count, side = 0, size
     while side > 8:
@@ -107,7 +107,7 @@ def halvings(size: int) -> int:
 
 
 class PictureBlock(nn.Sequential):
-    """A convolution that changes channels (and side, by its stride), and one more that keeps both."""
+    """A convolution that changes channels (and side, by its stride), and one that preserves both."""
 
     def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
         super().__init__(
@@ -121,7 +121,7 @@ class PictureBlock(nn.Sequential):
 
 
 class PictureEncoder(nn.Sequential):
-    """Picture (B C H W) → vector (B, outputs).
+    """Maps pictures (B C H W) to vectors (B, outputs).
 
     Blocks of 2×2 pixels enter as channels, so that the finest convolutions run at half the side.
     """
@@ -141,7 +141,7 @@ class PictureEncoder(nn.Sequential):
 
 
 class PictureDecoder(nn.Sequential):
-    """Vector (B, inputs) → picture (B channels H W), the encoder's mirror image."""
+    """Maps vectors (B, inputs) to pictures (B channels H W), by the encoder's layers in reverse order."""
 
     def __init__(self, inputs: int, hidden: int, width: int, size: int, channels: int) -> None:
         widths = _widths(size, width)[::-1]
@@ -161,7 +161,7 @@ class PictureDecoder(nn.Sequential):
 
 
 class MapBlock(nn.Module):
-    """Two 3×3 convolutions around a shortcut that keep channels and side (He et al. 2016, normalised before each)."""
+    """A residual block of two 3×3 convolutions, normalised before each (He et al. 2016); channels and side stay the same."""
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class MapBlock(nn.Module):
 
 
 class MapEncoder(nn.Sequential):
-    """Picture (B C H W) → maps (B, outputs·side²), flattened: residual blocks at H/2, and at each halving down to `side`."""
+    """Maps pictures (B C H W) to flat maps (B, outputs·side²): residual blocks at H/2 and at each halving down to `side`."""
 
     def __init__(self, channels: int, size: int, width: int, side: int, blocks: int, dropout: float, outputs: int) -> None:
         layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, width, 3, padding=1)]
@@ -194,7 +194,7 @@ class MapEncoder(nn.Sequential):
 
 
 class MapDecoder(nn.Sequential):
-    """Maps (B, inputs·side²), flattened → picture (B channels H W), the encoder's mirror image."""
+    """Maps flat maps (B, inputs·side²) to pictures (B channels H W), by the encoder's layers in reverse order."""
 
     def __init__(self, inputs: int, width: int, side: int, blocks: int, dropout: float, size: int, channels: int) -> None:
         layers: list[nn.Module] = [nn.Unflatten(1, (inputs, side, side)), nn.Conv2d(inputs, width, 3, padding=1)]
@@ -208,7 +208,7 @@ class MapDecoder(nn.Sequential):
 
 
 def map_levels(size: int, side: int) -> int:
-    """Return how many sides lie between size/2 and `side`, both included, each half of the one before.
+    """Return the number of sides from size/2 down to `side`, each half of the one before.
 
     Raises:
         ValueError: halving `size` does not lead to `side`.
@@ -225,10 +225,10 @@ def map_levels(size: int, side: int) -> int:
 
 
 def _widths(size: int, width: int) -> list[int]:
-    """Channels at each side, from size/2 downwards, doubling with each halving.
+    """Return the channels at each side, from size/2 down, doubling with each halving.
 
     Raises:
-        ValueError: the side is odd, or see `halvings`.
+        ValueError: the side is odd; see also `halvings`.
     """
     if size % 2:
         raise ValueError(f"expected an even picture side, got {size}")

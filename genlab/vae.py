@@ -1,4 +1,4 @@
-"""The variational autoencoder (notes 1.4; Kingma & Welling 2014).
+"""The variational autoencoder (docs/notes.md#n1-4; Kingma & Welling 2014).
 
     p(x)       = ∫ p(z) p(x|z) dz,   p(z) = N(0, I),   p(x|z) = N(μ(z), σ²(z))                     (1)
     log p(x)   = E_q(z|x)[log p(x|z)] − KL[q(z|x) ‖ p(z)] + KL[q(z|x) ‖ p(z|x)]                    (2)
@@ -8,11 +8,11 @@
 (4) is Burda et al. 2016. The notes say that log p(x) may fall when KL[q(z|x)‖p(z|x)] falls while p(x|z) is being improved.
 By (2) log p(x) changes by the change of the ELBO plus the change of that KL, and the latter is at least −(its old value).
 
-Three distributions make a VAE: the encoder q(z|x), the prior p(z), and the decoder p(x|z). The decoder is a Gaussian with one σ
-learned for all pixels (the calibrated decoder of Rybkin et al. 2021) or with σ(z) for every pixel (the notes); a discretised
-logistic distribution (`likelihood`, eq. 2) with one learned scale for each pixel position (Kingma, F. et al. 2019) or
-a scale from z for every pixel; or, for binarised pictures, Bernoulli. z is a vector, or a map of side × side positions, whose
-values are passed around flattened, (B, D). All results are nats per picture.
+A VAE consists of three distributions: the encoder q(z|x), the prior p(z), and the decoder p(x|z). The decoder is a Gaussian
+with one σ learned for all pixels (the calibrated decoder of Rybkin et al. 2021) or with σ(z) for every pixel (the notes); a
+discretised logistic distribution (`likelihood`, eq. 2) with one learned scale for each pixel position (Kingma, F. et al. 2019)
+or a scale from z for every pixel; or, for binarised pictures, Bernoulli. z is a vector, or a map of side × side positions,
+passed around as its flattened values, (B, D). All results are nats per picture.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from genlab.likelihood import HALF_LEVEL, Bernoulli, Logistic, discretised_log_p
 from genlab.nn import MapDecoder, MapEncoder, PictureDecoder, PictureEncoder
 
 LOWEST_LOG_VAR = -10.0
-"""Floor of the decoder's log σ²: σ of a little under one gray level (2/255) in the [−1, 1] scale."""
+"""Lower limit of the decoder's log σ²: σ a little below one gray level (2/255) in the [−1, 1] scale."""
 
 
 LOWEST_LOG_SCALE = math.log(2 * HALF_LEVEL / 8)
-"""Floor of the logistic decoder's log s: an eighth of the distance of two gray levels."""
+"""Lower limit of the logistic decoder's log s: an eighth of the distance between two gray levels."""
 
 
 def floored(values: Tensor, lowest: float) -> Tensor:
-    """Return learned values, not below a floor; the gradient goes on there, so that one step too far can be taken back."""
+    """Return values clamped from below with the gradient of the identity, so that a value below the limit can rise again."""
     return values + (values.clamp(min=lowest) - values).detach()
 
 
@@ -48,18 +48,18 @@ class ELBO:
     """The two terms of eq. 3 for a batch, nats (B) each."""
 
     reconstruction: Tensor
-    """E_q[log p(x|z)], by one z."""
+    """E_q[log p(x|z)], estimated with one z."""
     kl: Tensor
     """KL[q(z|x) ‖ p(z)], exact."""
 
     @property
     def total(self) -> Tensor:
-        """The ELBO, (B): larger is better."""
+        """Return the ELBO, (B): larger is better."""
         return self.reconstruction - self.kl
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:
-    """log 1/k Σ_i exp(w_i) along the first dimension, (k, …) → (…)."""
+    """Return log 1/k Σ_i exp(w_i) over the first dimension, (…), for w (k, …)."""
     return log_weights.logsumexp(dim=0) - math.log(len(log_weights))
 
 
@@ -67,7 +67,7 @@ class VAE(nn.Module):
     """A variational autoencoder of pictures in [−1, 1].
 
     Raises:
-        ValueError: the picture side cannot be halved down to 8 or fewer pixels.
+        ValueError: the picture side cannot be halved to 8 or fewer pixels, or to `config.side` for a map.
     """
 
     kind: Kind = "vae"
@@ -91,16 +91,16 @@ class VAE(nn.Module):
 
     @property
     def binary(self) -> bool:
-        """Whether the model is one of binarised pictures."""
+        """Return True if the decoder is Bernoulli, for binarised pictures."""
         return self.config.likelihood == "bernoulli"
 
     def encode(self, x: Tensor) -> Gaussian:
-        """q(z|x), (B, D), of x (B C H W)."""
+        """Return q(z|x), (B, D), of x (B C H W)."""
         mean, log_var = self.encoder(x).to(x.dtype).chunk(2, dim=1)
         return Gaussian(mean, log_var.clamp(-20, 20))
 
     def decode(self, z: Tensor) -> Gaussian | Logistic | Bernoulli:
-        """p(x|z), (B C H W), of z (B, D)."""
+        """Return p(x|z), (B C H W), of z (B, D)."""
         output = self.decoder(z).to(z.dtype)
         if self.binary:
             return Bernoulli(output)
@@ -114,22 +114,22 @@ class VAE(nn.Module):
         return Gaussian(mean, LOWEST_LOG_VAR + F.softplus(spread - LOWEST_LOG_VAR - 3.0))
 
     def elbo(self, x: Tensor, noise: Tensor, discretised: bool = False) -> ELBO:
-        """The two terms of the ELBO, eq. 3.
+        """Return the two terms of the ELBO, eq. 3.
 
         Args:
             x: (B C H W) in [−1, 1]; −1 and 1 alone for the Bernoulli decoder.
             noise: (B, D) standard normal; z = mean + σ·noise.
-            discretised: for a Gaussian decoder, the mass on x's gray level in the place of the density at x, so that the ELBO
-                bounds the log-probability of an 8-bit picture. The other decoders are discrete as they are.
+            discretised: for a Gaussian decoder, use the mass on x's gray level instead of the density at x, so that the ELBO
+                bounds the log-probability of an 8-bit picture. The other decoders are discrete already.
         """
         q = self.encode(x)
         return ELBO(self.log_likelihood(q.sample(noise), x, discretised), kl(q, standard_normal(q.mean)))
 
     def log_weights(self, x: Tensor, noise: Tensor, discretised: bool = False, at_once: int = 512) -> Tensor:
-        """log p(x, z_i)/q(z_i|x), nats (k, B), for z_i = mean + σ·noise_i; noise (k, B, D).
+        """Return log p(x, z_i)/q(z_i|x), nats (k, B), for z_i = mean + σ·noise_i; noise (k, B, D).
 
         Args:
-            at_once: how many z are decoded together; bounds the memory.
+            at_once: number of z decoded at once, to limit the memory.
         """
         q, k = self.encode(x), len(noise)
         log_prior_ratio = 0.5 * (noise**2 - q.sample(noise) ** 2 + q.log_var).sum(dim=2)  # log p(z)/q(z|x): the 2π cancel
@@ -142,7 +142,7 @@ class VAE(nn.Module):
         return torch.cat(likelihood).reshape(k, -1) + log_prior_ratio
 
     def importance_weighted_bound(self, x: Tensor, noise: Tensor, discretised: bool = False) -> Tensor:
-        """L_k, eq. 4, nats (B); noise (k, B, D)."""
+        """Return L_k, eq. 4, nats (B); noise (k, B, D)."""
         return log_mean_exp(self.log_weights(x, noise, discretised))
 
     def log_likelihood(self, z: Tensor, x: Tensor, discretised: bool) -> Tensor:
@@ -153,5 +153,5 @@ class VAE(nn.Module):
         return p.log_prob(x)
 
     def forward(self, x: Tensor, noise: Tensor) -> ELBO:
-        """The ELBO, so that a wrapper for several processes sees the call."""
+        """Return the ELBO (`elbo`): DistributedDataParallel wraps forward() alone."""
         return self.elbo(x, noise)
