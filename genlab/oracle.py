@@ -1,7 +1,7 @@
-"""Data whose diffusion, and a VAE whose evidence, can be written down: what the models would say if they were perfect.
+"""Exact answers: data whose diffusion, and a VAE whose evidence, are known in closed form.
 
 For data q(x_0) the forward process makes q(x_t) = ∫ q(x_0) N(x_t; √ᾱ_t x_0, (1 − ᾱ_t) I) dx_0. Where that integral is closed,
-so is the score s = ∇ log q(x_t), and all that a perfect network would see follows from it (Tweedie's formula; Efron 2011):
+so is the score s = ∇ log q(x_t), and the predictions of a perfect network follow from it (Tweedie's formula; Efron 2011):
 
     E[ε|x_t]   = −√(1 − ᾱ_t) s                                                                   (1)
     E[x_0|x_t] = (x_t + (1 − ᾱ_t) s) / √ᾱ_t                                                      (2)
@@ -12,11 +12,11 @@ Three families of data are closed:
     mixture    q(x_0) = Σ_k w_k N(m_k, v_k)  q(x_t) = Σ_k w_k N(√ᾱ_t m_k, ᾱ_t v_k + 1 − ᾱ_t)       (4)
     data set   q(x_0) = 1/N Σ_i δ(x_0 − x_i) q(x_t) = 1/N Σ_i N(√ᾱ_t x_i, (1 − ᾱ_t) I)             (5)
 
-(5) is what a network without limits would learn from the pictures x_i: its E[x_0|x_t] is their mean, weighted by a softmax over
-the distances from x_t to √ᾱ_t x_i, and its samples are the pictures themselves. The VAE is the linear one: its evidence is a
-Gaussian and its true posterior too, so the ELBO can reach log p(x) (`LinearGaussianVAE`).
+(5) is what a network of unlimited capacity would learn from the pictures x_i: its E[x_0|x_t] is their mean, weighted by a
+softmax over the distances from x_t to √ᾱ_t x_i, and its samples are the pictures themselves. The VAE is linear: its evidence
+and its true posterior are Gaussian, so the ELBO can reach log p(x) (`LinearGaussianVAE`).
 
-All is computed in float64 and returned in the type of the argument; log-densities are nats per sample, (B).
+Everything is computed in float64 and returned in the type of the argument; log-densities are nats per sample, (B).
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from genlab.schedule import Schedule, at
 
 @dataclass(frozen=True)
 class Oracle(ABC):
-    """Data with a closed q(x_t) at every t of a schedule; `predict` takes the place of a network's."""
+    """Data with q(x_t) in closed form at every t of a schedule; `predict` replaces that of a model."""
 
     schedule: Schedule
 
     @abstractmethod
     def log_prob(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """log q(x_t) in nats, x_t (B, …), t (B) → (B)."""
+        """Return log q(x_t) in nats, (B), for x_t (B, …) at t (B)."""
 
     @abstractmethod
     def score(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """∇ log q(x_t) with respect to x_t, of the shape of x_t (B, …), for t (B)."""
+        """Return ∇ log q(x_t) with respect to x_t, of the shape of x_t (B, …), for t (B)."""
 
     @abstractmethod
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` draws of x_0, (count, …) float64."""
+        """Return `count` draws of x_0, (count, …) float64."""
 
     def predict(self, x_t: Tensor, t: Tensor) -> Denoised:
-        """What a perfect network sees in x_t (B, …) at t (B) in 1…T: E[ε|x_t], eq. 1, and E[x_0|x_t], eq. 2."""
+        """Return the prediction of a perfect network for x_t (B, …) at t (B) in 1…T: E[ε|x_t], eq. 1, and E[x_0|x_t], eq. 2."""
         x = x_t.double()
         score, alpha_bar = self.score(x, t), at(self.schedule.alpha_bar, t, x)
         eps_hat, x0_hat = -(1 - alpha_bar).sqrt() * score, (x + (1 - alpha_bar) * score) / alpha_bar.sqrt()
@@ -66,10 +66,10 @@ class GaussianData(Oracle):
 
     Args:
         mean: (…) m.
-        covariance: C; of the shape of the mean where it is diagonal, else (D, D) for the D values of the mean in their order.
+        covariance: C; of the shape of the mean if diagonal, else (D, D) for the D values of the mean in order.
 
     Raises:
-        ValueError: the covariance has another shape, or a direction of negative variance.
+        ValueError: the covariance has another shape, or a negative eigenvalue.
     """
 
     mean: Tensor
@@ -86,17 +86,17 @@ class GaussianData(Oracle):
 
     @classmethod
     def standard(cls, schedule: Schedule, shape: tuple[int, ...]) -> GaussianData:
-        """N(0, I): every q(x_t) is N(0, I) too, the score is −x_t and p_θ = N(√α_t x_t, β_t I) is the exact reverse step."""
+        """Return N(0, I): every q(x_t) is N(0, I), the score is −x_t, and the exact reverse step is N(√α_t x_t, β_t I)."""
         return cls(schedule, torch.zeros(shape, dtype=torch.float64), torch.ones(shape, dtype=torch.float64))
 
     @property
     def diagonal(self) -> bool:
-        """Whether the covariance is one."""
+        """Return True if the covariance is diagonal."""
         return self.covariance.shape == self.mean.shape
 
     @cached_property
     def _axes(self) -> tuple[Tensor, Tensor]:
-        """Variances (D) along the axes of C, and the axes as the columns of (D, D)."""
+        """Return the eigenvalues (D) of C and its eigenvectors, the columns of (D, D)."""
         covariance = self.covariance.double()
         if self.diagonal:
             return covariance.flatten(), torch.eye(covariance.numel(), dtype=torch.float64)
@@ -104,7 +104,7 @@ class GaussianData(Oracle):
         return variance, axes
 
     def _along_axes(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """x_t − √ᾱ_t m and the variance of x_t, both (B, D) along the axes of C."""
+        """Return x_t − √ᾱ_t m and the variance of x_t, both (B, D), along the eigenvectors of C."""
         variance, axes = self._axes
         flat = x_t.double().flatten(1)
         alpha_bar = at(self.schedule.alpha_bar, t, flat)
@@ -126,13 +126,13 @@ class GaussianData(Oracle):
         return self.mean.double() + (noise if self.diagonal else noise @ axes.T).reshape(count, *self.mean.shape)
 
     def reverse(self, x_t: Tensor, t: Tensor, s: Tensor | None = None) -> Gaussian:
-        """q(x_s|x_t) itself, no step too large; s = t − 1 where none is given.
+        """Return the exact q(x_s|x_t) for any s < t; by default s = t − 1.
 
         q(x_s|x_t,x_0) = N(a x_t + b x_0, σ² I) averaged over q(x_0|x_t) has the mean a x_t + b E[x_0|x_t] and the variance
         σ² + b² Var[x_0|x_t].
 
         Raises:
-            ValueError: the covariance of the data is not diagonal, so that this one would not be either.
+            ValueError: the covariance of the data is not diagonal, and so that of q(x_s|x_t) is not either.
         """
         if not self.diagonal:
             raise ValueError(f"expected data with a diagonal covariance, got one of shape {tuple(self.covariance.shape)}")
@@ -140,13 +140,13 @@ class GaussianData(Oracle):
         posterior = q_posterior(self.schedule, x, self.predict(x, t).x0_hat, t, s)
         from_x0 = q_posterior(self.schedule, torch.zeros_like(x), torch.ones_like(x), t, s).mean
         alpha_bar, variance = at(self.schedule.alpha_bar, t, x), self.covariance.double()
-        left = variance * (1 - alpha_bar) / (alpha_bar * variance + 1 - alpha_bar)
-        return Gaussian(posterior.mean.to(x_t.dtype), (posterior.variance + from_x0**2 * left).log().to(x_t.dtype))
+        remaining = variance * (1 - alpha_bar) / (alpha_bar * variance + 1 - alpha_bar)
+        return Gaussian(posterior.mean.to(x_t.dtype), (posterior.variance + from_x0**2 * remaining).log().to(x_t.dtype))
 
 
 @dataclass(frozen=True)
 class Mixture(Oracle):
-    """x_0 from one of K Gaussians, eq. 4.
+    """x_0 from a mixture of K Gaussians, eq. 4.
 
     Args:
         weight: (K) w_k > 0 that sum to one.
@@ -154,7 +154,7 @@ class Mixture(Oracle):
         variance: v_k, (K, …) along each dimension, or (K, 1, …) the same along all.
 
     Raises:
-        ValueError: the weights are not those of K components, or do not sum to one within 1e-6; a variance is negative.
+        ValueError: the weights are not K positive numbers that sum to one within 1e-6, or a variance is negative.
     """
 
     weight: Tensor
@@ -169,7 +169,7 @@ class Mixture(Oracle):
             raise ValueError(f"expected {K} variances ≥ 0 that fit the means, got {tuple(self.variance.shape)}")
 
     def _components(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """log w_k N(x_t; …), (B, K), and its gradient with respect to x_t, (B, K, …)."""
+        """Return log w_k N(x_t; …), (B, K), and its gradient with respect to x_t, (B, K, …)."""
         x = x_t.double()[:, None]
         alpha_bar = at(self.schedule.alpha_bar, t, x)
         away = alpha_bar.sqrt() * self.mean.double() - x
@@ -196,26 +196,26 @@ class DataSetOracle(Oracle):
     """x_0 is one of N given pictures, each as likely as the others, eq. 5.
 
     Args:
-        pictures: (N, …) as the model sees them, in [−1, 1].
+        pictures: (N, …) in the model's scale, [−1, 1].
     """
 
     pictures: Tensor
 
     def __post_init__(self) -> None:
-        _ = self._energy  # now, and not first in inference mode, whose tensors no later gradient could use
+        _ = self._energy  # computed here: tensors first made in inference mode could not be used in a gradient
 
     @cached_property
     def _flat(self) -> Tensor:
-        """(N, D) float64."""
+        """Return the pictures as (N, D) float64."""
         return self.pictures.double().flatten(1)
 
     @cached_property
     def _energy(self) -> Tensor:
-        """½ |x_i|², (N)."""
+        """Return ½ |x_i|², (N)."""
         return 0.5 * (self._flat**2).sum(dim=1)
 
     def _exponent(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """(√ᾱ x_t·x_i − ½ ᾱ |x_i|²)/(1 − ᾱ), (B, N): log N(x_t; √ᾱ_t x_i, (1 − ᾱ_t) I) less what is the same for every i."""
+        """Return (√ᾱ x_t·x_i − ½ ᾱ |x_i|²)/(1 − ᾱ), (B, N): log N(x_t; √ᾱ_t x_i, (1 − ᾱ_t) I) up to terms without i."""
         flat = x_t.double().flatten(1)
         alpha_bar = at(self.schedule.alpha_bar, t, flat)
         return (alpha_bar.sqrt() * (flat @ self._flat.T) - alpha_bar * self._energy) / (1 - alpha_bar)
@@ -226,7 +226,7 @@ class DataSetOracle(Oracle):
         return (same + self._exponent(x, t).logsumexp(dim=1) - math.log(len(self.pictures))).to(x_t.dtype)
 
     def weights(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Probability that x_t came from each picture, (B, N); t in 1…T."""
+        """Return the probability that x_t came from each picture, (B, N); t in 1…T."""
         return self._exponent(x_t, t).softmax(dim=1).to(x_t.dtype)
 
     def score(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -247,7 +247,7 @@ class LinearGaussianVAE:
         p(x) = N(μ, W Wᵀ + σ² I)                                                                (7)
         p(z_j|x) = N(w_j·(x − μ) / (|w_j|² + σ²), σ² / (|w_j|² + σ²)), the z_j independent        (8)
 
-    (8) needs orthogonal columns w_j; a rotation of z, which changes no p(x), brings any W there.
+    (8) needs orthogonal columns w_j; any W can be brought to this form by a rotation of z, which does not change p(x).
 
     Args:
         weight: (D, M) W, M < D.
@@ -274,7 +274,7 @@ class LinearGaussianVAE:
 
     @classmethod
     def fit(cls, x: Tensor, latent: int) -> LinearGaussianVAE:
-        """The maximum of Σ log p(x) over W, μ and σ², for samples x (N, D).
+        """Fit W, μ and σ² to samples x (N, D): the maximum of Σ log p(x).
 
         μ is their mean, σ² the mean of the D − M smallest eigenvalues of their covariance, and w_j = √(λ_j − σ²) u_j with the
         M largest eigenvalues and their eigenvectors (Tipping & Bishop 1999, section 3.2).
@@ -288,11 +288,11 @@ class LinearGaussianVAE:
 
     @cached_property
     def _total(self) -> Tensor:
-        """|w_j|² + σ², (M): the variances of x along the columns of W."""
+        """Return |w_j|² + σ², (M): the variances of x along the columns of W."""
         return (self.weight**2).sum(dim=0) + self.variance
 
     def log_evidence(self, x: Tensor) -> Tensor:
-        """log p(x), eq. 7, nats (B)."""
+        """Return log p(x), eq. 7, nats (B)."""
         D, M = self.weight.shape
         centred = x - self.mean
         log_det = self._total.log().sum() + (D - M) * math.log(self.variance)
@@ -300,16 +300,16 @@ class LinearGaussianVAE:
         return -0.5 * (D * LOG_2PI + log_det + (sum_dims(centred**2) - inside) / self.variance)
 
     def posterior(self, x: Tensor) -> Gaussian:
-        """p(z|x), eq. 8, (B, M)."""
+        """Return p(z|x), eq. 8, (B, M)."""
         mean = (x - self.mean) @ self.weight / self._total
         return Gaussian(mean, (self.variance / self._total).log().expand_as(mean))
 
     def decode(self, z: Tensor) -> Gaussian:
-        """p(x|z), eq. 6, (B, D)."""
+        """Return p(x|z), eq. 6, (B, D)."""
         mean = z @ self.weight.T + self.mean
         return Gaussian(mean, torch.full_like(mean, math.log(self.variance)))
 
     def elbo(self, x: Tensor, q: Gaussian) -> Tensor:
-        """E_q[log p(x|z)] − KL[q(z|x) ‖ p(z)] for any q (B, M), in closed form, nats (B)."""
+        """Return E_q[log p(x|z)] − KL[q(z|x) ‖ p(z)] for any q (B, M), in closed form, nats (B)."""
         spread = (q.variance * (self._total - self.variance)).sum(dim=1) / self.variance
         return self.decode(q.mean).log_prob(x) - 0.5 * spread - kl(q, standard_normal(q.mean))

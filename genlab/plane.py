@@ -1,22 +1,22 @@
-"""Models of points in the plane: the notes' models, small enough to watch while they learn.
+"""Models of points in the plane: the notes' models, small enough to train within seconds.
 
 A picture of 28×28 pixels is a point in 784 dimensions; here data are points x in two, so that a whole data set, the noise
-around it, the score field and the samples can be seen. The mathematics is the same (`process`, `score`, `vae`); what differs is
-the network, a small one of fully connected layers, and the time: seconds on one core.
+around it, the score field and the samples can be plotted. The mathematics is the same (`process`, `score`, `vae`); only the
+network differs, a small one of fully connected layers, trained in seconds on one core.
 
-Two models. `PointDDPM` looks at x_t and t and says which noise is in it; it learns by the mean squared error
+Two models. `PointDDPM` predicts the noise in x_t from x_t and t; it is trained with the mean squared error
 
     L_simple = ½ E ‖target − prediction‖²,   target v = √ᾱ_t ε − √(1−ᾱ_t) x_0, or ε                      (1)
 
 which is denoising score matching (`score`, eq. 4) up to a weight for each t (1 for ε, 1/ᾱ_t for v). So there is no third model:
-"DDPM" and "score model" are one network, learned in one way. The names stand for two ways of using it: the DDPM walks its chain
-of p_θ(x_{t−1}|x_t) back (`sampler.ancestral`); the score model follows ŝ = −ε̂/√(1−ᾱ_t) by Langevin dynamics, the reverse SDE
-or the flow ODE (`score`), at any noise level and with a likelihood. `PointVAE` is the VAE of the notes with the calibrated σ.
+"DDPM" and "score model" are one network, trained in one way and used in two: as a DDPM, sampled along its chain of
+p_θ(x_{t−1}|x_t) (`sampler.ancestral`); as a score model, sampled with ŝ = −ε̂/√(1−ᾱ_t) by Langevin dynamics, the reverse SDE or
+the flow ODE (`score`), at any noise level and with a likelihood. `PointVAE` is the VAE of the notes with the calibrated σ.
 
-For data x_0 ~ N(m, V) along a dimension both losses have a floor that no network can pass: with c² = ᾱ_t,
+For data x_0 ~ N(m, V) along a dimension both losses have a lower bound that no network can beat: with c² = ᾱ_t,
 Var(ε|x_t) = c² V/(c² V + 1 − c²) and Var(v|x_t) = V/(c² V + 1 − c²), and for the VAE it is the entropy of the data.
 
-Data fill about [−1, 1]². Everything depends on its seed alone.
+Data lie within about [−1, 1]². Every result is determined by its seed.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from genlab.vae import ELBO, LOWEST_LOG_VAR, floored
 DataName = Literal["moons", "rings", "spiral", "letters", "gaussians", "blobs", "pinwheel", "checkerboard"]
 DATA_NAMES: tuple[DataName, ...] = get_args(DataName)
 MAX_DRAWN = 2000
-"""Most points that a visitor may draw."""
+"""Largest number of points that a visitor may draw."""
 MAX_POINTS = 100_000
-"""Most points of a data set, or of a walk."""
+"""Largest number of points of a data set, or of a walk."""
 LETTERS = "KL"
 
 
@@ -57,7 +57,7 @@ LETTERS = "KL"
 
 
 def points(name: DataName, count: int, seed: int) -> Tensor:
-    """`count` points of the data set of that name, (N, 2) float32 within about [−1, 1]².
+    """Return `count` points of the data set of that name, (N, 2) float32 within about [−1, 1]².
 
     Raises:
         ValueError: there is no such data set, or `count` is not from 1 to 100,000.
@@ -72,13 +72,13 @@ def points(name: DataName, count: int, seed: int) -> Tensor:
 
 
 def drawn(marks: Sequence[Sequence[float]], count: int, seed: int, jitter: float = 0.02) -> Tensor:
-    """`count` points around those that a visitor has drawn: each one of them at random, moved by N(0, jitter²); (N, 2) float32.
+    """Return `count` points around drawn ones: each a random one of these plus N(0, jitter²) noise, (N, 2) float32.
 
     Args:
         marks: 1 to 2000 pairs (x, y), within [−1, 1].
 
     Raises:
-        ValueError: the marks are not that, or `count` is not from 1 to 100,000.
+        ValueError: the marks are not of this form, or `count` is not from 1 to 100,000.
     """
     _check_count(count)
     if not 1 <= len(marks) <= MAX_DRAWN:
@@ -97,10 +97,10 @@ def drawn(marks: Sequence[Sequence[float]], count: int, seed: int, jitter: float
 
 
 def mixture(name: Literal["gaussians", "blobs"], schedule: Schedule) -> Mixture:
-    """The data whose density, and score at every t, is known: eight Gaussians on a circle, three blobs of unlike weight.
+    """Return data with known density and score at every t: eight Gaussians on a circle, or three blobs of unequal weight.
 
     Raises:
-        ValueError: another name.
+        ValueError: there is no mixture of that name.
     """
     if name == "gaussians":
         turn = torch.arange(8, dtype=torch.float64) * math.pi / 4
@@ -114,7 +114,7 @@ def mixture(name: Literal["gaussians", "blobs"], schedule: Schedule) -> Mixture:
 
 
 def empirical(x0: Tensor, schedule: Schedule, width: float = 0.03) -> Mixture:
-    """Any points x0 (N, 2) as a mixture: a Gaussian of σ = `width` around each. What a perfect network would learn of them."""
+    """Return points x0 (N, 2) as a mixture, a Gaussian of σ = `width` around each: what a perfect network would learn."""
     mean = x0.double()
     weight = torch.full((len(mean),), 1 / len(mean), dtype=torch.float64)
     return Mixture(schedule, weight, mean, torch.full((len(mean), 1), width**2, dtype=torch.float64))
@@ -138,7 +138,7 @@ def _circle(angle: Tensor, radius: Tensor | float = 1.0) -> Tensor:
 
 
 def _moons(count: int, generator: torch.Generator) -> Tensor:
-    """Two half circles of radius 0.6 that reach into one another."""
+    """Draw points on two interleaved half circles of radius 0.6."""
     arc = _circle(_uniform(0, math.pi, count, generator), 0.6)
     upper = torch.rand(count, 1, generator=generator) < 0.5
     shift = torch.tensor([0.3, 0.15], dtype=torch.float64)
@@ -146,19 +146,19 @@ def _moons(count: int, generator: torch.Generator) -> Tensor:
 
 
 def _rings(count: int, generator: torch.Generator) -> Tensor:
-    """Two circles, of radius 0.4 and 0.85, with as many points on each bit of line."""
+    """Draw points on two circles, of radius 0.4 and 0.85, uniform along both."""
     radius = torch.where(torch.rand(count, generator=generator) < 0.32, 0.4, 0.85).double()
     return _circle(_uniform(0, 2 * math.pi, count, generator), radius) + _normal(0.025, count, generator)
 
 
 def _spiral(count: int, generator: torch.Generator) -> Tensor:
-    """One arm, r = 0.9 θ/4π for θ from 0 to 4π."""
+    """Draw points on one arm, r = 0.9 θ/4π for θ from 0 to 4π."""
     share = _uniform(0.01, 1, count, generator).sqrt()
     return _circle(4 * math.pi * share, 0.9 * share) + _normal(0.02, count, generator)
 
 
 def _letters(count: int, generator: torch.Generator) -> Tensor:
-    """Points within the two letters of the divergence, even over their ink."""
+    """Draw points uniformly within the two letters of the divergence."""
     font = ImageFont.load_default(200)
     left, top, right, bottom = font.getbbox(LETTERS)
     sheet = Image.new("L", (math.ceil(right - left), math.ceil(bottom - top)))
@@ -171,7 +171,7 @@ def _letters(count: int, generator: torch.Generator) -> Tensor:
 
 
 def _pinwheel(count: int, generator: torch.Generator) -> Tensor:
-    """Five bent arms (Johnson et al. 2016)."""
+    """Draw points of five bent arms (Johnson et al. 2016)."""
     along = 1 + 0.3 * torch.randn(count, generator=generator, dtype=torch.float64)
     across = 0.07 * torch.randn(count, generator=generator, dtype=torch.float64)
     arm = torch.randint(5, (count,), generator=generator) * 2 * math.pi / 5
@@ -179,12 +179,12 @@ def _pinwheel(count: int, generator: torch.Generator) -> Tensor:
 
 
 def _turn(angle: Tensor) -> Tensor:
-    """Rotations (N, 2, 2)."""
+    """Return rotation matrices (N, 2, 2) for angles (N)."""
     return torch.stack([angle.cos(), angle.sin(), -angle.sin(), angle.cos()], dim=1).reshape(-1, 2, 2)
 
 
 def _checkerboard(count: int, generator: torch.Generator) -> Tensor:
-    """Eight of the sixteen fields of [−1, 1]²."""
+    """Draw points uniformly on eight of the sixteen fields of [−1, 1]²."""
     field = torch.randint(8, (count,), generator=generator)
     row, column = field // 2, 2 * (field % 2)
     corner = torch.stack([column + row % 2, row], dim=1).double()
@@ -205,9 +205,9 @@ _SHAPES: dict[str, Callable[[int, torch.Generator], Tensor]] = {
 
 
 class Fourier(nn.Module):
-    """x (B, inside) beside sin and cos of 32 random combinations of it, the same in every model.
+    """Maps x (B, inside) to x and the sin and cos of 32 random projections of it, which are the same in every model.
 
-    Without them a network of this size would take minutes to see anything finer than a blob (Tancik et al. 2020).
+    Without them a network of this size would need minutes to learn fine structure (Tancik et al. 2020).
     """
 
     frequency: Tensor
@@ -223,7 +223,7 @@ class Fourier(nn.Module):
 
 
 class _Block(nn.Module):
-    """A hidden layer beside a shortcut, told the time by what is added inside."""
+    """A residual block with one hidden layer, to which the embedding of the time is added."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -260,14 +260,14 @@ class PointDDPM(nn.Module):
     """A diffusion model, or score model, of points in the plane.
 
     Args:
-        schedule: its chain; 200 steps of the linear one where none is given.
+        schedule: its chain; by default the linear one with 200 steps.
         prediction: what the network outputs, v or ε.
-        width, blocks: units of a layer and number of pairs of layers.
-        seed: of the weights to start from.
+        width, blocks: units of a layer, number of residual blocks.
+        seed: of the initial weights.
     """
 
     rate = 4e-3
-    """Adam's, for `train`."""
+    """Learning rate of Adam in `train`."""
 
     def __init__(
         self, schedule: Schedule | None = None, prediction: Prediction = "v", width: int = 64, blocks: int = 2, seed: int = 0
@@ -279,14 +279,14 @@ class PointDDPM(nn.Module):
         _start(self, seed)
 
     def predict(self, x_t: Tensor, t: Tensor) -> Denoised:
-        """ε̂ and x̂_0 for x_t (B, 2) at t (B) in 1…T."""
+        """Return ε̂ and x̂_0 for x_t (B, 2) at t (B) in 1…T."""
         output = self.net(x_t, t)
         if self.prediction == "eps":
             return Denoised(output, x0_from_eps(self.schedule, x_t, output, t), None)
         return Denoised(eps_from_v(self.schedule, x_t, output, t), x0_from_v(self.schedule, x_t, output, t), None)
 
     def loss(self, x0: Tensor, generator: torch.Generator) -> Tensor:
-        """Eq. 1 for each point at a random t with random noise, (B)."""
+        """Return eq. 1 for each point at a random t with random noise, (B)."""
         t = torch.randint(1, self.schedule.T + 1, (len(x0),), generator=generator)
         eps = torch.randn(x0.shape, generator=generator)
         target = eps if self.prediction == "eps" else v_from_eps(self.schedule, x0, eps, t)
@@ -299,11 +299,11 @@ class PointVAE(nn.Module):
     Args:
         latent: 2 or 1 latent variables; with one, the decoder's mean is a curve.
         width: units of a layer.
-        seed: of the weights to start from.
+        seed: of the initial weights.
     """
 
     rate = 1e-2
-    """Adam's, for `train`."""
+    """Learning rate of Adam in `train`."""
 
     def __init__(self, latent: int = 2, width: int = 64, seed: int = 0) -> None:
         super().__init__()
@@ -314,27 +314,27 @@ class PointVAE(nn.Module):
         _start(self, seed)
 
     def encode(self, x: Tensor) -> Gaussian:
-        """q(z|x), (B, latent), of x (B, 2)."""
+        """Return q(z|x), (B, latent), of x (B, 2)."""
         mean, log_var = self.encoder(x).chunk(2, dim=1)
         return Gaussian(mean, log_var.clamp(-20, 20))
 
     def decode(self, z: Tensor) -> Gaussian:
-        """p(x|z), (B, 2), of z (B, latent)."""
+        """Return p(x|z), (B, 2), of z (B, latent)."""
         mean = self.decoder(z)
         return Gaussian(mean, floored(self.log_var, LOWEST_LOG_VAR).expand_as(mean))
 
     def elbo(self, x: Tensor, noise: Tensor) -> ELBO:
-        """The two terms of the ELBO, nats (B) each; noise (B, latent) standard normal."""
+        """Return the two terms of the ELBO, nats (B) each; noise (B, latent) standard normal."""
         q = self.encode(x)
         return ELBO(self.decode(q.sample(noise)).log_prob(x), kl(q, standard_normal(q.mean)))
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """−ELBO in nats, (B)."""
+        """Return −ELBO in nats, (B)."""
         return -self.elbo(x, torch.randn(len(x), self.latent, generator=generator)).total
 
     @torch.inference_mode()
     def sample(self, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """z ~ N(0, I) (N, latent), the decoder's mean there and x ~ p(x|z), (N, 2) each."""
+        """Draw z ~ N(0, I), (N, latent), and x ~ p(x|z); return z, the decoder's mean and x, (N, 2) each."""
         generator = torch.Generator().manual_seed(seed)
         z = torch.randn(count, self.latent, generator=generator)
         p = self.decode(z)
@@ -347,7 +347,7 @@ def _layers(inside: int, scale: float, width: int, outside: int) -> nn.Sequentia
 
 
 def _start(model: nn.Module, seed: int) -> None:
-    """Draw the weights of every layer anew from a generator of their own: torch's global one is shared by all visitors."""
+    """Draw the initial weights of every layer from a generator of its own: torch's global one is shared by all visitors."""
     generator = torch.Generator().manual_seed(seed)
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
@@ -355,18 +355,18 @@ def _start(model: nn.Module, seed: int) -> None:
             nn.init.zeros_(layer.bias)
 
 
-# ---- learning
+# ---- training
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the learning stands after an optimiser's step.
+    """The state of training after an optimiser's step.
 
     Attributes:
-        step, steps: of so many at most.
-        loss: mean over the points of the steps since the record before; L_simple (eq. 1), or −ELBO in nats for a VAE.
-        seconds: spent learning so far, without what the caller does between two records.
-        model: the average of the weights along the way, to draw samples from. It is one model that goes on changing.
+        step, steps: number of this step, from 1, and the largest number of steps.
+        loss: mean over the points of the steps since the last record; L_simple (eq. 1), or −ELBO in nats for a VAE.
+        seconds: training time so far, without the caller's time between two records.
+        model: the moving average of the weights, to draw samples from. Every record has the same model, updated in place.
     """
 
     step: int
@@ -386,18 +386,18 @@ def train(
     batch: int = 256,
     rate: float | None = None,
 ) -> Iterator[Progress]:
-    """Learn from points (N, 2), yielding a `Progress` after every so many steps and after the last one.
+    """Train on points (N, 2), yielding a `Progress` every `every` steps and after the last one.
 
-    It ends after `steps` steps, or with the first step past `seconds` seconds of learning, and at once where it is closed. The
-    same number of steps from the same seeds comes to the same weights: the rate falls along `steps` by a cosine, whatever
-    `seconds` is.
+    Training ends after `steps` steps, with the first step past `seconds` seconds of training, or when the generator is closed.
+    The same number of steps with the same seeds gives the same weights, whatever `seconds` is: the learning rate falls by a
+    cosine over `steps`.
 
     Args:
         every: steps from one record to the next.
-        rate: Adam's at its highest; the model's own where none is given.
+        rate: highest learning rate of Adam; by default that of the model.
 
     Raises:
-        ValueError: the data are not points, or a number is not positive.
+        ValueError: the data do not have the shape (N, 2) with N ≥ 1, or a number is not positive.
     """
     rate = model.rate if rate is None else rate
     if data.ndim != 2 or data.shape[1] != 2 or len(data) == 0:
@@ -449,14 +449,14 @@ class CloudNoise(Noise):
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points on their way into noise: x_t (N, 2) at time t."""
+    """Points of the noising process: x_t (N, 2) at time t."""
 
     t: int
     x_t: Tensor
 
 
 def forward(schedule: Schedule, x0: Tensor, times: Sequence[int], seed: int) -> Iterator[Cloud]:
-    """Each of the points x0 (N, 2) on its way along the chain, q(x_t|x_{t−1}) step by step; yields those at the times wanted.
+    """Draw x_t along the chain from points x0 (N, 2), step by step from q(x_t|x_{t−1}); yields x_t at `times`.
 
     Raises:
         ValueError: the times are not rising within 0…T.
@@ -474,16 +474,16 @@ def forward(schedule: Schedule, x0: Tensor, times: Sequence[int], seed: int) -> 
 def reverse(
     predict: Predict, schedule: Schedule, count: int, seed: int, way: Walk = "ancestral", steps: int | None = None
 ) -> Iterator[Frame]:
-    """Make `count` points from noise, a `Frame` for every step; the last one's x_s are the samples.
+    """Draw `count` points from noise, yielding a `Frame` for each step; x_s of the last one are the samples.
 
     Args:
-        predict: a `PointDDPM`'s, or an oracle's.
-        way: down the chain by p_θ; along the flow ODE (DDIM); by the reverse SDE; by Langevin dynamics, five steps at each of
-            `steps`/5 noise levels. The same seed starts every way from the same noise.
-        steps: all T of the chain where none are given.
+        predict: that of a `PointDDPM`, or of an oracle.
+        way: ancestral, by p_θ; along the flow ODE (DDIM); by the reverse SDE; by Langevin dynamics, five steps at each of
+            `steps`/5 noise levels. For a seed, all start from the same noise.
+        steps: number of steps, by default T.
 
     Raises:
-        ValueError: another way, `count` not from 1 to 100,000, or `steps` not from 1 to T (from 5, by Langevin dynamics).
+        ValueError: there is no such way, `count` is not from 1 to 100,000, or `steps` not from 1 (Langevin: 5) to T.
     """
     _check_count(count)
     noise = CloudNoise.from_seed(seed, count)
@@ -505,13 +505,13 @@ def reverse(
 def particles(
     predict: Predict, schedule: Schedule, x: Tensor, t: int, steps: int, seed: int, rate: float = 0.1
 ) -> Iterator[Frame]:
-    """Langevin dynamics of the particles x (N, 2) at the noise level t in 1…T: they come to q(x_t) and go on moving in it."""
+    """Move particles x (N, 2) by Langevin dynamics at the noise level t in 1…T, whose stationary distribution is q(x_t)."""
     schedule.check(torch.tensor([t]))
     return walk(predict, langevin(schedule, CloudNoise.from_seed(seed, len(x)), rate), x, [t] * (steps + 1))
 
 
 def lattice(side: int, reach: float = 1.5) -> Tensor:
-    """side × side points over [−reach, reach]², (side, side, 2) float32; row 0 is the lowest y, column 0 the lowest x."""
+    """Return a grid of points over [−reach, reach]², (side, side, 2) float32; row 0 has the lowest y, column 0 the lowest x."""
     line = torch.linspace(-reach, reach, side)
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([x, y], dim=-1)
@@ -519,7 +519,7 @@ def lattice(side: int, reach: float = 1.5) -> Tensor:
 
 @torch.inference_mode()
 def field(predict: Predict, schedule: Schedule, t: int, side: int, reach: float = 1.5) -> Tensor:
-    """The score at time t in 1…T over `lattice`, (side, side, 2): a model's, or, for an oracle's `predict`, the exact one."""
+    """Return the score at time t in 1…T over `lattice`, (side, side, 2); the exact one for the `predict` of an oracle."""
     schedule.check(torch.tensor([t]))
     x, now = lattice(side, reach).flatten(0, 1), torch.full((side**2,), t)
     return score_from_eps(schedule, predict(x, now).eps_hat, now).reshape(side, side, 2)
