@@ -1,8 +1,8 @@
-"""Pictures: finding a data set, reading it, and the way between 8-bit pixels and the model's [−1, 1].
+"""Find and read data sets of pictures, and convert between 8-bit pixels and the models' [−1, 1].
 
 A data set is a name that genlab knows (`fashion-mnist`, `mnist`), a folder of pictures, or a data set on the Hub (`user/name`).
 Reading gives one tensor of 8-bit pixels that stays in memory: 60,000 pictures of 28×28 are 47 MB. A picture that cannot be read
-ends the reading with an error that names it: none is left out silently.
+raises an error with its name: no picture is skipped.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from genlab.config import EMOJI, KNOWN, MAX_SIZE, DataSpec, dataset_name, expand
 
 Split = Literal["train", "test"]
 Check = Callable[[DataSpec], None]
-"""Looks at what the pictures will be before all of them are read; raises ValueError where that cannot be used."""
+"""Called with the specification of the data before the pictures are read; raises ValueError if a model cannot use them."""
 
 FONTS = {".ttf", ".otf", ".ttc"}
 DEBIAN = Path("/usr/share/datasets")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 50_000_000
-"""Largest picture that is decoded: a file of a few kilobytes can hold a thousand times that."""
+"""Largest picture that is decoded, since a file of a few kilobytes can expand to billions of pixels."""
 HELD_OUT = 10
-"""One picture in this many is held out for testing where a data set has no test pictures of its own."""
+"""One picture in this many is held out for testing if the data set has no test split."""
 HUB_SECONDS = 10.0
-"""How long the Hub may take for its first answer."""
+"""Timeout of the first request to the Hub."""
 
 
 class DataError(ValueError):
@@ -61,7 +61,7 @@ class Dataset:
         spec: name, channels, size, classes.
         images: (N C H W) uint8.
         labels: (N) int64, or None.
-        source: where they came from, for people.
+        source: where they came from, for messages.
     """
 
     spec: DataSpec
@@ -74,7 +74,7 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the pixels and labels."""
+        """Return the hash of the pixels and labels."""
         digest = hashlib.sha256(self.images.numpy().tobytes())
         if self.labels is not None:
             digest.update(self.labels.numpy().tobytes())
@@ -82,27 +82,27 @@ class Dataset:
 
 
 def to_model(pixels: Tensor) -> Tensor:
-    """8-bit pixels 0…255 → float32 in [−1, 1]."""
+    """Return 8-bit pixels 0…255 as float32 in [−1, 1]."""
     return pixels.float() / 127.5 - 1
 
 
 def as_model(values: Tensor) -> Tensor:
-    """Return 8-bit pixels as `to_model` does, and any other values as they are."""
+    """Return 8-bit pixels as float32 in [−1, 1], values of any other type unchanged."""
     return to_model(values) if values.dtype == torch.uint8 else values
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """[−1, 1] → 8-bit pixels, rounded, values outside clipped; not a number becomes 0."""
+    """Return values in [−1, 1] as 8-bit pixels, rounded and clipped; NaN becomes 0."""
     return ((x.float().nan_to_num(-1.0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def binarise(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Dynamic binarisation: each pixel of x in [−1, 1] becomes 1 with probability (x + 1)/2, else −1."""
+    """Return x in [−1, 1] dynamically binarised: each pixel is 1 with probability (x + 1)/2, else −1."""
     return torch.bernoulli((x + 1) / 2, generator=generator) * 2 - 1
 
 
 def grid(pixels: Tensor, columns: int | None = None, gap: int = 2, background: int = 255) -> Image.Image:
-    """Pictures (N C H W) uint8 in rows of `columns` (`columns_of` them where none is given), as one picture."""
+    """Return pictures (N C H W) uint8 as one sheet in rows of `columns`, by default `columns_of` their number."""
     count, _, height, width = pixels.shape
     columns = columns or columns_of(count)
     rows = -(-count // columns)
@@ -114,12 +114,12 @@ def grid(pixels: Tensor, columns: int | None = None, gap: int = 2, background: i
 
 
 def columns_of(count: int) -> int:
-    """Columns of the most nearly square sheet of `count` pictures that is not higher than wide."""
+    """Return the number of columns of the most nearly square sheet of `count` pictures that is not higher than wide."""
     return max(1, math.ceil(math.sqrt(count)))
 
 
 def ungrid(sheet: Image.Image, count: int, size: int, columns: int, gap: int = 2) -> Tensor:
-    """The pictures (N C H W) uint8 of a sheet made by `grid`."""
+    """Return the pictures (N C H W) uint8 of a sheet made by `grid`."""
     values = np.asarray(sheet)
     values = values[..., None] if values.ndim == 2 else values
     corners = [(gap + i // columns * (size + gap), gap + i % columns * (size + gap)) for i in range(count)]
@@ -128,12 +128,12 @@ def ungrid(sheet: Image.Image, count: int, size: int, columns: int, gap: int = 2
 
 
 def fit(picture: Image.Image, size: int, channels: int) -> Tensor:
-    """A picture of any mode and size as (C size size) uint8: turned upright, its middle square, resampled.
+    """Return a picture of any mode and size as (C size size) uint8: turned upright, cropped to its middle square, resampled.
 
-    Transparent pixels are laid on white. Of an animation, the frame that is shown: the first one, unless it was moved on.
+    Transparent pixels are composited on white. Of an animation, the current frame is used.
 
     Raises:
-        ValueError: a picture of floating-point numbers, whose black and white are anyone's guess.
+        ValueError: the pixels are floating-point numbers, which have no defined black and white.
     """
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
@@ -161,17 +161,17 @@ def load(
     Args:
         name: `fashion-mnist`, `mnist`, `emoji`, a folder of pictures, the file of an emoji font (see `emoji`), or `user/name`
             on the Hub.
-        split: where a data set has no test pictures (no folder `test` beside `train`, no split of that name on the Hub), a
-            tenth is held out: in a folder chosen by the file names, on the Hub every tenth row. The test pictures of a folder,
-            or of a data set on the Hub that has no name here, are mixed, always in the same way, so that the first few of them
-            are of all classes.
-        data_dir: folder to look in first for a known data set.
-        size, channels: what to bring the pictures to. Where none is given: the data set's own; 32 pixels for a folder, and for
-            pictures on the Hub that are not small squares; RGB where any of 32 pictures spread over the data set has colour.
-        check: is shown what the pictures will be before they are read.
+        split: if a data set has no test pictures (no folder `test` beside `train`, no such split on the Hub), a tenth is held
+            out: of a folder chosen by the hash of the file name, on the Hub every tenth row. The test pictures of a folder, or
+            of a data set on the Hub outside `KNOWN`, are shuffled, always in the same order, so that the first few are of all
+            classes.
+        data_dir: first folder to search for a data set in `KNOWN`.
+        size, channels: to convert the pictures to. By default those of the data set; 32 pixels for a folder, and for pictures
+            on the Hub that are not small squares; RGB if any of 32 pictures spread over the data set has colour.
+        check: called with the specification of the pictures before they are read.
 
     Raises:
-        DataError: the data set is not found, or not usable.
+        DataError: the data set is not found, or cannot be read.
         ValueError: from `check`.
     """
     if name in KNOWN:
@@ -188,12 +188,12 @@ def load(
 
 def _known(name: str, split: Split, data_dir: str | None, size: int | None, channels: int | None, check: Check) -> Dataset:
     hub_id, classes = KNOWN[name]
-    looked = [
+    searched = [
         ("--data-dir", data_dir),
         ("GENLAB_DATA_DIR", os.environ.get("GENLAB_DATA_DIR")),
         ("Debian's package dataset-fashion-mnist", str(DEBIAN)),
     ]
-    for _, root in looked:
+    for _, root in searched:
         found = _find_idx(expanded(root), name, split) if root else None
         if found:
             images, labels = (read_idx(path) for path in found)
@@ -207,7 +207,7 @@ def _known(name: str, split: Split, data_dir: str | None, size: int | None, chan
     try:
         dataset = _hub(hub_id, name, split, size, channels, check)
     except DataError as error:
-        ways = [f"  {i}. {way}: {root or 'not given'}" for i, (way, root) in enumerate(looked, 1)]
+        ways = [f"  {i}. {way}: {root or 'not given'}" for i, (way, root) in enumerate(searched, 1)]
         raise DataError(
             f"data set {name} was not found. It was looked for in\n"
             + "\n".join(ways)
@@ -222,19 +222,19 @@ def _emoji(font: Path, split: Split, size: int | None, channels: int | None, che
     spec = DataSpec(EMOJI, channels or 3, size or 32, emoji.listed()[1])
     check(spec)
     try:
-        drawn = [(each, picture) for each, picture in emoji.draw(font) if each.held_out == (split == "test")]
+        rendered = [(each, picture) for each, picture in emoji.draw(font) if each.held_out == (split == "test")]
     except emoji.FontError as error:
         raise DataError(f"--dataset {font if font != emoji.FONT else EMOJI}: {error}") from error
-    if split == "test":  # so that the first few are of all groups
-        drawn.sort(key=lambda one: hashlib.sha256(one[0].name.encode()).digest())
-    images = torch.stack([fit(picture, spec.size, spec.channels) for _, picture in drawn])
-    return Dataset(spec, images, torch.tensor([each.group for each, _ in drawn]), str(font))
+    if split == "test":  # shuffled, so that the first few are of all groups
+        rendered.sort(key=lambda one: hashlib.sha256(one[0].name.encode()).digest())
+    images = torch.stack([fit(picture, spec.size, spec.channels) for _, picture in rendered])
+    return Dataset(spec, images, torch.tensor([each.group for each, _ in rendered]), str(font))
 
 
 def _find_idx(root: Path, name: str, split: Split) -> tuple[Path, Path] | None:
-    """The files of pictures and of labels, below `root` or in it.
+    """Return the files of pictures and of labels, in `root`/`name` or in `root`; None if they are not there.
 
-    All data sets of this format use the same file names, so a folder that bears the name of another one is passed over.
+    All data sets in this format use the same file names, so a folder named after another data set is skipped.
     """
     stem = "train" if split == "train" else "t10k"
     for folder in (root / name, root):
@@ -252,7 +252,7 @@ def _first(folder: Path, stem: str) -> Path | None:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of an IDX file of unsigned bytes, gzip-compressed or not (LeCun's format).
+    """Return the array in an IDX file of unsigned bytes (LeCun's format), gzip-compressed or not.
 
     Raises:
         DataError: the file is cut short, too long, or of another type.
@@ -272,7 +272,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def _bring_to(spec: DataSpec, images: np.ndarray) -> Tensor:
-    """Gray pictures (N H W) uint8 as (N C size size)."""
+    """Return gray pictures (N H W) uint8 as (N C size size)."""
     if (1, *images.shape[1:]) == spec.shape:
         return torch.from_numpy(images)[:, None]
     return _read_all(lambda i: fit(Image.fromarray(images[i]), spec.size, spec.channels), len(images), spec)
@@ -305,29 +305,29 @@ def _folder(root: Path, split: Split, size: int | None, channels: int | None, ch
 
 
 def _pictures_in(root: Path) -> list[Path]:
-    """The picture files below a folder by name; links to folders are followed, none twice; hidden files are ignored."""
+    """Return the picture files below a folder, sorted; follows links to folders, each folder once; ignores hidden files."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: the folder cannot be read ({error.strerror})") from error
 
     found = []
-    seen = {os.path.realpath(root)}
+    visited = {os.path.realpath(root)}
     for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
-        kept = []
+        unvisited = []
         for name in sorted(folders):
             real = os.path.realpath(os.path.join(folder, name))
-            if not name.startswith(".") and real not in seen:
-                seen.add(real)
-                kept.append(name)
-        folders[:] = kept
+            if not name.startswith(".") and real not in visited:
+                visited.add(real)
+                unvisited.append(name)
+        folders[:] = unvisited
         paths = [Path(folder, name) for name in names if not name.startswith(".")]
-        # A link that leads nowhere is kept, so that reading it names it.
+        # A broken link is included, so that reading it fails with its name.
         found += [p for p in paths if p.suffix.lower() in SUFFIXES and (p.is_file() or p.is_symlink())]
     return sorted(found)
 
 
 def _mixed(files: list[Path], root: Path) -> list[Path]:
-    """Files in the order of the hashes of their names below `root`, which is that of no class."""
+    """Return files in a fixed order that mixes the classes: by the hash of their path below `root`."""
     return sorted(files, key=lambda path: hashlib.sha256(os.fsencode(path.relative_to(root))).digest())
 
 
@@ -337,17 +337,17 @@ def _class_of(path: Path, root: Path) -> str:
 
 
 def _text(name: str) -> str:
-    """A file's name as text that can be written anywhere, also where it is not valid UTF-8."""
+    """Return a file's name as valid UTF-8, with replacement characters for bytes that are not."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _read_all(read: Callable[[int], Tensor], count: int, spec: DataSpec) -> Tensor:
-    """Pictures 0…count−1, (N C H W), with a few threads and a progress bar; the first error ends it."""
+    """Read pictures 0…count−1, (N C H W), in threads and with a progress bar; the first error is raised."""
     images = torch.empty((count, *spec.shape), dtype=torch.uint8)
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     bar = tqdm(desc=f"reading {spec.name}", total=count, unit="picture", disable=None)  # None: no bar where stderr is a file
     try:
-        for first in range(0, count, 256):  # so that an error or an interrupt leaves little work behind
+        for first in range(0, count, 256):  # so that an error or an interrupt has few queued reads to cancel
             rows = range(first, min(first + 256, count))
             for i, picture in zip(rows, pool.map(read, rows), strict=True):
                 images[i] = picture
@@ -365,12 +365,12 @@ def _read(source: Path | io.BytesIO, name: object, spec: DataSpec) -> Tensor:
 
 @contextlib.contextmanager
 def _opened(source: Path | io.BytesIO, name: object, size: int) -> Iterator[Image.Image]:
-    """A picture, decoded at `size` or more pixels a side; what goes wrong with it becomes a DataError that names it."""
+    """Yield a picture, decoded at `size` or more pixels a side; any failure raises a DataError with its name."""
     try:
         with Image.open(source, formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise DataError(f"{name}: expected at most {MAX_PIXELS} pixels, got {picture.width}×{picture.height}")
-            # JPEG alone: a large photograph is decoded at ½, ¼ or ⅛, several times faster.
+            # JPEG only: decodes a large photograph at ½, ¼ or ⅛ of its size, several times faster.
             picture.draft(None, (2 * size, 2 * size))
             picture.load()
             yield picture
@@ -383,14 +383,14 @@ def _opened(source: Path | io.BytesIO, name: object, size: int) -> Iterator[Imag
 
 
 def _is_colour(source: Path | io.BytesIO, name: object) -> bool:
-    """Whether the picture has a pixel whose red, green and blue differ noticeably."""
+    """Return True if red, green and blue differ by more than 8 levels in any pixel of the picture at 32×32."""
     with _opened(source, name, 32) as picture:
         values = fit(picture, 32, 3).short()
     return bool((values.amax(dim=0) - values.amin(dim=0)).max() > 8)
 
 
 def _spread(items: Any, count: int = 32) -> list[Any]:
-    """At most `count` items, evenly spaced."""
+    """Return at most `count` items, evenly spaced."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
 
 
@@ -427,10 +427,10 @@ def _hub(hub_id: str, name: str, split: Split, size: int | None, channels: int |
 
 
 def _hub_tables(hub_id: str) -> Any:
-    """All splits of a data set on the Hub, or in the local cache where the Hub does not answer.
+    """Return all splits of a data set on the Hub, or in the local cache if the Hub cannot be reached.
 
     Raises:
-        DataError: with the reason in one line.
+        DataError: the data set cannot be read; the message has the reason in one line.
     """
     try:
         import datasets
@@ -460,7 +460,7 @@ def _hub_tables(hub_id: str) -> Any:
 
 @contextlib.contextmanager
 def _offline(datasets: Any) -> Iterator[None]:
-    """Have `datasets` look in its cache alone: left to itself it tries the Hub for half a minute first."""
+    """Make `datasets` read its cache only: otherwise it retries the Hub for half a minute first."""
     before = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = True
     try:
@@ -475,7 +475,7 @@ def _one_line(error: Exception, length: int = 300) -> str:
 
 
 def _hub_split(tables: Any, split: Split, hub_id: str) -> Any:
-    """The split of that name; where the data set has no test split, every tenth row of its training split."""
+    """Return a split; without a test split, every tenth row of the training split is held out."""
     if "train" not in tables:
         raise DataError(f"{hub_id}: expected a split named train, got {', '.join(tables)}")
     table = tables["train"]

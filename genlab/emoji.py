@@ -1,8 +1,8 @@
 """Draw the colour pictures of an emoji font as a data set: Unicode's groups are classes (`--dataset emoji`).
 
-The list of emoji (`emoji.tsv`) has no skin tones: each of those emoji comes once, in the font's neutral colour. What remains
-similar (the same job as man and woman, one heart in nine colours, a clock at 24 times) is one family by its name, and a family
-lies whole in the training or in the test pictures: else the test would ask for what was trained on.
+The list of emoji (`emoji.tsv`) has no skin tones: each of those emoji is drawn once, in the font's neutral colour. The similar
+ones that remain (a man and a woman in the same job, one heart in nine colours, a clock at 24 times) form a family by their
+names, and the split keeps families whole: otherwise test pictures would be near copies of training pictures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 LIST = Path(__file__).with_name("emoji.tsv")
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
-"""Where Debian's package fonts-noto-color-emoji puts it."""
+"""Its path in Debian's package fonts-noto-color-emoji."""
 PIXELS = 109
 """The size of the font's bitmaps, the only one that it can be drawn at."""
 HELD_OUT = 10
@@ -42,8 +42,8 @@ class Emoji:
 
     Attributes:
         text: its characters.
-        name: Unicode's name of it.
-        group: place of its group in `groups`.
+        name: its name in Unicode.
+        group: index of its group in the list of groups.
     """
 
     text: str
@@ -52,7 +52,7 @@ class Emoji:
 
     @property
     def family(self) -> str:
-        """Return what it shares with the emoji that differ from it by a colour, a gender, a direction or an hour."""
+        """Return the name shared by the emoji that differ in colour, gender, direction or hour only."""
         if re.search(r"o’clock|-thirty", self.name):
             return "clock"
         if self.name.startswith(("flag:", "keycap:")):
@@ -64,7 +64,7 @@ class Emoji:
 
     @property
     def held_out(self) -> bool:
-        """Return whether its family is among the test pictures: one in ten, by the hash of the family's name."""
+        """Return True if its family is held out for testing: one in ten, by the hash of the family's name."""
         return hashlib.sha256(self.family.encode()).digest()[0] % HELD_OUT == 0
 
 
@@ -81,10 +81,10 @@ def listed() -> tuple[list[Emoji], tuple[str, ...]]:
 
 
 def draw(font: Path) -> list[tuple[Emoji, Image.Image]]:
-    """Draw every emoji of the list that the font has, RGBA; the others are counted in a line on stderr.
+    """Draw every emoji of the list that the font has, RGBA; a line on stderr reports how many are missing.
 
     Raises:
-        FontError: there is no such font, it has no colour bitmaps of this size, or Pillow cannot join characters into one.
+        FontError: the font is missing or has no colour bitmaps of this size, or Pillow has no raqm to join characters.
     """
     if not features.check("raqm"):
         raise FontError("emoji of several characters need Pillow with raqm: install Debian's libfribidi0")
@@ -96,20 +96,20 @@ def draw(font: Path) -> list[tuple[Emoji, Image.Image]]:
             "or give the file NotoColorEmoji.ttf (with bitmaps, CBDT) as --dataset"
         ) from error
     width = face.getlength("\U0001f600")
-    drawn, missing = [], []
+    rendered, missing = [], []
     for each in listed()[0]:
         picture = Image.new("RGBA", (round(width), round(face.getbbox("\U0001f600")[3])))
         ImageDraw.Draw(picture).text((0, 0), each.text, font=face, embedded_color=True)
         if face.getlength(each.text) == width and picture.getbbox() is not None:
-            drawn.append((each, picture))
+            rendered.append((each, picture))
         else:
             missing.append(each.name)
-    if not drawn:
+    if not rendered:
         raise FontError(f"{font}: expected a font of colour emoji, got one with none of them")
     if missing:
         some = ", ".join(missing[:3])
-        print(f"{font.name}: {len(missing)} of {len(drawn) + len(missing)} emoji are not in it ({some}, …)", file=sys.stderr)
-    return drawn
+        print(f"{font.name}: {len(missing)} of {len(rendered) + len(missing)} emoji are not in it ({some}, …)", file=sys.stderr)
+    return rendered
 
 
 def lines(test_file: Iterable[str]) -> Iterable[str]:

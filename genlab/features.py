@@ -1,16 +1,16 @@
-"""The feature network: a small classifier of the data set, whose next-to-last layer says what is in a picture.
+"""The feature network: a small classifier of the data set, whose next-to-last layer represents a picture.
 
-The measures of `genlab.metrics` compare pictures by features. Photographs have Inception for that; for small gray pictures it
-is the wrong eye. Here each data set has its own: four convolutions, then D features and a score for each class,
+The measures of `genlab.metrics` compare pictures by features. For photographs these come from Inception, which was trained on
+nothing like small gray pictures. Here each data set has its own network: four convolutions, then D features and class scores,
 
     f(x) = A h(x) + a ∈ ℝ^D,   scores = W max(f(x), 0) + b                                           (1)
 
 trained on the data set's own training pictures by `training/train_classifier.py`. Those of the known data sets ship in
-`genlab/classifiers/`, others lie in `runs/`; each is found by the pictures that it was trained on, never by a name. A distance
-between features is a unit of its own: it compares with other figures of the same network alone, so the name of the network, the
-hash of its weights and its accuracy go wherever such a figure goes. No layer normalises a picture by its own mean and variance:
-a sample that is too pale must not look like one that is not. The features are taken before the maximum, where they are nearer
-to a Gaussian than after it, in units of their standard deviation on the training pictures.
+`genlab/classifiers/`, others lie in `runs/`; each is found by the hash of its training pictures, not by a name. A distance
+between features is comparable only with distances on the features of the same network, so every such figure is reported with
+the network's name, the hash of its weights and its accuracy. No layer normalises a picture by its own mean and variance: a
+sample with too little contrast must have other features than one with the right contrast. The features are taken before the
+maximum, where they are nearer to a Gaussian, in units of their standard deviation on the training pictures.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from genlab.data import Dataset, to_model
 from genlab.package import ModelError, build, check_keys, read_json, read_network, write_json
 
 CLASSIFIERS = Path(__file__).parent / "classifiers"
-"""The feature networks that ship, a folder each."""
+"""Folder of the feature networks that ship, each in a folder of its own."""
 RUNS = Path("runs")
-"""Where those of other pictures lie, below the folder in which a command is run."""
+"""Folder of the feature networks of other pictures, relative to the working directory."""
 FILES = ("config.json", "model.safetensors", "metrics.json")
 AT_ONCE = 500
-"""Pictures that go through the network together."""
+"""Batch size of the network."""
 
 
 class FeatureError(ValueError):
-    """There is no feature network for these pictures, or it is damaged; the message says what to do."""
+    """No feature network was trained on these pictures, or it is damaged; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ClassifierConfig:
 
 
 class FeatureNet(nn.Module):
-    """Pictures (B C H W) in [−1, 1] → features (B, D); `head` makes class scores of them (B, classes).
+    """Maps pictures (B C H W) in [−1, 1] to features (B, D); `head` maps these to class scores (B, classes).
 
     Raises:
         ValueError: the side of the pictures is odd, or they have fewer than two classes.
@@ -87,24 +87,24 @@ class FeatureNet(nn.Module):
         self.head = nn.Sequential(nn.ReLU(), nn.Linear(dims, len(data.classes)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (B, D), eq. 1."""
+        """Return features (B, D), eq. 1."""
         return self.body(x)
 
 
 def _convolution(inside: int, outside: int, stride: int = 1) -> tuple[nn.Module, ...]:
-    """A convolution and its nonlinearity."""
+    """Return a convolution and its nonlinearity."""
     return nn.Conv2d(inside, outside, 3, stride=stride, padding=1), nn.ReLU()
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A feature network and what must stand beside its figures.
+    """A feature network and the facts reported with every figure measured on its features.
 
     Attributes:
         network: in evaluation mode.
         name: the network's name, its data set's.
         sha256: hash of its weights file.
-        accuracy: share of the data set's test pictures that it classifies rightly.
+        accuracy: share of the data set's test pictures that it classifies correctly.
     """
 
     network: FeatureNet
@@ -114,10 +114,10 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path) -> Classifier:
-        """The network in a folder, every part checked as strictly as a model's (`package`).
+        """Read the network in a folder, every part checked as strictly as a model's (`package`).
 
         Raises:
-            FeatureError: a file is missing, or anything in it is not as it should be.
+            FeatureError: a file is missing or invalid.
         """
         try:
             for name in FILES:
@@ -140,12 +140,12 @@ class Classifier:
 
     @property
     def dims(self) -> int:
-        """D, the number of features."""
+        """Return D, the number of features."""
         return self.network.config.features
 
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:
-        """Features (N, D) float32 of pictures (N C H W) uint8, on the CPU.
+        """Return features (N, D) float32 of pictures (N C H W) uint8, on the CPU.
 
         Raises:
             ValueError: pictures of another shape or type.
@@ -155,26 +155,26 @@ class Classifier:
             raise ValueError(
                 f"expected pictures (N, {', '.join(map(str, shape))}) uint8, got {tuple(pixels.shape)} {pixels.dtype}"
             )
-        found = torch.empty(len(pixels), self.dims)
+        features = torch.empty(len(pixels), self.dims)
         for first in range(0, len(pixels), AT_ONCE):
-            found[first : first + AT_ONCE] = self.network(to_model(pixels[first : first + AT_ONCE]))
-        return found
+            features[first : first + AT_ONCE] = self.network(to_model(pixels[first : first + AT_ONCE]))
+        return features
 
     @torch.inference_mode()
     def classes(self, features: Tensor) -> Tensor:
-        """The class that the network sees in each row of features (N, D) → (N)."""
+        """Return the predicted class of each row of features (N, D), (N)."""
         return self.network.head(features).argmax(dim=1)
 
     def facts(self) -> dict[str, Any]:
-        """What stands beside a figure that these features give."""
+        """Return the facts to report with a figure measured on these features."""
         return {"name": self.name, "sha256": self.sha256, "accuracy": self.accuracy, "dims": self.dims}
 
 
 def classifier_for(train: Dataset) -> Classifier:
-    """Return the feature network that was trained on these very pictures: one that ships, or one in the folder RUNS.
+    """Return the feature network trained on exactly these pictures, one that ships or one in the folder RUNS.
 
     Raises:
-        FeatureError: there is none, or a folder of a feature network is damaged.
+        FeatureError: there is none, or the folder of a feature network is damaged.
     """
     wanted, data = identity(train.spec, train.sha256), train.spec
     for folder in (*sorted(CLASSIFIERS.iterdir()), *sorted(RUNS.glob("classifier-*"))):
@@ -188,17 +188,17 @@ def classifier_for(train: Dataset) -> Classifier:
 
 
 def identity(data: DataSpec, sha256: str) -> str:
-    """Return the hash of what makes pictures the same: their shape, their classes, and the hash of their pixels and labels."""
+    """Return the hash that identifies pictures: of their shape, their classes, and the hash of their pixels and labels."""
     return hashlib.sha256(json.dumps([data.shape, data.classes, sha256]).encode()).hexdigest()
 
 
 def folder_for(train: Dataset) -> Path:
-    """Return where the feature network of these pictures is written: no other pictures of the same name have this folder."""
+    """Return the folder to write the feature network of these pictures to; other pictures of the same name have another one."""
     return RUNS / f"classifier-{train.spec.name}-{identity(train.spec, train.sha256)[:8]}"
 
 
 def _trained_on(folder: Path) -> str:
-    """The identity of the pictures that the network in a folder was trained on."""
+    """Return the identity of the pictures that the network in a folder was trained on."""
     try:
         data = build(DataSpec, read_json(folder / "config.json")["data"], "data")
         return identity(data, read_json(folder / "metrics.json")["training"]["data_sha256"])
@@ -207,7 +207,7 @@ def _trained_on(folder: Path) -> str:
 
 
 def save(folder: Path, network: FeatureNet, metrics: dict[str, Any]) -> None:
-    """Write a feature network to a folder, its weights as float16; the files are moved in when all are whole."""
+    """Write a feature network to a folder, its weights as float16; files are moved in only when all are complete."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {"genlab": __version__, "kind": network.kind, "model": asdict(network.config), "data": asdict(network.data)}
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as new:

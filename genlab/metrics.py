@@ -1,13 +1,14 @@
-"""How far samples are from real pictures: measures of two sets of features, a (N, D) and b (M, D).
+"""Compare samples with real pictures: measures of two sets of features, a (N, D) and b (M, D).
 
-Fréchet distance (Dowson & Landau 1982; Heusel et al. 2017): both sets are taken for Gaussians of their mean m and covariance C,
+Fréchet distance (Dowson & Landau 1982; Heusel et al. 2017): both sets are approximated by Gaussians of their mean m and
+covariance C,
 
     d² = ‖m_a − m_b‖² + tr C_a + tr C_b − 2 tr(C_a^½ C_b C_a^½)^½                                     (1)
 
 With any roots C = L Lᵀ the last trace is the sum of the singular values of L_aᵀ L_b: those are the roots of the eigenvalues of
-L_aᵀ C_b L_a, which has the eigenvalues of C_a C_b. Nothing is complex and no root of a lopsided matrix is taken. What is called
-the Fréchet distance in this field is d², and so it is here. It has a bias of order 1/N + 1/M: two sets drawn from one
-distribution do not have distance 0. Hence it says something only beside N and the distance of real pictures at that N.
+L_aᵀ C_b L_a, which has the eigenvalues of C_a C_b. This needs no complex numbers and no root of an asymmetric matrix. As usual
+in this field, d² itself is called the Fréchet distance. It has a bias of order 1/N + 1/M: two sets drawn from one distribution
+do not have distance 0. Hence it is meaningful only beside N and the distance of real pictures at that N.
 
 Kernel distance (Bińkowski et al. 2018): the squared maximum mean discrepancy, without bias for every N and M,
 
@@ -23,13 +24,13 @@ Memorisation: a smooth picture is near many training pictures, a copy near one. 
     c(x) = d_1(x) / mean of d_1(x) … d_50(x)                                                          (4)
 
 with d_i(x) the distance in pixels from x to the i-th nearest training picture (after Carlini et al. 2023), and let τ_k be the
-value that a share α of the held-out pictures of class k stays below. The memorised share is
+α-quantile of c over the held-out pictures of class k. The memorised share is
 
     share of samples x with c(x) < τ_k(x),  α = 5 %                                                   (5)
 
-so that pictures nobody trained on score α, whatever their class, and copies of training pictures score 1.
+so that unseen pictures score α, whatever their class, and copies of training pictures score 1.
 
-All is computed in float64; only the search among pixels in `nearest` is not.
+Everything is computed in float64 except the search among pixels in `nearest`.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ NEIGHBOURS = 3
 BASE_RATE = 0.05
 """α of eq. 5."""
 CROWD = 50
-"""Training pictures in the mean of eq. 4."""
+"""Number of training pictures in the mean of eq. 4."""
 BLOCKS = 10
-"""Independent parts that the standard error of the kernel distance is taken over."""
+"""Number of disjoint parts for the standard error of the kernel distance."""
 RESAMPLES = 500
-"""Draws of the bootstrap."""
+"""Number of bootstrap draws."""
 AT_ONCE = 1_000
-"""Rows of a table of distances that are held together."""
+"""Rows of a table of distances computed at once."""
 AT_ONCE_VALUES = 2**24
-"""Values of points beside their nearest that are."""
+"""Values of nearest points held in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ class Moments:
 
 
 def moments(features: Tensor) -> Moments:
-    """Mean and unbiased covariance of features (N, D).
+    """Return mean and unbiased covariance of features (N, D).
 
     Raises:
-        ValueError: N ≤ D, where the covariance has no full rank and eq. 1 means little; or a feature is not finite.
+        ValueError: N ≤ D, where the covariance does not have full rank; or a feature is not finite.
     """
     _check_features(features)
     count, dims = features.shape
@@ -80,20 +81,20 @@ def moments(features: Tensor) -> Moments:
 
 
 def gaussian_frechet_distance(a: Moments, b: Moments) -> float:
-    """d² of two Gaussians, eq. 1; covariances of any rank."""
+    """Return d² of two Gaussians, eq. 1; covariances of any rank."""
     overlap = torch.linalg.svdvals(_root(a.covariance).T @ _root(b.covariance)).sum()
     distance = ((a.mean - b.mean) ** 2).sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap
     return max(0.0, float(distance))
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """L with L Lᵀ = C; eigenvalues that rounding made negative count as 0."""
+    """Return L with L Lᵀ = C; eigenvalues that are negative by rounding count as 0."""
     values, vectors = torch.linalg.eigh(covariance)
     return vectors * values.clamp(min=0).sqrt()
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """d² between the Gaussians fitted to features a (N, D) and b (M, D), eq. 1.
+    """Return d² between the Gaussians fitted to features a (N, D) and b (M, D), eq. 1.
 
     Raises:
         ValueError: see `moments`.
@@ -104,10 +105,10 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 def frechet_interval(
     a: Tensor, b: Tensor, generator: torch.Generator, resamples: int = RESAMPLES, coverage: float = 0.95
 ) -> tuple[float, float]:
-    """Bootstrap interval of the Fréchet distance at these N and M (Efron 1979): how far it moves when both sets are drawn anew.
+    """Return the bootstrap interval of the Fréchet distance for these N and M (Efron 1979), with both sets resampled.
 
-    Pictures drawn with replacement repeat, so that every resampled distance carries the bias of (1) once more. The percentiles
-    are therefore taken about the mean of the resampled distances and laid about the measured distance, not below 0.
+    Resampling repeats pictures and adds the bias of (1) once more to every resampled distance. The percentiles are therefore
+    taken relative to the mean of the resampled distances, added to the measured distance, and clipped at 0.
 
     Raises:
         ValueError: see `moments`.
@@ -121,7 +122,7 @@ def frechet_interval(
 
 
 def _resampled(features: Tensor, generator: torch.Generator) -> Iterator[Moments]:
-    """Moments of features (N, D) drawn N times with replacement, again and again: a picture counts as often as it was drawn."""
+    """Yield moments of features (N, D) resampled N times with replacement, without end."""
     count = len(features)
     centre = features.double().mean(dim=0)
     x = features.double() - centre
@@ -141,10 +142,10 @@ class Estimate:
 
 
 def kernel_distance(a: Tensor, b: Tensor, generator: torch.Generator, blocks: int = BLOCKS) -> Estimate:
-    """MMD² of features a (N, D) and b (M, D), eqs. 2 and 3: the mean over `blocks` disjoint parts of both, which is unbiased.
+    """Return MMD² of features a (N, D) and b (M, D), eqs. 2 and 3: the unbiased mean over `blocks` disjoint parts of both.
 
-    The parts are drawn at random: in their order, pictures may have their classes in turn, and no part would be like the whole.
-    The kernel looks out from the origin, so centre both sets on one point of the data's first.
+    The parts are random, since pictures sorted by class would give parts unlike the whole. The kernel depends on the origin, so
+    centre both sets on the same point of the data first.
 
     Raises:
         ValueError: fewer than two features a part, fewer than two parts, or a feature that is not finite.
@@ -178,9 +179,9 @@ class PrecisionRecall:
 
 
 def precision_recall(samples: Tensor, real: Tensor, k: int = NEIGHBOURS) -> PrecisionRecall:
-    """Precision and recall of features (N, D) of samples and (M, D) of real pictures.
+    """Return precision and recall of features (N, D) of samples and (M, D) of real pictures.
 
-    Both fall with fewer and rise with more real pictures or samples: take N = M, and compare at equal N.
+    Both grow with the number of samples and of real pictures: use N = M, and compare at equal N.
 
     Raises:
         ValueError: a set has k pictures or fewer, or a feature is not finite.
@@ -193,7 +194,7 @@ def precision_recall(samples: Tensor, real: Tensor, k: int = NEIGHBOURS) -> Prec
 
 
 def _share_inside(points: Tensor, of: Tensor, k: int) -> float:
-    """The share of points within the manifold of another set."""
+    """Return the share of points within the manifold of another set."""
     centre = of.double().mean(dim=0)
     of, points = of.double() - centre, points.double() - centre
     # A point is its own nearest neighbour, so the k-th other one has rank k + 1.
@@ -203,7 +204,7 @@ def _share_inside(points: Tensor, of: Tensor, k: int) -> float:
 
 
 def _squares(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances (N, M), float64, exactly 0 between rows that are equal up to rounding."""
+    """Return squared Euclidean distances (N, M), float64, exactly 0 between rows that are equal up to rounding."""
     sizes = (a**2).sum(dim=1)[:, None] + (b**2).sum(dim=1)
     squares = sizes - 2 * a @ b.T
     return squares.masked_fill_(squares <= 1e-12 * sizes, 0)
@@ -211,22 +212,22 @@ def _squares(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Nearest:
-    """For each of N rows the nearest k of another set, nearest first: distance, float64, and index, both (N, k)."""
+    """The k nearest rows of another set for each of N rows, nearest first: distance, float64, and index, both (N, k)."""
 
     distance: Tensor
     index: Tensor
 
     @property
     def closeness(self) -> Tensor:
-        """c of eq. 4 with these k, (N)."""
+        """Return c of eq. 4 with these k, (N)."""
         return self.distance[:, 0] / self.distance.mean(dim=1).clamp(min=1e-12)
 
 
 def nearest(points: Tensor, of: Tensor, k: int = 1) -> Nearest:
-    """The nearest k rows of `of` (M, D), or all where M < k, for each row of `points` (N, D); features, or pixels as uint8.
+    """Find the k nearest rows of `of` (M, D), all if M < k, for each row of `points` (N, D): features, or pixels as uint8.
 
-    The search multiplies matrices, ‖x − y‖² = ‖x‖² − 2 x·y + ‖y‖², for pixels in float32, whose seven digits are enough for
-    them. The distances of what it finds are computed anew.
+    The search multiplies matrices, ‖x − y‖² = ‖x‖² − 2 x·y + ‖y‖², for pixels in float32, whose seven digits suffice
+    for them. The distances of the nearest rows are then recomputed in float64.
     """
     kind = torch.float32 if points.dtype == torch.uint8 else torch.float64
     k = min(k, len(of))
@@ -245,17 +246,17 @@ def nearest(points: Tensor, of: Tensor, k: int = 1) -> Nearest:
 def memorised_share(
     closeness: Tensor, group: Tensor, held_out_closeness: Tensor, held_out_group: Tensor, base_rate: float = BASE_RATE
 ) -> float:
-    """The share of samples that are closer to a training picture than held-out pictures of their class usually are, eq. 5.
+    """Return the share of samples closer to a training picture than all but α of the held-out pictures of their class, eq. 5.
 
     Args:
         closeness, group: (N) c(x) and class of each sample.
-        held_out_closeness, held_out_group: (M) the same of held-out pictures.
+        held_out_closeness, held_out_group: (M) the same for held-out pictures.
         base_rate: α, the score of the held-out pictures themselves (rounded down to a whole number of pictures a class).
 
-    A class with fewer than 1/α held-out pictures is compared with the held-out pictures of all classes.
+    A class with fewer than 1/α held-out pictures is compared with held-out pictures of all classes.
 
     Raises:
-        ValueError: there are fewer than 1/α held-out pictures in all.
+        ValueError: there are fewer than 1/α held-out pictures.
     """
     fewest = round(1 / base_rate)
     if len(held_out_closeness) < fewest:
