@@ -1,7 +1,7 @@
-"""A model on the Hub: pulled, pushed, and the right to push it.
+"""Pull models from the Hub, push them to it, and check beforehand that the token may push.
 
-A commit on the Hub and a folder on disk are the same thing to the reader (`package`). Of what is pulled, every file is compared
-with the hash that the Hub states for it.
+A commit on the Hub is read like a folder on disk (`package`). Every file that is pulled is compared with the hash that the Hub
+states for it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from genlab.package import (
 )
 
 PATIENCE = 10.0
-"""Seconds to wait for the Hub's first answer."""
+"""Timeout of the first request to the Hub, seconds."""
 REFUSALS = {
     401: "the Hub does not accept your token: run `hf auth login` with a valid one (HF_TOKEN, where set, goes first)",
     403: "your Hub token does not allow this for {repo_id}: use one that may write, or change --repo-id",
@@ -42,21 +42,21 @@ REFUSALS = {
     413: "the Hub refuses files of this size for {repo_id}",
     429: "the Hub asks for patience (too many requests): try again in some minutes",
 }
-"""HTTP status of the Hub → what it means."""
+"""HTTP status of the Hub → error message."""
 HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 
 
 def read(source: str | Path, revision: str | None = None, token: str | None = None) -> Package:
-    """A model and what travels with it.
+    """Read a model and the files published with it.
 
     Args:
-        source: a model's folder, or a run's; the name of one that ships (`ddpm-mnist`); or a model on the Hub, `user/name` or
-            `user/name@revision`. A folder of that name goes first.
+        source: a model's folder, or a run's; the name of a model that ships (`ddpm-mnist`); or a model on the Hub, `user/name`
+            or `user/name@revision`. A folder of that name takes precedence.
         revision: branch, tag or commit on the Hub. A full commit that was pulled before needs no connection.
-        token: Hub token; the client's own (`hf auth login`, HF_TOKEN) where none is given.
+        token: Hub token; by default that of the Hub client (`hf auth login`, HF_TOKEN).
 
     Raises:
-        ModelError: the model is not there, or anything about it is not as it should be.
+        ModelError: the model is not found, or a part of it is missing or invalid.
     """
     folder = find_package(source) or expanded(source)
     if folder.is_dir():
@@ -83,7 +83,7 @@ def read(source: str | Path, revision: str | None = None, token: str | None = No
 
 
 def _pull(repo_id: str, revision: str | None, token: str | None) -> tuple[Path, str]:
-    """The files of a model in the client's cache, each with the content that the Hub states, and their commit."""
+    """Return the folder of a model in the client's cache, every file checked against the Hub's hash, and its commit."""
     with _sentences(repo_id, revision):
         if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
             cached = _cached(repo_id, revision)
@@ -133,7 +133,7 @@ def _pull(repo_id: str, revision: str | None, token: str | None) -> tuple[Path, 
 
 
 def _remember(folder: Path, revision: str) -> None:
-    """Note in the client's cache that a branch or tag now stands for this snapshot, which has been found whole."""
+    """Record in the client's cache that a branch or tag points to this snapshot, whose files have been checked."""
     ref = folder.parent.parent / "refs" / revision
     if revision != folder.name:
         ref.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def _remember(folder: Path, revision: str) -> None:
 
 
 def _cached(repo_id: str, revision: str | None) -> tuple[Path, str] | None:
-    """The files of a revision that was pulled before, if all are there and whole; asks nobody."""
+    """Return the cached files of a revision, if complete and undamaged, and its commit; sends no request."""
     try:
         folder = Path(
             client.snapshot_download(repo_id, revision=revision, allow_patterns=list(MAX_BYTES), local_files_only=True)
@@ -154,7 +154,7 @@ def _cached(repo_id: str, revision: str | None) -> tuple[Path, str] | None:
 
 
 def _damaged(folder: Path, stated: dict[str, str]) -> str | None:
-    """The first file whose content does not have the hash that the Hub states for it, or None."""
+    """Return the first file whose content does not have the hash that the Hub states for it, or None."""
     return next((name for name, digest in stated.items() if not _holds(folder / name, digest)), None)
 
 
@@ -163,7 +163,7 @@ def _holds(path: Path, digest: str) -> bool:
 
 
 def _digests(content: bytes) -> tuple[str, ...]:
-    """The names that the Hub may know a file by: its SHA-256 (large files), Git's id of it, Git's id of its LFS pointer."""
+    """Return the hashes by which the Hub may list a file: SHA-256 (large files), Git id, Git id of its LFS pointer."""
     sha256 = hashlib.sha256(content).hexdigest()
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {len(content)}\n".encode()
     return sha256, *(hashlib.sha1(b"blob %d\0" % len(stored) + stored).hexdigest() for stored in (content, pointer))
@@ -173,7 +173,7 @@ def _digests(content: bytes) -> tuple[str, ...]:
 
 
 def authorise(kind: str, dataset: str, repo_id: str | None = None) -> str:
-    """The repository to push to, `<you>/genlab-<kind>-<dataset>` where none is named, once the token is known to allow it.
+    """Return the repository to push to, by default `<you>/genlab-<kind>-<dataset>`, after checking that the token may write.
 
     Nothing is written to the Hub.
 
@@ -225,12 +225,12 @@ def authorise(kind: str, dataset: str, repo_id: str | None = None) -> str:
 
 
 def push(folder: Path, repo_id: str, private: bool = False) -> str:
-    """Send a model folder to the Hub as one commit, read it back, tag it v1, v2, …; returns the commit's address.
+    """Push a model folder to the Hub as one commit, verify it, tag it v1, v2, …; return the commit's URL.
 
-    A push that was interrupted is completed by the next one. What is there already is not sent again.
+    Pushing again completes an interrupted push; content that is there already is not sent again.
 
     Raises:
-        ModelError: the folder is not a sound model, or the Hub did not take it; the message says what to do.
+        ModelError: the folder is not a valid model, or the Hub refused it; the message says what to do.
     """
     read_package(folder)
     if not (folder / "README.md").exists():
@@ -264,25 +264,25 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
 
 
 def _same(info: client.ModelInfo, content: dict[str, bytes]) -> bool:
-    """Whether a commit holds these files, and no other file of a model."""
+    """Return True if a commit has exactly these files, among the files of a model."""
     there = {file.rfilename: file for file in info.siblings or [] if file.rfilename in MAX_BYTES}
     if there.keys() != content.keys():
         return False
     return all((file.lfs.sha256 if file.lfs else file.blob_id) in _digests(content[name]) for name, file in there.items())
 
 
-# What went wrong, in a sentence
+# Error messages
 
 
 def _answered(error: Exception) -> bool:
-    """Whether the Hub itself said no: it is there, and an older copy is no substitute."""
+    """Return True if the Hub itself refused the request: then an older copy in the cache must not be used."""
     response = getattr(error, "response", None)
     return response is not None and response.status_code < 500 and response.status_code != 429
 
 
 @contextmanager
 def _sentences(repo_id: str, revision: str | None) -> Iterator[None]:
-    """Turn what the client raises into a ModelError that says what to do, without a word of the client's own message."""
+    """Turn exceptions of the client into ModelErrors that say what to do, without the client's own message."""
     try:
         yield
     except ModelError:

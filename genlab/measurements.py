@@ -1,20 +1,20 @@
-"""What was measured of a model: the schema of metrics.json, which training/evaluate.py writes, and card and page read.
+"""The schema of metrics.json, which training/evaluate.py writes and the card and the page read.
 
-    schema      1: the version of what follows; another number where a name or a unit changes its meaning
-    evaluation  command, seed, device, seconds (since it last went on), versions {genlab, torch, numpy}, model_sha256 (of
+    schema      1: the version of this schema; it changes when a name or a unit changes its meaning
+    evaluation  command, seed, device, seconds (since the last start), versions {genlab, torch, numpy}, model_sha256 (of
                 model.safetensors), data {name, split, images, sha256, training_sha256}, and a section for each
-                thing that was measured:
+                measurement:
       likelihood  the bound of a DDPM (`DiffusionBound`), of a VAE (`VAEBound`), or of a VAE with a DDPM for its prior
                   (`LatentBound`); a consistency function has none
       ode         a DDPM's likelihood by the probability-flow ODE (`ODE`)
       samples     distances between samples and held-out pictures, and memorisation (`Samples`)
       steps       a DDPM's distance by number of sampling steps (`Curve`)
       chain       Σ → `Samples` of the ancestral chain with that Σ
-      few         a consistency function's `Samples` by number of evaluations, those of `samples` left out
+      few         a consistency function's `Samples` by number of evaluations, without that of `samples`
 
-A name ends in its unit: _bits_per_dim, _nats, _seconds; what has none is a number, a share or a name. Means of pictures have a
-standard error beside them. The fields of the classes below are the keys of the JSON objects; an optional one is left out where
-there is no such value, and keys that are not known are passed over: a newer genlab may write more.
+A name ends in its unit: _bits_per_dim, _nats, _seconds; without a unit it is a number, a share or a name. A mean over pictures
+has its standard error beside it. The fields of the classes below are the keys of the JSON objects; an optional key is absent if
+there is no value, and unknown keys are ignored, since a newer genlab may write more.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from genlab.config import Variance
 
 SCHEMA = 1
 LARGEST = 1e9
-"""Magnitude of a number that is read: a larger one is no measurement, and breaks tables and axes."""
+"""Largest magnitude of a number that is read; larger ones break tables and axes."""
 MOST_ROWS = 100
-"""Rows of a table, and points of a curve, that are read."""
+"""Largest number of rows of a table, and of points of a curve, that is read."""
 
 Part = TypeVar("Part")
 
 
 class SchemaError(ValueError):
-    """A measurement has another form than it should; the message says where and what was expected."""
+    """A measurement does not have the form of the schema; the message says where and what was expected."""
 
 
 @dataclass(frozen=True)
 class Sums:
-    """The bound with one Σ and its parts."""
+    """The variational bound and its parts for one choice of Σ."""
 
     bound_bits_per_dim: float
     bound_standard_error_bits_per_dim: float
@@ -55,7 +55,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class Strata:
-    """In each stratum of t, `first_t` to `last_t`: the mean term of a step with each Σ, and the network's errors."""
+    """For each stratum of t, `first_t` to `last_t`: the mean term of a step for each Σ, and the network's errors."""
 
     first_t: list[int]
     last_t: list[int]
@@ -67,7 +67,7 @@ class Strata:
 
 @dataclass(frozen=True)
 class DiffusionBound:
-    """The variational bound on −log p of held-out pictures, with the model's own Σ (`variance`) and each that it can have."""
+    """The variational bound on −log p of held-out pictures, with the model's own Σ (`variance`) and every Σ it supports."""
 
     bound_bits_per_dim: float
     bound_standard_error_bits_per_dim: float
@@ -99,7 +99,7 @@ class DiffusionBound:
 
 @dataclass(frozen=True)
 class ODE:
-    """The bound by the probability-flow ODE, and what half the solver's steps change in it."""
+    """The bound by the probability-flow ODE, and its change with half the solver's steps."""
 
     bound_bits_per_dim: float
     bound_standard_error_bits_per_dim: float
@@ -113,7 +113,8 @@ class ODE:
 
 @dataclass(frozen=True)
 class Weighted:
-    """The bound on log p by k samples of z; k = 1 is the ELBO. In bits/dim, of −log p, where the pictures are 8-bit."""
+    """The importance-weighted bound on log p with k samples of z, for k = 1 the ELBO. `_bits_per_dim`: 8-bit pictures, on −log
+    p."""
 
     k: int
     images: int
@@ -128,9 +129,9 @@ class Weighted:
 
 @dataclass(frozen=True, kw_only=True)
 class VAEBound:
-    """The ELBO of held-out pictures and its parts, what each latent takes of them, and the bounds by more samples of z.
+    """The ELBO of held-out pictures, its parts, the KL of each latent, and the bounds with more samples of z.
 
-    `binarisation` is of a Bernoulli model alone, whose bound is not in bits/dim.
+    Only a Bernoulli model has `binarisation`; it has no bound in bits/dim.
     """
 
     bound_bits_per_dim: float | None = None
@@ -162,10 +163,10 @@ class VAEBound:
 
 @dataclass(frozen=True)
 class LatentBound:
-    """The ELBO of held-out pictures under a VAE whose prior is a DDPM of its codes, and its parts (`latent`, eqs. 2 and 3).
+    """The ELBO of held-out pictures, and its parts, for a VAE whose prior is a DDPM of its codes (`latent`, eqs. 2 and 3).
 
-    `codes` is the bound on −log p_θ(u), in bits per dimension of the codes; `standard_normal_prior_*` is the ELBO of the same
-    draws of z with N(0, I) for the prior.
+    `codes` is the bound on −log p_θ(u), in bits per dimension of the codes; `standard_normal_prior_*` is the ELBO with the
+    same draws of z and the prior N(0, I).
     """
 
     bound_bits_per_dim: float
@@ -198,7 +199,7 @@ class Features:
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """How samples were drawn, how far they are from held-out pictures, and what real pictures score in their place.
+    """How samples were drawn, their distances to held-out pictures, and the scores of real pictures in their place.
 
     They are the pictures of the seeds `first_seed`, `first_seed` + 1, …; `seed` also fixes which real pictures are compared.
     """
@@ -237,7 +238,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Curve:
-    """The Fréchet distance to held-out pictures by the number of steps of the sampler."""
+    """The Fréchet distance of samples to held-out pictures by the number of steps of the sampler."""
 
     images: int
     sampler: str
@@ -257,7 +258,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Data:
-    """The pictures that were measured on, and those that the model was trained on."""
+    """The held-out pictures, and the hash of the training pictures."""
 
     name: str
     split: str
@@ -268,10 +269,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured of a model, as far as it was and can be read.
+    """The measurements of a model; a part is None if it was not measured or cannot be read.
 
     Attributes:
-        problems: a sentence for each part that is there and has another form than it should.
+        problems: an error message for each part that does not have the form of the schema.
     """
 
     command: str | None = None
@@ -285,13 +286,13 @@ class Evaluation:
     problems: tuple[str, ...] = ()
 
     def bound_of_chain(self, T: int) -> DiffusionBound | None:
-        """Return the variational bound, if there is one of a chain of T steps."""
+        """Return the variational bound if it was measured on a chain of T steps, else None."""
         found = self.likelihood
         return found if isinstance(found, DiffusionBound) and found.T == T else None
 
 
 def read_evaluation(metrics: dict[str, Any]) -> Evaluation:
-    """Return what the content of metrics.json says was measured, every part for itself: one that is wrong is a problem."""
+    """Return the measurements in the content of metrics.json; an invalid part becomes an entry of `problems`."""
     found = metrics.get("evaluation", {})
     if not isinstance(found, dict):
         return Evaluation(problems=(f"evaluation: expected an object, got {found!r:.100}",))
@@ -307,7 +308,7 @@ def read_evaluation(metrics: dict[str, Any]) -> Evaluation:
 
 
 def to_json(part: Any) -> Any:
-    """Return a measurement as the JSON object that metrics.json has of it."""
+    """Return a measurement as a JSON object for metrics.json."""
     return _plain(asdict(part))
 
 
@@ -318,10 +319,10 @@ def _plain(value: Any) -> Any:
 
 
 def _parsed(hint: Any, value: Any, where: str) -> Any:
-    """The value as the type says that it should be.
+    """Return a JSON value as an instance of a type.
 
     Raises:
-        SchemaError: it is anything else.
+        SchemaError: the value does not have that type.
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -363,7 +364,7 @@ def _object(cls: type[Part], value: Any, where: str) -> Part:
 
 
 def _member(choices: tuple[Any, ...], value: Any) -> Any:
-    """The type among several that a value is most likely meant to be."""
+    """Return the type of a union that a value most likely has."""
     if value is None and type(None) in choices:
         return type(None)
     if DiffusionBound in choices:

@@ -1,8 +1,8 @@
-"""A model as a folder: written, found, read, and checked in every part.
+"""Write, find, read and check the folder of a model.
 
-config.json says what it is, model.safetensors has its weights, metrics.json how it was trained and measured, README.md is the
-model card, and pictures go with it. The reader trusts no folder: it takes files of these names only, bounds their sizes, and
-accepts a configuration, weights and pictures only if they are exactly what they should be.
+config.json has the configuration, model.safetensors the weights, metrics.json how the model was trained and measured, README.md
+is the model card; PNG files are optional. The reader trusts no folder: it reads files of these names only, limits their sizes,
+and accepts a configuration, weights and pictures only if their types, ranges and shapes are exactly as expected.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from genlab.models import KINDS, Config, Model
 from genlab.unet import UNet
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-"""The models that ship, a folder each."""
+"""Folder of the models that ship, each in a folder of its own."""
 EXAMPLES = 256
-"""Held-out pictures that travel with a model."""
+"""Largest number of held-out pictures in a model folder."""
 EXAMPLE_COLUMNS = 16
 MAX_PARAMETERS = 200_000_000
 MAX_HEADER = 1_000_000
-"""Bytes of the header of model.safetensors, which lists the tensors."""
+"""Largest header of model.safetensors, which lists the tensors, bytes."""
 MAX_BYTES = {
     "config.json": 100_000,
     "model.safetensors": 4 * MAX_PARAMETERS + MAX_HEADER,
@@ -52,7 +52,7 @@ MAX_BYTES = {
     "nearest.png": 8_000_000,
     "README.md": 1_000_000,
 }
-"""The files of a model, and the most bytes each may have."""
+"""File of a model folder → its largest size, bytes."""
 REQUIRED = ("config.json", "model.safetensors")
 METRICS: dict[str, type] = {
     "dataset": str,
@@ -64,7 +64,7 @@ METRICS: dict[str, type] = {
     "loss.held_out": dict,
     "evaluation": dict,
 }
-"""What the card counts on in metrics.json, where it is there at all; an object comes before what is in it."""
+"""Optional key of metrics.json → its type, which the card relies on; an object comes before its content."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -72,8 +72,8 @@ class ModelError(RuntimeError):
     """A model cannot be read, written, pulled or pushed; the message says what to do.
 
     Attributes:
-        text: the message, or where there are `values`, the form that they fill by `str.format`.
-        values: by their names in the form; one of them may be an error itself.
+        text: the message, or, with `values`, its template for `str.format`.
+        values: arguments of the template by name; one of them may be an exception.
     """
 
     def __init__(self, text: str, /, **values: Any) -> None:
@@ -83,12 +83,12 @@ class ModelError(RuntimeError):
 
 @dataclass(frozen=True)
 class Package:
-    """A model and what travels with it.
+    """The content of a model folder.
 
     Attributes:
-        model: in evaluation mode, on the CPU, laid out as it is fastest there.
-        metrics: content of metrics.json; empty where there is none.
-        examples: (N C H W) uint8 held-out pictures, N = 0 where none travel with the model.
+        model: in evaluation mode, on the CPU, in the memory format that is fastest there.
+        metrics: content of metrics.json; empty if there is none.
+        examples: (N C H W) uint8 held-out pictures, N = 0 if there are none.
         labels: (N) their classes, or None.
         source: the folder or Hub id it came from.
         revision: its commit on the Hub, 40 hexadecimal digits, or None for a folder.
@@ -110,16 +110,16 @@ class Package:
 def write_package(folder: Path, model: Model, metrics: dict[str, Any], examples: Dataset, half: bool = False) -> None:
     """Write a model folder.
 
-    The files are written beside it first and moved in when all are whole; pictures that lie in the folder stay there.
+    The files are written to a temporary folder and moved in only when all are complete; other pictures in the folder stay.
 
     Args:
-        metrics: how the model was trained and measured; paths in it are cut down to their last part. Where the folder has
-            measurements of the very same weights, they stay.
-        examples: held-out pictures, of which the first 256 go along.
-        half: store the weights as float16, half the size; they are float32 again when they are read.
+        metrics: how the model was trained and measured; paths in it are cut down to their last part. Measurements of the same
+            weights in the folder's metrics.json are preserved.
+        examples: held-out pictures, of which the first 256 are written.
+        half: store the weights as float16, half the size; they are read as float32.
 
     Raises:
-        ModelError: a weight (as it is stored) or a number in `metrics` is not finite.
+        ModelError: a weight, in the type it is stored in, or a number in `metrics` is not finite.
     """
     dtype = torch.float16 if half else torch.float32
     weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
@@ -127,7 +127,7 @@ def write_package(folder: Path, model: Model, metrics: dict[str, Any], examples:
         if not bool(tensor.isfinite().all()):
             raise ModelError(f"{name}: expected finite weights, got nan or inf; the model was not written")
     config = {"genlab": __version__, "kind": model.kind, "model": asdict(model.config), "data": asdict(model.data)}
-    shown = examples.images[:EXAMPLES]
+    pictures = examples.images[:EXAMPLES]
     labels = None if examples.labels is None else examples.labels[:EXAMPLES].tolist()
     metrics = _without_paths(metrics)
     if examples.source.startswith("Hub: "):
@@ -139,8 +139,8 @@ def write_package(folder: Path, model: Model, metrics: dict[str, Any], examples:
         save_file(weights, fresh / "model.safetensors")
         metrics = _measured(folder, fresh / "model.safetensors") | metrics
         write_json(fresh / "metrics.json", metrics)
-        grid(shown, columns=EXAMPLE_COLUMNS).save(fresh / "examples.png", optimize=True)
-        write_json(fresh / "examples.json", {"count": len(shown), "columns": EXAMPLE_COLUMNS, "labels": labels}, indent=None)
+        grid(pictures, columns=EXAMPLE_COLUMNS).save(fresh / "examples.png", optimize=True)
+        write_json(fresh / "examples.json", {"count": len(pictures), "columns": EXAMPLE_COLUMNS, "labels": labels}, indent=None)
         for file in sorted(fresh.iterdir()):
             file.chmod(0o644)
             file.replace(folder / file.name)
@@ -148,7 +148,7 @@ def write_package(folder: Path, model: Model, metrics: dict[str, Any], examples:
 
 
 def _measured(folder: Path, weights: Path) -> dict[str, Any]:
-    """What the folder's metrics.json has measured of these weights; nothing where it is of others, or not to be read."""
+    """Return the evaluation in the folder's metrics.json if it is of these weights and can be read, else {}."""
     try:
         before = read_json(folder / "metrics.json")
         measured = before["evaluation"]["model_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -158,7 +158,7 @@ def _measured(folder: Path, weights: Path) -> dict[str, Any]:
 
 
 def refresh_card(folder: Path) -> None:
-    """Write the folder's README.md anew from its config.json and metrics.json."""
+    """Write the folder's README.md from its config.json and metrics.json."""
     config = read_json(folder / "config.json")
     _checked_config(config)
     metrics = _without_paths(_metrics(folder))
@@ -181,7 +181,7 @@ def write_json(path: Path, value: dict[str, Any], indent: int | None = 2) -> Non
 
 
 def _without_paths(value: Any, name: str = "") -> Any:
-    """The same JSON value with every path cut down to its last part: nothing about the machine is published."""
+    """Return the JSON value with every path cut down to its last part, so that no path of this machine is published."""
     if isinstance(value, dict):
         return {k: _without_paths(v, k) for k, v in value.items()}
     if isinstance(value, list):
@@ -192,7 +192,7 @@ def _without_paths(value: Any, name: str = "") -> Any:
         return _last_part(value)
     try:
         given = shlex.split(value)
-    except ValueError:  # a quotation without its end: no command of ours
+    except ValueError:  # unbalanced quotes: not written by genlab
         given = value.split()
     words = [re.fullmatch(r"(--[\w-]+=)?(.*)", word, re.DOTALL) for word in given]
     return shlex.join((found[1] or "") + _last_part(found[2]) for found in words if found)
@@ -206,30 +206,30 @@ def _last_part(text: str) -> str:
 
 
 def shipped_packages() -> list[Path]:
-    """The folders of the models that ship, by name."""
+    """Return the folders of the models that ship, sorted by name."""
     return sorted(config.parent for config in PRETRAINED.glob("*/config.json"))
 
 
 def ships(folder: Path) -> bool:
-    """Return whether a folder is one of a model that ships."""
+    """Return True if a folder is that of a model that ships."""
     return folder.resolve().parent == PRETRAINED.resolve()
 
 
 def find_package(model: str | Path) -> Path | None:
-    """The folder of a model: in a run's, its own, or one that ships; None where it is to be looked for on the Hub."""
+    """Return the folder of a model, given its run's folder, its own, or the name of one that ships; None if there is none."""
     given = expanded(model)
     places = (given / "model", given, PRETRAINED / model)
     return next((place for place in places if (place / "config.json").is_file()), None)
 
 
 def read_package(folder: Path, source: str | None = None, revision: str | None = None) -> Package:
-    """Return the content of a model folder, every part checked.
+    """Read and check the content of a model folder.
 
     Args:
-        source, revision: where the folder came from, for the messages; itself where none is given.
+        source, revision: where the folder came from, for error messages; by default its path.
 
     Raises:
-        ModelError: anything about it is not as it should be.
+        ModelError: a part of it is missing or invalid.
     """
     source = source or str(folder)
     try:
@@ -244,7 +244,7 @@ def read_package(folder: Path, source: str | None = None, revision: str | None =
         cls, config, data = _checked_config(read_json(folder / "config.json"))
         model = read_network(cls, config, data, folder / "model.safetensors")
         for part in model.modules():
-            if isinstance(part, UNet):  # a sixth faster on a CPU; a VAE is slower that way
+            if isinstance(part, UNet):  # a sixth faster on a CPU; slower for a VAE
                 part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         metrics = _metrics(folder)
         examples, labels = _examples(folder, data)
@@ -257,7 +257,7 @@ def read_package(folder: Path, source: str | None = None, revision: str | None =
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file: no repeated key, no number that is not finite, no text that is not Unicode."""
+    """Read a JSON object from a file; repeated keys, numbers that are not finite and invalid Unicode are errors."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
@@ -273,7 +273,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes() if path.stat().st_size <= MAX_BYTES[path.name] else b""
         value = json.loads(text, object_pairs_hook=once, parse_float=finite, parse_constant=finite)
-        json.dumps(value, ensure_ascii=False).encode()  # fails where a text holds half of a surrogate pair
+        json.dumps(value, ensure_ascii=False).encode()  # fails if a string has half of a surrogate pair
     except (ValueError, RecursionError) as error:
         raise ModelError("{name}: expected JSON, got other content ({reason})", name=path.name, reason=error) from error
     if not isinstance(value, dict):
@@ -282,7 +282,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _metrics(folder: Path) -> dict[str, Any]:
-    """The content of metrics.json, empty where there is none; its parts are of the types that the card counts on."""
+    """Read metrics.json, {} if there is none, and check the types in `METRICS`."""
     metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
     for where, wanted in METRICS.items():
         *above, name = where.split(".")
@@ -319,7 +319,7 @@ def check_keys(where: str, value: dict[str, Any], expected: set[str]) -> None:
 
 
 def build(schema: type[Any], value: Any, where: str) -> Any:
-    """An instance of a dataclass from JSON: exactly its fields, each of its type, each within its range."""
+    """Return an instance of a dataclass from a JSON object, which must have exactly its fields, with valid types and values."""
     if not isinstance(value, dict):
         raise ModelError("config.json: {where}: expected an object, got {got!r:.100}", where=where, got=value)
     check_keys(f"config.json: {where}", value, {field.name for field in fields(schema)})
@@ -348,7 +348,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 
 def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a safetensors file, float32 or float16, without reading them."""
+    """Return names and shapes of the tensors, float32 or float16, in a safetensors file, without reading the tensors."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER:
@@ -368,7 +368,7 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_network(cls: type[Network], config: Any, data: DataSpec, path: Path) -> Network:
-    """The network of a configuration with exactly the weights of a file."""
+    """Build the network of a configuration and load its weights, which must match exactly, from a file."""
     try:
         with torch.device("meta"), _WithoutInit():
             expected = {name: tuple(tensor.shape) for name, tensor in cls(config, data).state_dict().items()}
@@ -401,7 +401,7 @@ def read_network(cls: type[Network], config: Any, data: DataSpec, path: Path) ->
 
 
 class _WithoutInit(TorchFunctionMode):
-    """Layers made within it keep whatever their memory holds: every weight is about to be loaded."""
+    """Skips weight initialisation within its context: every weight is loaded afterwards."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
@@ -410,15 +410,15 @@ class _WithoutInit(TorchFunctionMode):
 
 
 def _examples(folder: Path, data: DataSpec) -> tuple[Tensor, Tensor | None]:
-    """The pictures that travel with a model (N C H W) and their labels (N)."""
+    """Read the example pictures of a model, (N C H W) uint8, and their labels, (N) or None."""
     present = [(folder / name).exists() for name in ("examples.json", "examples.png")]
     if not all(present):
         if any(present):
             raise ModelError("expected examples.json and examples.png together, got one of them")
         return torch.empty(0, *data.shape, dtype=torch.uint8), None
-    notes = read_json(folder / "examples.json")
-    check_keys("examples.json", notes, {"count", "columns", "labels"})
-    count, columns, labels = notes["count"], notes["columns"], notes["labels"]
+    listing = read_json(folder / "examples.json")
+    check_keys("examples.json", listing, {"count", "columns", "labels"})
+    count, columns, labels = listing["count"], listing["columns"], listing["labels"]
     for name, value in (("count", count), ("columns", columns)):
         if type(value) is not int or not 1 <= value <= EXAMPLES:
             raise ModelError(
