@@ -30,13 +30,13 @@ def load(source: str | Path, revision: str | None = None, token: str | None = No
     """Return a model, in evaluation mode, on the CPU.
 
     Args:
-        source: a model's folder, or a run's; the name of one that ships (`ddpm-mnist`); or a model on the Hub, `user/name` or
-            `user/name@revision`. A folder of that name goes first.
+        source: a model's folder, or a run's; the name of a model that ships (`ddpm-mnist`); or a model on the Hub, `user/name`
+            or `user/name@revision`. A folder of that name takes precedence.
         revision: branch, tag or commit on the Hub.
-        token: Hub token; the client's own (`hf auth login`, HF_TOKEN) where none is given.
+        token: Hub token; by default that of the Hub client (`hf auth login`, HF_TOKEN).
 
     Raises:
-        ModelError: the model is not there, or anything about it is not as it should be.
+        ModelError: the model is not found, or a part of it is missing or invalid.
     """
     from genlab import hub
 
@@ -58,12 +58,12 @@ def sample(
         model: a model, or where to `load` it from. A VAE takes neither sampler, steps, label nor guidance.
         seed: picture i depends on `seed` + i alone: the same seed gives the page's pictures.
         sampler: the reverse step, one of `config.SamplerName`; a consistency function has its own.
-        steps: from noise to picture; 10 where none are given, 4 for a consistency function.
-        label: name or number of a class; the classes take turns where none is given.
+        steps: number of steps from noise to picture; by default 10, or 4 for a consistency function.
+        label: name or number of a class; by default picture i has the class of its seed modulo the number of classes.
         guidance: w of classifier-free guidance; 1 is the plain conditional model.
 
     Raises:
-        ValueError: an option is out of its range, or the model knows no such class.
+        ValueError: an option is out of its range, or the model has no such class.
         ModelError: see `load`.
     """
     from pathlib import Path
@@ -81,7 +81,7 @@ def sample(
 
 
 def grid(pictures: Tensor) -> Image.Image:
-    """Lay pictures (N C H W) uint8 out as one nearly square sheet."""
+    """Return pictures (N C H W) uint8 side by side on one nearly square sheet."""
     from genlab import data
 
     return data.grid(pictures)

@@ -1,12 +1,12 @@
-"""A faster forward pass of a DDPM without gradients: compiled by inductor for this machine, ahead of time, in its own process.
+"""Compile the forward pass of a DDPM, without gradients, for this machine: ahead of time, by inductor, in a process of its own.
 
-Compiling takes a minute or two of a core and needs a C++ compiler, so it happens beside whoever needs the network: `start`
-returns at once, and each network answers with the compiled code from the moment that this is there and gives the same answers
-up to rounding (`TOLERANCE`). Where anything is missing or goes wrong, the network stays as it is.
+Compiling takes a core one to two minutes and needs a C++ compiler, so it runs in the background: `start` returns at once. A
+network uses its compiled code as soon as that exists and its output has been compared with the network's own (`TOLERANCE`). If
+compiling fails, the network continues uncompiled.
 
-What is compiled is the network that draws: in bf16 where the CPU computes in it. There a likelihood, which is always computed
-in fp32, is left to the network itself. torch's loader holds the interpreter's lock while compiled code runs (pytorch issue
-197516): other visitors wait for it (`benchmarks/README.md`, section 5).
+The code computes in the precision of drawing (`nn.drawing_precision`): bf16 on a CPU with bf16 instructions. Likelihoods,
+always fp32, then run uncompiled. torch's loader holds the GIL while compiled code runs (pytorch issue 197516), so that requests
+do not overlap (`benchmarks/README.md`, section 5).
 """
 
 from __future__ import annotations
@@ -34,27 +34,25 @@ from genlab.package import Package
 log = logging.getLogger("genlab.compiled")
 
 SECONDS = 1800.0
-"""How long compiling one network may take."""
+"""Time limit for compiling one network."""
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
-"""Largest difference between the compiled network's output and its own, as a share of the largest output, by arithmetic; bf16
-has 8 bits, and compiled code rounds to them at other places."""
+"""Largest difference between the output of the compiled code and of the network, relative to the largest output, by precision.
+bf16 has 8 significant bits, and compiled code rounds at other places."""
 COUNTS = (1, 2, 16)
-"""Pictures at once with which compiled code is tried before it is used."""
+"""Batch sizes at which compiled code is compared with the network before it is used."""
 
 
 def compile_network(model: DDPM, package: Path) -> None:
-    """Compile `model.network`, weights and all, for any number of pictures at once; write the code to `package` (.pt2)."""
+    """Compile `model.network` with its weights for any batch size; write the code to `package` (.pt2)."""
     with drawing_precision():
         compile_module(_Network(model.requires_grad_(False)), _example(model, 2), package)
 
 
 def compile_module(module: nn.Module, example: tuple[Tensor | None, ...], package: Path) -> None:
-    """Compile a module that takes tensors of as many pictures as they like, for this machine's CPU, without gradients.
-
-    The code computes in the precision of the autocast that is on.
+    """Compile a module for this machine's CPU, any batch size, no gradients, in the precision of the enclosing autocast.
 
     Args:
-        example: what it takes, for two pictures or more.
+        example: arguments of the module, for a batch of two pictures or more.
         package: the file to write (.pt2), for `torch._inductor.aoti_load_package`.
     """
     from torch import _inductor as inductor
@@ -63,19 +61,19 @@ def compile_module(module: nn.Module, example: tuple[Tensor | None, ...], packag
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     shapes = tuple(None if each is None else {0: Dim("pictures", min=1, max=2**16)} for each in example)
     with torch.no_grad():
-        module(*example)  # makes what it makes once and for all, such as a schedule's tables, which tracing must not
+        module(*example)  # fills caches, such as a schedule's tables, which must not be traced
         exported = export(module, example, dynamic_shapes=shapes)
     inductor.aoti_compile_and_package(exported, package_path=str(package))
 
 
 def use(model: DDPM, package: Path) -> None:
-    """Let `model.network` answer float32 pictures with compiled code, in `drawing_precision` and without a gradient.
+    """Make `model.network` use compiled code for float32 input in `drawing_precision` without gradients.
 
     Args:
-        package: what `compile_network` wrote for this model on this machine. It is run: never take one from anywhere else.
+        package: written by `compile_network` for this model on this machine. Loading runs its code: never load another one.
 
     Raises:
-        ValueError: the compiled code's answers are not those of the network.
+        ValueError: the output of the compiled code differs from that of the network by more than `TOLERANCE`.
     """
     from torch import _inductor as inductor
 
@@ -87,23 +85,23 @@ def use(model: DDPM, package: Path) -> None:
         if torch.is_grad_enabled() or x_t.dtype != torch.float32 or torch.is_autocast_enabled("cpu") != bf16:
             return own(x_t, t, label)
         label = torch.full_like(t, -1) if label is None else label
-        # The code goes by the addresses alone: it does not see how a tensor is laid out.
+        # Compiled code ignores strides: it reads memory as contiguous.
         return run(*(each.contiguous() for each in ((x_t, t, label) if classes else (x_t, t))))
 
     with torch.no_grad(), drawing_precision():
         for count in COUNTS:
             example = _example(model, count)
             expected, got = own(*example), network(*example)
-            miss = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
-            if not miss <= tolerance:
+            difference = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+            if not difference <= tolerance:
                 raise ValueError(
-                    f"expected compiled code within {tolerance:g} of the network for {count} pictures, got {miss:.3g} off"
+                    f"expected compiled code within {tolerance:g} of the network for {count} pictures, got {difference:.3g} off"
                 )
     model.network = network  # type: ignore[method-assign]
 
 
 def start(packages: Sequence[Package]) -> threading.Thread:
-    """Compile the networks of the diffusion models among these, one after the other, in the background, and use the code."""
+    """Compile the networks of the DDPMs among these models, one by one, and use the code; return the background thread."""
     models = [(package, package.model) for package in packages if isinstance(package.model, DDPM)]
     thread = threading.Thread(target=_all, args=(models,), name="compile", daemon=True)
     thread.start()
@@ -118,14 +116,14 @@ def _all(models: Sequence[tuple[Package, DDPM]]) -> None:
                 package = Path(work) / "unet.pt2"
                 _in_process(source.folder, package)
                 use(model, package)
-        except Exception as error:  # the model goes on as it was, whatever it is
+        except Exception as error:  # whatever failed, the model continues uncompiled
             log.warning("%s goes on without being compiled: %s", name, error)
         else:
             log.info("%s is compiled", name)
 
 
 def _in_process(folder: Path, package: Path) -> None:
-    """`compile_network` in a process of its own, of the lowest priority, which ends with this one.
+    """Run `compile_network` in a process of the lowest priority, which is killed when this process ends.
 
     Raises:
         RuntimeError: it failed, or took longer than `SECONDS`.
@@ -147,19 +145,21 @@ def _in_process(folder: Path, package: Path) -> None:
 
     atexit.register(end)
     try:
-        _, said = process.communicate(timeout=SECONDS)
+        _, messages = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"compiling took longer than {SECONDS:g} seconds") from None
     finally:
         end()
         atexit.unregister(end)
-        process.communicate()  # waits, and closes the pipe where the time ran out
+        process.communicate()  # reaps the process, and closes the pipe after a timeout
     if process.returncode:
-        raise RuntimeError(next((line for line in reversed(said.splitlines()) if line.strip()), f"exit {process.returncode}"))
+        raise RuntimeError(
+            next((line for line in reversed(messages.splitlines()) if line.strip()), f"exit {process.returncode}")
+        )
 
 
 class _Network(nn.Module):
-    """`model.network` as a module, which is what can be exported."""
+    """`model.network` as a module: `torch.export` takes no methods."""
 
     def __init__(self, model: DDPM) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class _Network(nn.Module):
 
 
 def _example(model: DDPM, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What a network is asked: x_t (B C H W), t (B), and classes (B), none among them, if the model knows any."""
+    """Return arguments of a network: x_t (B C H W), t (B) and labels (B), −1 for no label; None for a model without classes."""
     data = model.data
     x = torch.randn(count, *data.shape, generator=torch.Generator().manual_seed(count))
     t = torch.linspace(model.schedule.T, 1, count).long()
@@ -178,7 +178,7 @@ def _example(model: DDPM, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
 
 
 def main() -> None:
-    """In the process of its own: FOLDER PACKAGE."""
+    """Compile the model in FOLDER to the file PACKAGE: the command line of the background process."""
     if hasattr(os, "nice"):
         os.nice(19)
     folder, package = map(Path, sys.argv[1:])
@@ -186,7 +186,7 @@ def main() -> None:
         compile_network(hub.read(folder).model, package)  # type: ignore[arg-type]
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
-        sys.exit(f"{type(error).__name__}: {lines[0] if lines else 'no more is known'}")
+        sys.exit(f"{type(error).__name__}: {lines[0] if lines else 'no message'}")
 
 
 if __name__ == "__main__":

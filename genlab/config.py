@@ -1,6 +1,6 @@
 """What a model is, in plain values, as written to `config.json`, and how pictures are drawn from it.
 
-Nothing here imports torch, so that a command line can be built from these classes in a blink.
+This module does not import torch, so that command lines built from these classes start fast.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 MAX_SIZE = 256
 """Largest side of a picture that a model may declare, pixels."""
 MAX_WIDTH = 512
-"""Largest number of channels that a configuration may ask of a layer."""
+"""Largest number of channels of a layer that a configuration may declare."""
 
 KNOWN = {
     "fashion-mnist": (
@@ -25,27 +25,27 @@ KNOWN = {
 }
 """Data sets with a name: name → their id on the Hub, their classes."""
 EMOJI = "emoji"
-"""Name of the data set that is drawn from Debian's emoji font."""
+"""Name of the data set rendered from Debian's emoji font."""
 
 ScheduleName = Literal["mixed", "linear", "cosine"]
 Variance = Literal["posterior", "beta", "learned"]
 Prediction = Literal["eps", "v"]
 SamplerName = Literal["DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE", "UniPC"]
-"""How the reverse process is walked; `sampler.SAMPLERS` has the step of each."""
+"""Names of the samplers; `sampler.SAMPLERS` has the step of each."""
 Spacing = Literal["uniform", "quadratic", "log-SNR", "Karras"]
-"""How the times of a walk lie along the chain; `sampler.spaced`."""
+"""Names of the spacings of sampling times; see `sampler.spaced`."""
 Kind = Literal["ddpm", "vae", "latent-ddpm", "consistency"]
-"""What config.json calls a kind of model; its class is in `models.KINDS`."""
+"""Names of the kinds of model in config.json; `models.KINDS` has the class of each."""
 DecoderName = Literal["gaussian", "gaussian-per-pixel", "logistic", "logistic-per-pixel", "bernoulli"]
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with its ~ spelled out; one that begins with the home of nobody stays as it is."""
+    """Return a path with a leading ~ or ~user expanded; unchanged if there is no such user."""
     return Path(os.path.expanduser(path))
 
 
 def on_hub(dataset: str) -> bool:
-    """Return whether `--dataset` has the form of a data set on the Hub, user/name; an existing folder is none."""
+    """Return True if `--dataset` has the form user/name of a data set on the Hub and is not an existing folder."""
     form = dataset.count("/") == 1 and not dataset.startswith((".", "/", "~")) and not dataset.endswith("/")
     return form and not expanded(dataset).is_dir()
 
@@ -53,7 +53,7 @@ def on_hub(dataset: str) -> bool:
 def dataset_name(dataset: str | Path) -> str:
     """Return the short name of a data set that was given as `--dataset`: the last part of its folder or Hub id.
 
-    The names of KNOWN and EMOJI belong to those data sets: any other one of that name is NAME-folder, or on the Hub USER-NAME.
+    The names in KNOWN and EMOJI are reserved: a folder of such a name becomes NAME-folder, a data set on the Hub USER-NAME.
     """
     given = str(dataset)
     name = expanded(given).resolve().name
@@ -65,7 +65,7 @@ def dataset_name(dataset: str | Path) -> str:
 
 
 def published_dataset(dataset: str) -> str:
-    """Return what others may read of `--dataset`: of a folder of this machine, its short name alone."""
+    """Return `--dataset` as it may be published: for a local folder only its short name."""
     folder = expanded(dataset)
     is_local = folder.is_dir() or folder.is_absolute() or dataset.startswith(".")
     return dataset_name(dataset) if is_local else dataset
@@ -102,7 +102,7 @@ class DataSpec:
     size: int = 28
     """Side of the square pictures, pixels."""
     classes: tuple[str, ...] = ()
-    """Names of the classes, in the order of their labels; empty where there are none."""
+    """Names of the classes, in the order of their labels; empty for none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -115,18 +115,18 @@ class DataSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """C, H, W of one picture."""
+        """Return C, H, W of one picture."""
         return (self.channels, self.size, self.size)
 
     @property
     def dims(self) -> int:
-        """Number of values in one picture, C·H·W."""
+        """Return the number of values in one picture, C·H·W."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class LatentSpec(DataSpec):
-    """The maps z of a VAE, in the place of pictures: any number of channels, any side."""
+    """The latent maps z of a VAE, as data of a diffusion model: any number of channels, any side."""
 
     def __post_init__(self) -> None:
         _whole("latent", self.channels, 1, 1024)
@@ -162,7 +162,7 @@ class UNetConfig:
 
     @property
     def stride(self) -> int:
-        """A picture's side must be a multiple of this."""
+        """Return the factor by which the network reduces a picture's side, which must be a multiple of it."""
         return self.patch * 2 ** (len(self.multipliers) - 1)
 
 
@@ -244,13 +244,13 @@ class VAEConfig:
 
     @property
     def latents(self) -> int:
-        """Number of values of z, latent·side²."""
+        """Return the number of values of z, latent·side²."""
         return self.latent * self.side**2
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a DDPM draws pictures. A VAE has one way: the mean of p(x|z) for z ~ N(0, I)."""
+    """Options for drawing pictures from a diffusion model; a VAE has none: it draws the mean of p(x|z) for z ~ N(0, I)."""
 
     sampler: SamplerName = "DPM-Solver++ SDE"
     """The reverse step: DDIM, ancestral, or a multistep solver of the probability flow (SDE: with fresh noise)."""
