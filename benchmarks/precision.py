@@ -55,7 +55,7 @@ def run(options: Options) -> None:
         steps = tqdm(total=options.images * how.steps, desc=name, unit="evaluation", unit_scale=True, disable=None)
         with torch.autocast("cpu", torch.bfloat16, enabled=name == "bf16"), steps:
             drawn = torch.cat(list(draw(model, options.images, options.seed, how, options.batch_size, steps.update)))
-        seen, generator = reference.eye.features(drawn), torch.Generator().manual_seed(options.seed)
+        seen, generator = reference.feature_network.features(drawn), torch.Generator().manual_seed(options.seed)
         low, high = metrics.frechet_interval(seen, reference.held_out, generator)
         first = drawn if first is None else first
         apart = (drawn.float() - first.float()).abs()

@@ -303,7 +303,7 @@ def quality(
     for how in drawn_by:
         progress.part(f"drawing, {how.sampler}")
         drawn = torch.cat(list(draw(model, images, 0, how, 100, progress.update)))
-        seen, generator = reference.eye.features(drawn), torch.Generator().manual_seed(0)
+        seen, generator = reference.feature_network.features(drawn), torch.Generator().manual_seed(0)
         section["distances"].append(
             {
                 **asdict(how),

@@ -1,9 +1,8 @@
-"""How good the samples of a model are: drawn from it, and measured against held-out and training pictures.
+"""Measure the quality of samples: draw them from a model and compare them with held-out and training pictures.
 
-What is reported never stands alone (`measure`): beside each figure is what real pictures score in its place, at the same number
-and against the same held-out pictures. Those are training pictures drawn at random: a model that had learned the distribution
-of its training pictures perfectly, or one that copied them, would come down to that floor, and no lower but by chance. The
-memorised share tells the two apart.
+Every figure is reported beside its floor, the score of random training pictures of the same number against the same held-out
+pictures (`measure`). A model that has learned the distribution of its training pictures perfectly, or one that copies them,
+reaches that floor, and goes below it only by chance. The memorised share distinguishes the two.
 """
 
 from __future__ import annotations
@@ -32,26 +31,26 @@ from genlab.nn import computes_bf16
 from genlab.vae import VAE
 
 FLOOR_DRAWS = 10
-"""Draws of training pictures that the floor is the mean of."""
+"""Number of draws of training pictures over which the floor is averaged."""
 HELD_OUT = 5_000
-"""Most held-out pictures that say how close to a training picture is usual."""
+"""Largest number of held-out pictures for the usual closeness to a training picture."""
 SHOWN = 16
 """Samples in each half of nearest.png."""
 SEEDS_APART = 1_000_000
-"""An evaluation with seed s draws the pictures of the seeds s · 1,000,000, s · 1,000,000 + 1, …: with another s, others."""
+"""An evaluation with seed s draws pictures with the seeds s · 1,000,000, s · 1,000,000 + 1, …, distinct for different s."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """All held-out pictures of a data set, and all training pictures: what samples are compared with. Looked at once each."""
+    """The held-out and the training pictures to compare samples with; the features of each are computed once."""
 
     test: Dataset
     train: Dataset
     _closeness: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def eye(self) -> Classifier:
-        """The feature network of the training pictures.
+    def feature_network(self) -> Classifier:
+        """Return the feature network of the training pictures.
 
         Raises:
             FeatureError: there is none.
@@ -60,38 +59,38 @@ class Reference:
 
     @cached_property
     def held_out(self) -> Tensor:
-        """Features of the held-out pictures, (M, D)."""
-        return self.eye.features(self.test.images)
+        """Return the features of the held-out pictures, (M, D)."""
+        return self.feature_network.features(self.test.images)
 
     @cached_property
     def trained(self) -> Tensor:
-        """Features of the training pictures, (N, D)."""
-        return self.eye.features(self.train.images)
+        """Return the features of the training pictures, (N, D)."""
+        return self.feature_network.features(self.train.images)
 
     def draws(self, count: int, generator: Generator) -> list[Tensor]:
-        """`FLOOR_DRAWS` times the features of `count` training pictures, drawn without replacement, (count, D) each."""
+        """Return the features of `count` training pictures drawn without replacement, (count, D), `FLOOR_DRAWS` times."""
         return [self.trained[torch.randperm(len(self.trained), generator=generator)[:count]] for _ in range(FLOOR_DRAWS)]
 
     def closeness(self, rows: Tensor) -> Tensor:
-        """How close some held-out pictures are to a training picture (`metrics`, eq. 4), (R)."""
+        """Return the closeness of held-out pictures (R) to a training picture (`metrics`, eq. 4), (R)."""
         chosen = tuple(rows.tolist())
         if chosen not in self._closeness:
             self._closeness[chosen] = self.nearest(self.test.images[rows]).closeness
         return self._closeness[chosen]
 
     def nearest(self, pictures: Tensor) -> Nearest:
-        """The training pictures whose pixels are nearest."""
+        """Find the nearest training pictures by pixels."""
         return metrics.nearest(pictures.flatten(1), self.train.images.flatten(1), metrics.CROWD)
 
 
 def check(model: Model, reference: Reference, count: int, sampling: Sampling) -> None:
-    """Raise, before anything slow, what `measure` would raise of its arguments."""
+    """Raise ValueError, before any slow computation, if `measure` would for these arguments."""
     test, train = reference.test, reference.train
     if test.spec != train.spec:
         raise ValueError(f"expected test and training pictures of one data set, got {test.spec} and {train.spec}")
     if model.data.shape != test.spec.shape:
         raise ValueError(f"expected pictures {model.data.shape} for this model, got {test.spec.shape} of {test.spec.name}")
-    dims = reference.eye.dims
+    dims = reference.feature_network.dims
     for what, given in (("samples", count), ("held-out pictures", len(test))):
         if given <= dims:
             raise ValueError(f"expected more than {dims} {what} for the covariance of {dims} features, got {given}")
@@ -117,23 +116,23 @@ def measure(
     """Draw samples and measure them; deterministic under `seed`, with a progress bar.
 
     Args:
-        model: in evaluation mode; it runs where it lies.
-        reference: what they are compared with; the held-out pictures are the reference of every distance.
+        model: in evaluation mode, on any device.
+        reference: pictures to compare with; every distance is to the held-out ones.
         count: number of samples.
-        folder: where nearest.png goes: samples beside their nearest training pictures.
-        pictures: the samples, where `draw` has made all of them already.
+        folder: to write nearest.png to, samples beside their nearest training pictures.
+        pictures: the samples if they have been drawn already.
 
     Returns:
-        What goes into metrics.json, and the samples (N C H W) uint8. Figures that end in `_floor` or `_of_real` are those of
-        `count` training pictures in the place of the samples; `memorised_share_of_held_out` is the base rate.
+        The section `samples` of metrics.json, and the samples (N C H W) uint8. Figures that end in `_floor` or `_of_real` are
+        those of `count` training pictures in place of the samples; `memorised_share_of_held_out` is the base rate.
 
     Raises:
-        ValueError: no feature network is of these pictures, they do not fit the model or each other, there are too few for
-            the covariance of the features, or the sampler cannot take that many steps.
+        ValueError: there is no feature network for these pictures, they do not suit the model or each other, there are too few
+            for the covariance of the features, or the sampler does not support that many steps.
     """
     sampling = sampling or Sampling()
     check(model, reference, count, sampling)
-    test, train, eye = reference.test, reference.train, reference.eye
+    test, train, network = reference.test, reference.train, reference.feature_network
     how = _how(model, sampling)
     if pictures is None:
         with tqdm(
@@ -148,15 +147,15 @@ def measure(
             pictures = torch.cat(list(draw(model, count, seed * SEEDS_APART, sampling, batch_size, bar.update)))
 
     generator = torch.Generator().manual_seed(seed)
-    seen, held_out, trained = eye.features(pictures), reference.held_out, reference.trained
+    sampled, held_out, trained = network.features(pictures), reference.held_out, reference.trained
     draws = reference.draws(count, generator)
     centre = trained.mean(dim=0)
-    kernel, *kernel_floor = (metrics.kernel_distance(some - centre, held_out - centre, generator) for some in (seen, *draws))
+    kernel, *kernel_floor = (metrics.kernel_distance(some - centre, held_out - centre, generator) for some in (sampled, *draws))
     equal = held_out[torch.randperm(len(held_out), generator=generator)[:count]]
-    shares, real = (metrics.precision_recall(some[: len(equal)], equal) for some in (seen, draws[0]))
+    shares, real = (metrics.precision_recall(some[: len(equal)], equal) for some in (sampled, draws[0]))
     rows = torch.randperm(len(test), generator=generator)[:HELD_OUT]
     by_pixel = reference.nearest(pictures)
-    usual = (reference.closeness(rows), eye.classes(held_out[rows]))
+    usual = (reference.closeness(rows), network.classes(held_out[rows]))
     section = Samples(
         images=count,
         seed=seed,
@@ -166,9 +165,9 @@ def measure(
         reference_images=len(test),
         reference_data_sha256=test.sha256,
         training_data_sha256=train.sha256,
-        features=Features(**eye.facts()),
-        frechet_distance=metrics.frechet_distance(seen, held_out),
-        frechet_interval_95=metrics.frechet_interval(seen, held_out, generator),
+        features=Features(**network.facts()),
+        frechet_distance=metrics.frechet_distance(sampled, held_out),
+        frechet_interval_95=metrics.frechet_interval(sampled, held_out, generator),
         frechet_floor=_mean(metrics.frechet_distance(some, held_out) for some in draws),
         kernel_distance_x1000=1000 * kernel.value,
         kernel_distance_standard_error_x1000=1000 * kernel.error,
@@ -178,36 +177,36 @@ def measure(
         recall=shares.recall,
         precision_of_real=real.precision,
         recall_of_real=real.recall,
-        memorised_share=metrics.memorised_share(by_pixel.closeness, eye.classes(seen), *usual),
+        memorised_share=metrics.memorised_share(by_pixel.closeness, network.classes(sampled), *usual),
         memorised_share_of_held_out=metrics.memorised_share(*usual, *usual),
     )
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        nearest_page(pictures, train.images, by_pixel, metrics.nearest(seen, trained)).save(
+        nearest_page(pictures, train.images, by_pixel, metrics.nearest(sampled, trained)).save(
             folder / "nearest.png", optimize=True
         )
     return to_json(section), pictures
 
 
 def curve(reference: Reference, pictures: dict[int, Tensor], seed: int, sampling: Sampling) -> dict[str, Any]:
-    """What quality costs: the Fréchet distance to held-out pictures by the number of steps of the sampler.
+    """Return the Fréchet distance of samples to held-out pictures by the number of steps of the sampler.
 
     Args:
         reference: as in `measure`.
-        pictures: number of steps → as many samples (N C H W) uint8 for each.
+        pictures: number of steps → samples (N C H W) uint8, of the same number for each.
 
     Returns:
-        What goes into metrics.json, with the floor of as many training pictures.
+        The section `steps` of metrics.json, with the floor for the same number of training pictures.
     """
-    eye, held_out, count = reference.eye, reference.held_out, len(next(iter(pictures.values())))
+    network, held_out, count = reference.feature_network, reference.held_out, len(next(iter(pictures.values())))
     draws = reference.draws(count, torch.Generator().manual_seed(seed))
     found = Curve(
         images=count,
         sampler=sampling.sampler,
         spacing=own_spacing(sampling),
-        features=Features(**eye.facts()),
+        features=Features(**network.facts()),
         steps=list(pictures),
-        frechet_distance=[metrics.frechet_distance(eye.features(drawn), held_out) for drawn in pictures.values()],
+        frechet_distance=[metrics.frechet_distance(network.features(drawn), held_out) for drawn in pictures.values()],
         frechet_floor=_mean(metrics.frechet_distance(some, held_out) for some in draws),
     )
     return to_json(found)
@@ -219,7 +218,7 @@ def _mean(values: Iterator[float]) -> float:
 
 
 def _how(model: Model, sampling: Sampling) -> dict[str, Any]:
-    """What of the sampling matters for the samples of this model."""
+    """Return the sampling options that affect the samples of this model."""
     if isinstance(model, VAE):
         return {"sampler": "decoder mean", "steps": 1, "network_evaluations": 1}
     labels = sampling.label if model.data.classes else "none"
@@ -244,7 +243,7 @@ def _how(model: Model, sampling: Sampling) -> dict[str, Any]:
 
 
 def nearest_page(pictures: Tensor, training: Tensor, by_pixel: Nearest, by_feature: Nearest) -> Image.Image:
-    """Samples, each beside its nearest training picture by pixels and by features.
+    """Return a page of samples, each beside its nearest training picture by pixels and by features.
 
     The left half shows the first samples; the right half those that are closest to a training picture (`metrics`, eq. 4).
     """
