@@ -350,7 +350,7 @@ def test_what_cannot_be_resumed_or_started_says_what_to_do(tmp_path: Path, data_
     assert "no complete checkpoint in" in capsys.readouterr().err
     assert main(config, task_of(config)) == 0
     assert main(config, task_of(config)) == 1
-    assert "holds an earlier run: go on with --resume" in capsys.readouterr().err
+    assert "holds an earlier run: continue with --resume" in capsys.readouterr().err
     with run_lock(tmp_path / "run"):
         assert main(replace(config, resume=True), task_of(config)) == 1
     assert f"is in use by process {os.getpid()}" in capsys.readouterr().err
@@ -398,10 +398,10 @@ def test_a_loop_that_looks_at_its_losses_seldom_says_the_same_of_them(tmp_path: 
     for every in (1, 4):
         config = options("vae", tmp_path / f"run-{every}", data_dir, steps=13, log_every=6, sample_every=100, save_every=9)
         trainer = trainer_on(load("mnist", "train", str(data_dir)), config, task_of(config))
-        trainer.look_every, stop = every, Stop()
+        trainer.sync_every, stop = every, Stop()
         records = list(trainer.run(stop))
         stop.restore()
-        due = [(r.step, r.losses, r.lr, r.gradient_norm) for r in records if r.due]
+        due = [(r.step, r.losses, r.lr, r.gradient_norm) for r in records if r.log_due]
         found[every] = ([r.step for r in records], due, load_checkpoint(config.run_folder / "checkpoints").tensors)
     assert found[1][0] == [*range(1, 14)]
     assert found[4][0] == [4, 6, 8, 9, 12, 13]
@@ -413,7 +413,7 @@ def test_a_loop_that_looks_at_its_losses_seldom_says_the_same_of_them(tmp_path: 
 def test_a_loss_that_is_not_finite_is_named_by_its_own_step_however_seldom_it_is_looked_for(tmp_path: Path, data_dir: Path):
     config = options("vae", tmp_path / "run", data_dir, steps=12, save_every=4)
     trainer = trainer_on(load("mnist", "train", str(data_dir)), config, at_step(task_of(config), 6, infinite))
-    trainer.look_every, stop = 100, Stop()
+    trainer.sync_every, stop = 100, Stop()
     with pytest.raises(DivergedError, match=r"step 6: the loss or its gradient is not finite \(\{'loss': inf"):
         list(trainer.run(stop))
     stop.restore()
@@ -721,7 +721,7 @@ def test_losses_of_a_record_are_means_since_the_last_one_that_was_due(tmp_path: 
     stop = Stop()
     records = list(trainer_on(load("mnist", "train", str(data_dir)), config, replace(task, loss=loss)).run(stop))
     stop.restore()
-    assert [record.due for record in records] == [False, False, False, True, False, True]
+    assert [record.log_due for record in records] == [False, False, False, True, False, True]
     assert records[3].losses["loss"] == pytest.approx(sum(seen[:4]) / 4)
     assert records[5].losses["loss"] == pytest.approx(sum(seen[4:]) / 2)
 

@@ -1,9 +1,8 @@
-"""Checkpoints that survive a kill at any moment, and the run folder's lock.
+"""Write and read checkpoints, safely against a kill at any moment, and lock the run folder.
 
-A checkpoint is written into a folder with a temporary name, each file flushed to disk, a manifest with every file's SHA-256
-last; then the folder gets its final name, and only then are older checkpoints dropped. Loading takes the newest one whose
-manifest holds.
-Everything is safetensors and JSON: loading runs no code.
+A checkpoint is written into a folder with a temporary name: each file is flushed to disk, last a manifest with every file's
+SHA-256. Then the folder is renamed, and only then are older checkpoints deleted. Loading takes the newest checkpoint whose
+files match its manifest. Everything is safetensors and JSON: loading runs no code.
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ class Checkpoint:
 
 
 def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint below `root` and drop all but the newest two.
+    """Write a checkpoint below `root` and delete all but the newest two.
 
     Raises:
-        RunError: the disk is full or not writable; the checkpoints that were there are untouched.
+        RunError: the disk is full or not writable; earlier checkpoints are unchanged.
     """
     temporary = root / f".tmp-{os.getpid()}-{checkpoint.step}"
     final = root / f"step-{checkpoint.step:08d}"
@@ -58,7 +57,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
         for name, content in {**files, "manifest.json": json.dumps(manifest).encode()}.items():
             _write(temporary / name, content)
         _sync(temporary)
-        if final.exists():  # a damaged one, or it would have been loaded
+        if final.exists():  # a damaged checkpoint: a complete one would have been loaded
             _drop(final)
         temporary.rename(final)
         _sync(root)
@@ -66,7 +65,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
         size = sum(map(len, files.values()))
         raise RunError(
-            f"could not write checkpoint {final} ({size:,} bytes): {error}. Free some space, then go on with --resume"
+            f"could not write checkpoint {final} ({size:,} bytes): {error}. Free some space, then continue with --resume"
         ) from error
     for old in _newest_first(root)[KEEP:]:
         if old != final:
@@ -75,7 +74,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load_checkpoint(root: Path) -> Checkpoint | None:
-    """The newest complete checkpoint below `root`, or None where there is none."""
+    """Return the newest complete checkpoint below `root`, or None if there is none."""
     for folder in _newest_first(root):
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
@@ -89,10 +88,10 @@ def load_checkpoint(root: Path) -> Checkpoint | None:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process alone; the lock goes with the process, however it ends.
+    """Lock a run folder for this process; the lock is released when the process ends, however it ends.
 
     Raises:
-        RunError: another process holds it.
+        RunError: another process has the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+") as lock:
@@ -115,11 +114,11 @@ def _newest_first(root: Path) -> list[Path]:
 
 
 def _drop(folder: Path) -> None:
-    """Remove a checkpoint: first its name, so that no half of it is ever taken for one."""
-    doomed = folder.with_name(f".del-{folder.name}")
-    shutil.rmtree(doomed, ignore_errors=True)
-    folder.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    """Delete a checkpoint; it is renamed first, so that a partly deleted one is never loaded."""
+    deleted = folder.with_name(f".del-{folder.name}")
+    shutil.rmtree(deleted, ignore_errors=True)
+    folder.rename(deleted)
+    shutil.rmtree(deleted, ignore_errors=True)
 
 
 def _write(path: Path, content: bytes) -> None:

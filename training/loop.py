@@ -1,8 +1,8 @@
-"""The training loop that both models share: a generator that yields a `Record` after each step of the optimiser.
+"""The training loop of all models: a generator of `Record`s.
 
-Everything random in a step (noise, times, dropout, hidden labels) is drawn from a generator seeded by (seed, step, process),
-and the order of the pictures by (seed, epoch). A resumed run is therefore bit for bit the run that was never interrupted, with
-no generator state to save.
+Everything random in a step (noise, times, dropout, dropped labels) is drawn from a generator seeded by (seed, step, process),
+and the order of the pictures from one seeded by (seed, epoch). A resumed run is therefore bit for bit the uninterrupted one,
+without any generator state in a checkpoint.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from training.checkpoint import Checkpoint, RunError, load_checkpoint, save_chec
 from training.config import Training, flag, leaves
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor | None], dict[str, Tensor]]
-"""(network as it is called, pictures (B C H W) in [−1, 1], labels (B)) → named losses (B), of which "loss" is minimised."""
+"""(network, pictures (B C H W) in [−1, 1], labels (B)) → losses (B) by name; "loss" is minimised."""
 
 
-LOOK_EVERY = 10
-"""Steps on a GPU between two looks at the losses, which wait for it."""
+SYNC_EVERY = 10
+"""Steps on a GPU between two reads of the losses, each of which synchronises."""
 RESIDENT_SHARE = 0.25
 """Largest share of a GPU's free memory that the pictures may take."""
 
 
 class DivergedError(RuntimeError):
-    """The loss or the gradient is not a number; nothing was saved of it."""
+    """The loss, gradient or a weight is not finite; it was not saved."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """How training stands, after a step of the optimiser.
+    """The state of training after a step of the optimiser.
 
     Attributes:
-        step: steps done.
-        losses: means over the pictures since the last record that was due, by name.
+        step: number of steps so far.
+        losses: means over the pictures since the last record of the log, by name.
         lr: learning rate of the step.
         gradient_norm: before clipping.
-        images_per_second: of the steps since the last record that was due, measuring and saving not counted.
-        due: whether the record belongs in the log.
+        images_per_second: mean since the last record of the log, without the time for evaluating and saving.
+        log_due: True if the record belongs in the log.
     """
 
     step: int
@@ -63,19 +63,19 @@ class Record:
     lr: float
     gradient_norm: float
     images_per_second: float
-    due: bool
+    log_due: bool
 
 
 class Stop:
-    """Turns SIGINT and SIGTERM into a note that the loop reads at every look; one more signal ends the process at once."""
+    """Records SIGINT or SIGTERM, which the loop checks when it reads back losses; a second signal ends the process at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._since = 0.0
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        # Ctrl-C under a launcher comes twice at once, from the terminal and from the launcher: the echo is not a second wish.
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        # Under a launcher, Ctrl-C arrives twice, from the terminal and from the launcher: within a second it counts once.
         if self.signal is None:
             self.signal, self._since = number, time.monotonic()
         elif time.monotonic() - self._since > 1:
@@ -91,13 +91,14 @@ class Trainer:
     """Model, moving average, optimiser and data of one run.
 
     Attributes:
-        step: steps done.
+        step: number of steps so far.
         seconds: time spent in them, over all sessions of the run.
-        stopped: the signal that all processes agreed to stop at, or None.
-        look_every: steps between two looks at the losses, where nothing else asks for one.
+        stopped: the signal on which all processes agreed to stop, or None.
+        shown: the model with the moving average of the weights.
+        sync_every: steps between two reads of the losses, if nothing else requires one.
 
     Raises:
-        RunError: `resume` with no complete checkpoint, or with other options than the run had.
+        RunError: `resume` without a complete checkpoint, or with other options than those of the run.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Trainer:
         self._saved = 0
         self._sums: dict[str, float] = {}
         self._counted = 0
-        self.look_every = 1 if self.device.type == "cpu" else LOOK_EVERY
+        self.sync_every = 1 if self.device.type == "cpu" else SYNC_EVERY
         self._unread: list[Tensor] = []
         self._pictures, self._labels = data.images, data.labels
         if _fits(data, self.device):
@@ -147,37 +148,38 @@ class Trainer:
 
     @property
     def arithmetic(self) -> str:
-        """fp32 or bf16."""
+        """Return the precision, fp32 or bf16."""
         return self.accelerator.mixed_precision.replace("no", "fp32")
 
     def run(self, stop: Stop) -> Iterator[Record]:
-        """Train until `config.steps` or a signal, yielding at every look; checkpoints are written on the way and at the end.
+        """Train until `config.steps` or a signal, yielding when losses are read back; write checkpoints meanwhile and at the
+        end.
 
-        A look reads what the steps left on the device: after each step on a CPU; on a GPU, which must be waited for, after
-        every tenth, and where a record, a picture or a checkpoint is due. A checkpoint is written after the record of its step
-        was dealt with, so that a log never lacks a line before it.
+        Losses are read back from the device after each step on a CPU; on a GPU, which this synchronises, after every tenth
+        step, and when a log record, samples or a checkpoint are due. A checkpoint is written after the caller has handled the
+        record of its step, so that the log is complete up to every checkpoint.
 
         Raises:
-            DivergedError: a loss, gradient or weight that is not finite; it has not been saved.
+            DivergedError: a loss, gradient or weight is not finite; it has not been saved.
             RunError: a checkpoint could not be written, or the networks cannot be compiled here.
         """
         config = self.config
         steps, seconds = 0, 0.0
-        every = (self.look_every, config.log_every, config.sample_every, config.save_every)
+        every = (self.sync_every, config.log_every, config.sample_every, config.save_every)
         while self.step < config.steps and self.stopped is None:
             started = time.monotonic()
             names, lr = self._advance()
-            look = self.step == config.steps or any(self.step % each == 0 for each in every)
-            norm = self._look(names, stop) if look else 0.0
+            sync = self.step == config.steps or any(self.step % each == 0 for each in every)
+            norm = self._read_back(names, stop) if sync else 0.0
             spent = time.monotonic() - started
             self.seconds += spent
             steps, seconds = steps + 1, seconds + spent
-            if not look:
+            if not sync:
                 continue
-            due = self.step % config.log_every == 0 or self.step == config.steps
+            log_due = self.step % config.log_every == 0 or self.step == config.steps
             means = {name: value / self._counted for name, value in self._sums.items()}
-            yield Record(self.step, means, lr, norm, steps * config.batch_size / seconds, due)
-            if due:
+            yield Record(self.step, means, lr, norm, steps * config.batch_size / seconds, log_due)
+            if log_due:
                 steps, seconds = 0, 0.0
                 self._sums, self._counted = {}, 0
             if self.step % config.save_every == 0:
@@ -185,7 +187,7 @@ class Trainer:
         self.save()
 
     def _advance(self) -> tuple[list[str], float]:
-        """One step of the optimiser, none of whose numbers is looked at: the names of the losses, and the learning rate.
+        """Take a step of the optimiser without synchronising; return the names of the losses and the learning rate.
 
         Raises:
             RunError: the networks cannot be compiled here.
@@ -202,7 +204,7 @@ class Trainer:
                 losses = self._loss(self.network, as_model(pixels), labels)
             self.accelerator.backward(losses["loss"].mean())
         except RuntimeError as error:
-            from torch._dynamo.exc import TorchDynamoException  # takes a second: nothing for the top of the file
+            from torch._dynamo.exc import TorchDynamoException  # imported here: takes a second
 
             if not isinstance(error, TorchDynamoException):
                 raise
@@ -219,16 +221,16 @@ class Trainer:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        """Move the average to the model, by a weight that falls from 9/11 to 1 − ema: the random start is soon forgotten."""
+        """Update the moving average, with a weight that falls from 9/11 to 1 − ema, to discard the initial weights quickly."""
         share = 1 - min(self.config.ema, (1 + self.step) / (10 + self.step)) if self.step else 1.0
         shown, model = ([*each.parameters(), *each.buffers()] for each in (self.shown, self.model))
         torch._foreach_lerp_(shown, model, share)
 
-    def _look(self, names: list[str], stop: Stop) -> float:
-        """Add up the losses of the steps since the last look, and agree on whether to stop: the latest gradient's norm.
+    def _read_back(self, names: list[str], stop: Stop) -> float:
+        """Read back and sum the losses since the last call, agree on whether to stop, and return the latest gradient norm.
 
         Raises:
-            DivergedError: one of them is not finite.
+            DivergedError: a loss or gradient is not finite.
         """
         rows = torch.stack(self._unread)
         self._unread.clear()
@@ -241,14 +243,14 @@ class Trainer:
             if not np.isfinite([*values, norm]).all():
                 raise DivergedError(
                     f"step {step}: the loss or its gradient is not finite ({losses | {'gradient': norm}}). "
-                    f"Nothing of it was saved; go on from the last checkpoint with --resume, or start anew with a lower --lr"
+                    f"It was not saved; continue from the last checkpoint with --resume, or start again with a lower --lr"
                 )
             self._counted += 1
             self._sums = {name: self._sums.get(name, 0.0) + value for name, value in losses.items()}
         return norm
 
     def _batch(self) -> tuple[Tensor, Tensor | None]:
-        """This process's share of the next batch: the pictures in an endless sequence of shuffled epochs."""
+        """Return this process's share of the next batch, from an endless sequence of shuffled epochs."""
         share = self.config.batch_size // self.accelerator.num_processes
         position = self.step * self.config.batch_size + self.accelerator.process_index * share
         end = position + share
@@ -268,7 +270,7 @@ class Trainer:
         return self._pictures[index].to(self.device, non_blocking=True), labels
 
     def save(self) -> None:
-        """Write a checkpoint, unless this step has one; the first process does, the others wait.
+        """Write a checkpoint unless this step has one; the first process writes, the others wait.
 
         Raises:
             DivergedError: a weight is not finite.
@@ -296,7 +298,7 @@ class Trainer:
         if broken:
             raise DivergedError(
                 f"step {self.step}: {len(broken)} weights are not finite, {broken[0]} for one. They were not saved; "
-                f"go on from the last checkpoint with --resume, or start anew with a lower --lr"
+                f"continue from the last checkpoint with --resume, or start again with a lower --lr"
             )
         facts = {
             "options": self.config.fixed(),
@@ -313,10 +315,13 @@ class Trainer:
         found = load_checkpoint(root)
         if found is None:
             raise RunError(f"--resume: no complete checkpoint in {root}; start without --resume")
-        # An option that did not exist yet when the run began had the meaning of its default.
+        # An option that is newer than the run had the effect of its default.
         before = leaves(type(self.config)().fixed()) | leaves(found.facts["options"])
         now = leaves(self.config.fixed())
-        before["precision"], now["precision"] = found.facts["arithmetic"], self.arithmetic  # what auto was, not the word
+        before["precision"], now["precision"] = (
+            found.facts["arithmetic"],
+            self.arithmetic,
+        )  # the precision that auto resolved to
         changed = [f"{flag(k)} {before.get(k)} → {now.get(k)}" for k in sorted(before | now) if before.get(k) != now.get(k)]
         if found.facts["data_sha256"] != self.data.sha256:
             changed.append("the pictures of the data set")
@@ -325,7 +330,7 @@ class Trainer:
         if changed:
             raise RunError(
                 f"--resume: the run in {self.config.run_folder} was started with other options: {'; '.join(changed)}. "
-                "Give the same again, or start another run with --run"
+                "Give the same options, or start another run with --run"
             )
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}, "loss": {}}
         for name, tensor in found.tensors.items():
@@ -340,7 +345,7 @@ class Trainer:
         for name, tensor in parts["optimiser"].items():
             index, _, key = name.partition(".")
             weight = weights[int(index)]
-            # The fused optimiser walks memory: its state must be laid out like the weight (channels_last), not as it was saved.
+            # The fused optimiser ignores strides: its state needs the memory format of the weight (channels_last).
             aligned = torch.empty_like(weight).copy_(tensor) if tensor.shape == weight.shape and tensor.ndim else tensor
             state.setdefault(int(index), {})[key] = aligned
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
@@ -351,7 +356,7 @@ class Trainer:
 
 
 def _fits(data: Dataset, device: torch.device) -> bool:
-    """Whether all pictures may lie in the memory of a GPU: where they take no more than a share of what is free."""
+    """Return True if the pictures take at most `RESIDENT_SHARE` of the free memory of a GPU."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
@@ -361,30 +366,30 @@ def _fits(data: Dataset, device: torch.device) -> bool:
 UNSUPPORTED = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "every step takes one batch: give its size by --batch-size"),
     "ACCELERATE_DYNAMO_BACKEND": ("no", "give --compile on"),
-    "ACCELERATE_USE_DEEPSPEED": ("false", "every process holds the whole model"),
-    "ACCELERATE_USE_FSDP": ("false", "every process holds the whole model"),
-    "ACCELERATE_USE_MEGATRON_LM": ("false", "every process holds the whole model"),
+    "ACCELERATE_USE_DEEPSPEED": ("false", "every process has the whole model"),
+    "ACCELERATE_USE_FSDP": ("false", "every process has the whole model"),
+    "ACCELERATE_USE_MEGATRON_LM": ("false", "every process has the whole model"),
 }
-"""Settings of a launcher that would change a run behind its options: variable → the one value that is accepted, what to do."""
+"""Settings of a launcher that would change a run without its options: variable → the one accepted value, what to do instead."""
 
 
 def make_accelerator(precision: str) -> Accelerator:
-    """Return what drives the loop, on a CUDA device where there is one and `accelerate launch` has no --cpu, else on the CPU.
+    """Return the accelerator, on a CUDA device if there is one and `accelerate launch` has no --cpu, else on the CPU.
 
-    Apple's MPS is passed over: the schedule's tables are float64, which it lacks.
+    Apple's MPS is not used: it has no float64, the type of the schedule's tables.
 
     Args:
-        precision: as in `Training.precision`; auto takes the launcher's bf16 where it asks for that.
+        precision: as in `Training.precision`; auto uses bf16 if the launcher asks for it.
 
     Raises:
-        ValueError: the launcher, or the environment in its place, asks for what the options contradict or the loop does not do.
+        ValueError: a setting of the launcher or the environment contradicts the options or is not supported.
     """
     for name, (accepted, advice) in UNSUPPORTED.items():
         got = os.environ.get(name, accepted)
         if got.lower() != accepted:
             raise ValueError(f"{name}: expected {accepted} from the launcher or the environment, got {got}; {advice}")
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
-    if launched != "no":  # which is also what `accelerate launch` sets where it was given no precision
+    if launched != "no":  # `accelerate launch` sets "no" without --mixed_precision
         if launched != "bf16" or precision == "fp32":
             raise ValueError(
                 f"--mixed_precision of accelerate launch (ACCELERATE_MIXED_PRECISION): expected no, or bf16 without "
@@ -396,27 +401,27 @@ def make_accelerator(precision: str) -> Accelerator:
 
 
 def choose_precision(wanted: str, cpu: bool) -> str:
-    """accelerate's name of the arithmetic: bf16 only where the hardware computes in it, unless it is asked for by name."""
+    """Return accelerate's name of the precision; auto is bf16 if the hardware supports it, else fp32."""
     if wanted == "auto":
         wanted = "bf16" if (computes_bf16() if cpu else torch.cuda.is_bf16_supported(including_emulation=False)) else "fp32"
     return "no" if wanted == "fp32" else wanted
 
 
 def anywhere(accelerator: Accelerator, condition: bool) -> bool:
-    """Whether the condition holds in any process; all must ask, and wait for each other here."""
+    """Return True if the condition is true in any process; all processes must call this, and wait for each other."""
     flags = accelerator.gather(torch.tensor([float(condition)], device=accelerator.device))
     return bool(flags.any())
 
 
 def _derive(*numbers: int) -> int:
-    """One 63-bit seed from several numbers."""
+    """Return a 63-bit seed derived from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 class Log:
-    """`log.jsonl` of a run folder: one line of JSON for every record that is due, and the curve drawn from it.
+    """The log of a run, `log.jsonl`, one JSON object a line, and the loss curve.
 
-    What a resumed run will write again is dropped from it, and so is a line that a kill cut short.
+    Lines after `step`, which a resumed run writes again, and incomplete lines are removed.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -435,7 +440,7 @@ class Log:
 
     def add_record(self, record: Record) -> None:
         """Append a record."""
-        self.add({k: v for k, v in asdict(record).items() if k != "due"})
+        self.add({k: v for k, v in asdict(record).items() if k != "log_due"})
 
     def plot(self, path: Path) -> None:
         """Draw the loss against the steps, training and held-out."""

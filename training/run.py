@@ -1,4 +1,4 @@
-"""One training run from its options to a finished model folder; the scripts say only what their model does differently."""
+"""A training run from its options to a finished model folder; each script supplies a `Task` for its model."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from training.config import Training, leaves
 from training.loop import DivergedError, Log, LossFunction, Record, Stop, Trainer, anywhere, make_accelerator
 
 HELD_OUT = 512
-"""Test pictures on which the loss is measured during training."""
+"""Number of test pictures on which the loss is measured during training."""
 AT_ONCE = 2**20
-"""Most values of held-out pictures that go through the network together."""
+"""Largest number of values of held-out pictures evaluated at once."""
 
 Problem = (ValueError, OSError, RunError, DivergedError, ModelError)
-"""What is told to people in a sentence; anything else is a mistake in the program, and shows where it is."""
+"""Errors reported by their message alone; any other is a bug and has a traceback."""
 
 
 def sheet(model: nn.Module) -> Tensor:
-    """Draw the pictures of the seeds 0 … 63, (64 C H W) in [−1, 1]: a DDPM's by DDIM in 50 steps, all others' in one."""
+    """Draw the pictures of the seeds 0…63, (64 C H W) in [−1, 1]; a DDPM by DDIM in 50 steps, other models in one."""
     assert isinstance(model, get_args(Model))
     *_, last = frames(model, range(64), Sampling("DDIM", min(50, model.schedule.T) if "ddpm" in model.kind else 1))
     return last.x
@@ -47,12 +47,12 @@ def sheet(model: nn.Module) -> Tensor:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run learns from.
+    """The data of a run.
 
     Attributes:
-        train: what it learns from; held_out: what its loss is measured on meanwhile.
-        examples: the pictures that travel with the model.
-        facts: more for the section `training` of metrics.json.
+        train: training data; held_out: data to measure the loss on during training.
+        examples: held-out pictures to write to the model folder.
+        facts: further entries of the section `training` of metrics.json.
     """
 
     train: Dataset
@@ -63,14 +63,14 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Task:
-    """What a script brings to the loop.
+    """The parts of a run that depend on the model.
 
     Attributes:
         build: returns the model for a data set.
         loss: see `LossFunction`.
         state: tensors that `loss` updates in place, by name; they are saved in checkpoints.
         sample: draws a sheet of samples (N C H W) in [−1, 1] from a model.
-        data: returns what to learn from; the pictures of `config.dataset` where None.
+        data: returns the data; None for the pictures of `config.dataset`.
     """
 
     build: Callable[[DataSpec], nn.Module]
@@ -81,18 +81,18 @@ class Task:
 
 
 def main(config: Training, task: Task) -> int:
-    """Train, report, write `RUN/model`, push where asked; returns the exit status.
+    """Train, report, write `RUN/model` and, with --push, push it; return the exit status.
 
-    0: done. 1: an error that the message explains. 3: trained, but the push failed. 130, 143: stopped by SIGINT or SIGTERM, a
-    checkpoint saved if there was anything to save.
+    0: done. 1: an error that the message explains. 3: trained, but the push failed. 130, 143: stopped by SIGINT or SIGTERM,
+    with a checkpoint if any step was taken.
     """
-    first = os.environ.get("RANK", "0") == "0"  # as launchers say it, for an error before there is an accelerator
+    first = os.environ.get("RANK", "0") == "0"  # set by launchers; for an error before there is an accelerator
     try:
         accelerator = make_accelerator(config.precision)
         first = accelerator.is_main_process
         try:
-            with ExitStack() as held:
-                repo_id = _prepare(config, accelerator, held)
+            with ExitStack() as lock:
+                repo_id = _prepare(config, accelerator, lock)
                 return _train(config, task, accelerator, repo_id)
         finally:
             accelerator.end_training()
@@ -103,22 +103,22 @@ def main(config: Training, task: Task) -> int:
         return 1
     except KeyboardInterrupt:
         if first:
-            print("interrupted; what was saved before is whole", file=sys.stderr)
+            print("interrupted; earlier checkpoints are complete", file=sys.stderr)
         return 128 + signal.SIGINT
 
 
-def _prepare(config: Training, accelerator: Accelerator, held: ExitStack) -> str | None:
-    """The first process checks the right to push and takes the run folder for all; returns the repository to push to."""
+def _prepare(config: Training, accelerator: Accelerator, lock: ExitStack) -> str | None:
+    """Check the permission to push and lock the run folder, in the first process; return the repository to push to."""
     repo_id, problem = None, None
     if accelerator.is_main_process:
         try:
             if config.push:
                 repo_id = hub.authorise(config.kind, config.dataset_name, config.repo_id)
             folder = config.run_folder
-            held.enter_context(run_lock(folder))
+            lock.enter_context(run_lock(folder))
             if not config.resume and (any(folder.glob("checkpoints/step-*")) or (folder / "model").exists()):
                 raise RunError(
-                    f"{folder} holds an earlier run: go on with --resume, choose another folder with --run, or remove it"
+                    f"{folder} holds an earlier run: continue with --resume, choose another folder with --run, or remove it"
                 )
         except Problem as error:
             problem = error
@@ -147,13 +147,13 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
             flush=True,
         )
         if trainer.step:
-            print(f"going on from step {trainer.step} of {config.steps}", flush=True)
+            print(f"continuing from step {trainer.step} of {config.steps}", flush=True)
         _run(config, task, trainer, stop, log, given.held_out)
     finally:
         stop.restore()
     number = trainer.stopped or stop.signal
     if number is not None:
-        print(f"stopped at step {trainer.step} of {config.steps}; checkpoint saved, go on with --resume", flush=True)
+        print(f"stopped at step {trainer.step} of {config.steps}; checkpoint saved, continue with --resume", flush=True)
         return 128 + number
     finish(config, trainer, task, log, given)
     print(f"model written to {folder / 'model'}", flush=True)
@@ -170,10 +170,10 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
 
 
 def load_pictures(config: Training, build: Callable[[DataSpec], nn.Module]) -> TrainingData:
-    """Read the pictures of `config.dataset`; those that are held out are the examples, too.
+    """Read the pictures of `config.dataset`; the held-out ones are also the examples.
 
     Raises:
-        ValueError: they cannot be read, or `build` cannot take their size.
+        ValueError: the pictures cannot be read, or `build` does not support their size.
     """
     train = pictures.load(
         config.dataset, "train", config.data_dir, config.size, config.channels, lambda spec: check_size(build, spec)
@@ -183,12 +183,12 @@ def load_pictures(config: Training, build: Callable[[DataSpec], nn.Module]) -> T
 
 
 def _run(config: Training, task: Task, trainer: Trainer, stop: Stop, log: Log, held_out: Dataset) -> None:
-    """Train, with a progress bar in a terminal and a line for every entry of the log elsewhere."""
+    """Train, with a progress bar in a terminal, otherwise a line for each record of the log."""
     bar = tqdm(total=config.steps, initial=trainer.step, unit="step", mininterval=1.0, dynamic_ncols=True, disable=None)
     try:
         for record in trainer.run(stop):
             bar.update(record.step - bar.n)
-            if record.due:
+            if record.log_due:
                 log.add_record(record)
                 bar.set_postfix_str(f"loss {record.losses['loss']:.4g}, {record.images_per_second:.0f} images/s")
                 if bar.disable:
@@ -202,9 +202,9 @@ def _run(config: Training, task: Task, trainer: Trainer, stop: Stop, log: Log, h
 
 
 def progress(config: Training, record: Record) -> str:
-    """One line on how far the training is."""
-    left = round((config.steps - record.step) * config.batch_size / record.images_per_second)
-    clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+    """Return a line of text with step, loss, speed and remaining time."""
+    seconds = round((config.steps - record.step) * config.batch_size / record.images_per_second)
+    clock = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
     rate = f"{record.images_per_second:.0f} images/s"
     return f"step {record.step} of {config.steps}, loss {record.losses['loss']:.4g}, {rate}, {clock} left"
 
@@ -214,7 +214,7 @@ def starting_from(source: str, build: Callable[[DataSpec], nn.Module]) -> Callab
 
     Raises (when called):
         ModelError: there is no such model.
-        ValueError: its configuration or its pictures are others.
+        ValueError: its configuration or the shape or classes of its pictures differ.
     """
 
     def built(spec: DataSpec) -> nn.Module:
@@ -232,7 +232,7 @@ def starting_from(source: str, build: Callable[[DataSpec], nn.Module]) -> Callab
 
 
 def check_size(build: Callable[[DataSpec], nn.Module], spec: DataSpec) -> None:
-    """Raise ValueError, with the nearest sizes that work, where the network cannot take pictures of that size."""
+    """Raise ValueError, with the nearest sizes that work, if the network does not support pictures of this size."""
 
     def problem(size: int) -> ValueError | None:
         try:
@@ -271,13 +271,13 @@ def held_out_loss(trainer: Trainer, task: Task, held_out: Dataset) -> dict[str, 
 
 @torch.inference_mode()
 def save_samples(trainer: Trainer, task: Task, path: Path) -> None:
-    """A sheet of 64 samples of the averaged weights."""
+    """Draw and save a sheet of 64 samples with the averaged weights."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures.grid(pictures.to_pixels(task.sample(trainer.shown.eval()).cpu())).save(path)
 
 
 def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: TrainingData) -> None:
-    """Write the finished model and all that travels with it to `RUN/model`."""
+    """Write the folder of the finished model, `RUN/model`."""
     folder = config.run_folder / "model"
     metrics: dict[str, Any] = {
         "command": config.command(),
