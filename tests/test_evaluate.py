@@ -717,7 +717,7 @@ def test_an_interrupt_says_how_to_go_on(
 
     monkeypatch.setattr(likelihood, "ode_likelihood", interrupted)
     assert evaluate.run(options(folder, data_dir)) == 130
-    assert "the same command goes on from here" in capsys.readouterr().err
+    assert "the same command continues from here" in capsys.readouterr().err
     assert [p.name for p in folder.iterdir() if p.name.startswith(".evaluation-")] == [".evaluation-bound.safetensors"]
 
 

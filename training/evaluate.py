@@ -1,7 +1,7 @@
 """Measure a model on held-out pictures: `python training/evaluate.py --help`.
 
-Writes into the model's folder: metrics.json (its schema is in `genlab/measurements.py`), ledger.png, nearest.png, and the model
-card with their tables.
+Writes metrics.json (see `genlab/measurements.py` for its schema), ledger.png, nearest.png and the model card to the model's
+folder.
 """
 
 from __future__ import annotations
@@ -29,54 +29,54 @@ if TYPE_CHECKING:
     from training.sample_quality import Reference
 
 UNPUBLISHED = ("data_dir", "out", "device")
-"""Options that say where, not what: they are not part of the command that metrics.json records."""
+"""Options without influence on the numbers, left out of the command in metrics.json."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Measure a model on held-out pictures and write the result into its metrics.json, plots and model card.
 
-    A DDPM: every term of the variational bound for each Σ it can have, classes hidden, and the likelihood by the
-    probability-flow ODE. A VAE: the terms of its ELBO and the importance-weighted bound; with a DDPM for its prior, the ELBO
-    with the DDPM's bound. All in bits per dimension of 8-bit pictures, so that they stand in one column. All models: samples
-    against held-out pictures, and against what was trained on; a consistency function's in 1, 2 and 4 evaluations.
-    Stopped at any moment, the same command goes on where it was, and gives the same numbers.
+    A DDPM: every term of the variational bound for each Σ it supports, without labels, and the likelihood by the
+    probability-flow ODE. A VAE: the terms of its ELBO and the importance-weighted bound; with a DDPM as its prior, the ELBO
+    with the DDPM's bound. All are in bits per dimension of 8-bit pictures, and so comparable. All models: samples compared
+    with held-out and with training pictures, for a consistency function in 1, 2 and 4 evaluations.
+    Stopped at any moment, the same command continues from there and gives the same numbers.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A run folder, a model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
     dataset: str | None = None
-    """Data set whose held-out pictures to take; the one that the model was trained on where none is given."""
+    """Data set whose held-out pictures to use; by default the one that the model was trained on."""
     data_dir: str | None = None
-    """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
+    """Folder with the IDX files of fashion-mnist or mnist; else GENLAB_DATA_DIR, Debian's package, the Hub, in this order."""
     images: int | None = None
-    """Number of held-out pictures, the first ones; all where none is given, 500 with --quick."""
+    """Number of held-out pictures, the first ones; by default all, or 500 with --quick."""
     quick: bool = False
-    """A first answer in a minute or two: fewer pictures, steps and samples wherever their number is not given."""
+    """A first result in one to two minutes: smaller defaults for the numbers of pictures, steps and samples."""
     strata: int | None = None
-    """DDPM: steps t at which each picture is looked at, one in each of so many strata (24; 8 with --quick); T: every t."""
+    """DDPM: number of strata of the steps t; each picture is evaluated at one t in each (24; 8 with --quick); T: every t."""
     ode_images: int | None = None
-    """DDPM: pictures whose likelihood the ODE gives (256; 0 with --quick); 0 leaves it out."""
+    """DDPM: pictures for the likelihood by the ODE (256; 0 with --quick); 0 skips it."""
     ode_probes: int = 1
-    """DDPM: random probes of the trace in the ODE for each picture; 0 takes the exact trace, a derivative a dimension."""
+    """DDPM: random probes of the trace in the ODE for each picture; 0: the exact trace, one derivative for each dimension."""
     importance: int = 5000
     """VAE: draws of z in the tightest importance-weighted bound."""
     importance_images: int | None = None
-    """VAE: pictures for that bound (100; 8 with --quick); 0 leaves it out."""
+    """VAE: pictures for that bound (100; 8 with --quick); 0 skips it."""
     samples: int | None = None
-    """Samples to compare with held-out pictures (10,000; 500 with --quick); 0 leaves them out."""
+    """Samples to compare with held-out pictures (10,000; 500 with --quick); 0 skips them."""
     sample_steps: int | None = None
     """DDPM: steps of the sampler, DPM-Solver++ SDE (10)."""
     curve_samples: int | None = None
-    """DDPM: samples for each of a few numbers of steps, to show what quality costs (1,000; 0 with --quick); 0 leaves it out."""
+    """DDPM: samples for each number of steps of the curve of quality by steps (1,000; 0 with --quick); 0 skips it."""
     chain_samples: int | None = None
-    """DDPM: samples of the ancestral chain with each Σ, in 50 steps (1,000; 0 with --quick); 0 leaves them out."""
+    """DDPM: samples of the ancestral chain with each Σ, in 50 steps (1,000; 0 with --quick); 0 skips them."""
     batch_size: int = 64
     """Pictures a batch."""
     seed: int = 0
-    """Fixes all noise."""
+    """Seed of all noise."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes the GPU where there is one."""
+    """Device to compute on; auto: a GPU if there is one."""
     out: Path | None = None
     """Folder to write into; by default the model's own, runs/NAME for one on the Hub, runs/NAME-measured for one that ships."""
 
@@ -85,7 +85,7 @@ class Evaluation:
         lowest |= {"ode_probes": 0, "sample_steps": 1, "curve_samples": 0, "chain_samples": 0, "batch_size": 1}
         for name, low in lowest.items():
             value = getattr(self, name)
-            pictures = low == 0 and name != "ode_probes"  # of which one alone has no error
+            pictures = low == 0 and name != "ode_probes"  # a single one has no standard error
             if value is not None and (value < low or (pictures and value == 1)):
                 expected = "0, or 2 or more" if pictures else f"{low} or more"
                 raise ValueError(f"--{name.replace('_', '-')}: expected {expected}, got {value}")
@@ -93,7 +93,7 @@ class Evaluation:
             raise ValueError(f"--seed: expected a whole number from 0 to {2**32 - 1}, got {self.seed}")
 
     def command(self) -> str:
-        """The command that measures the same again."""
+        """Return the command that repeats this evaluation."""
         import shlex
 
         words = [_name(self.model)]
@@ -107,7 +107,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured, every number decided."""
+    """Numbers of pictures, draws, samples and steps of an evaluation, with all defaults resolved."""
 
     images: int
     strata: int
@@ -121,11 +121,11 @@ class Plan:
 
 
 CURVE = (4, 5, 6, 8, 10, 15, 25)
-"""Numbers of steps along the curve of quality."""
+"""Numbers of steps of the curve of quality by steps."""
 FEW = (1, 2, 4)
-"""Evaluations that a consistency function is measured at, below those of the main samples."""
+"""Numbers of evaluations of a consistency function to measure, besides that of the main samples."""
 CHAIN_STEPS = 50
-"""Steps of the ancestral chain with each Σ: few enough that Σ tells."""
+"""Steps of the ancestral chain with each Σ: with so few, the choice of Σ matters."""
 FULL = {
     "strata": 24,
     "ode_images": 256,
@@ -136,7 +136,7 @@ FULL = {
     "curve_samples": 1000,
     "chain_samples": 1000,
 }
-"""For 10,000 pictures of 28×28 and a DDPM that ships: 23 minutes on two cores."""
+"""Defaults: 23 minutes on two cores for 10,000 pictures of 28×28 and a DDPM that ships."""
 QUICK = {
     "images": 500,
     "strata": 8,
@@ -148,14 +148,14 @@ QUICK = {
     "curve_samples": 0,
     "chain_samples": 0,
 }
-"""On two cores: a minute or two."""
+"""Defaults with --quick: one to two minutes on two cores."""
 
 
 def make_plan(options: Evaluation, model: Model, test: Dataset) -> Plan:
-    """The numbers that were given, and for the others those that fit the model and the data set.
+    """Return the numbers given as options, with defaults that suit the model and the data set for the others.
 
     Raises:
-        ValueError: more pictures than the data set holds out, or more strata than the chain has steps.
+        ValueError: the options ask for more pictures than are held out, or more strata than the chain has steps.
     """
     from genlab.draw import default_steps
     from genlab.vae import VAE
@@ -179,7 +179,7 @@ def make_plan(options: Evaluation, model: Model, test: Dataset) -> Plan:
         return min(chosen.get(name, most), most) if given is None else given
 
     def more(name: str) -> int:
-        """Samples beside the main ones, which are left out with them where nothing else is said."""
+        """Return the number of additional samples; by default none if there are no main samples."""
         return pick(name, size) if bounded and (options.samples != 0 or getattr(options, name) is not None) else 0
 
     images = pick("images", size)
@@ -197,17 +197,17 @@ def make_plan(options: Evaluation, model: Model, test: Dataset) -> Plan:
 
 
 def load_data(options: Evaluation, package: Package) -> tuple[Dataset, Dataset]:
-    """The held-out and the training pictures, as the model was trained on them.
+    """Read the held-out and the training pictures in the size and channels of the model.
 
     Raises:
-        DataError: they are not found, or they are not what the model was made for.
+        DataError: the pictures are not found, do not have the model's shape and classes, or are not its training pictures.
     """
     from genlab import data
 
     wanted = package.model.data
     name = options.dataset or _trained_on(package)
     own, folder = dataset_name(name) == wanted.name, expanded(name).is_dir()
-    # Another data set keeps its own size and channels, so that a model of others is seen to be one; a folder has no own size.
+    # Another data set is read in its own size and channels, so that a mismatch is an error; a folder has no size of its own.
     size, channels = wanted.size if own or folder else None, wanted.channels if own else None
     test = data.load(name, "test", options.data_dir, size, channels)
     for what in ("channels", "size", "classes"):
@@ -226,13 +226,13 @@ def load_data(options: Evaluation, package: Package) -> tuple[Dataset, Dataset]:
 
 
 def _trained_on(package: Package) -> str:
-    """What the model says that it was trained on: user/name on the Hub where it came from there, else the data set's name."""
-    said, name = str(package.metrics.get("dataset")), package.model.data.name
-    return said if on_hub(said) and dataset_name(said) == name else name
+    """Return the training data set in the model's metrics: its id if it is on the Hub, else the name in its configuration."""
+    recorded, name = str(package.metrics.get("dataset")), package.model.data.name
+    return recorded if on_hub(recorded) and dataset_name(recorded) == name else name
 
 
 def run(options: Evaluation) -> int:
-    """Measure, write, print; returns the exit status: 0 done, 1 an error that the message explains, 130 interrupted."""
+    """Measure, write and print; return the exit status: 0 done, 1 an error that the message explains, 130 interrupted."""
     from genlab.package import ModelError
 
     try:
@@ -241,7 +241,7 @@ def run(options: Evaluation) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command continues from here", file=sys.stderr)
         return 130
 
 
@@ -309,8 +309,8 @@ def _run(options: Evaluation) -> int:
     }
     evaluation |= _sections(options, plan, model, reference, sampling, partial, folder, device)
     evaluation["seconds"] = round(time.monotonic() - start)
-    trained = {k: v for k, v in package.metrics.items() if k in ("command", "seed", "dataset", "training", "loss")}
-    metrics = {"schema": SCHEMA, **trained, "evaluation": evaluation}
+    training = {k: v for k, v in package.metrics.items() if k in ("command", "seed", "dataset", "training", "loss")}
+    metrics = {"schema": SCHEMA, **training, "evaluation": evaluation}
     if "likelihood" in evaluation:
         plot_ledger(evaluation["likelihood"], folder / "ledger.png")
     _write(folder / "metrics.json", metrics)
@@ -331,7 +331,7 @@ def _sections(
     folder: Path,
     device: str,
 ) -> dict[str, Any]:
-    """Every section of `evaluation`; what a run that was cut short has summed is used."""
+    """Measure and return every section of `evaluation`, continuing from the sums of an interrupted run."""
     from genlab.ddpm import DDPM
     from genlab.latent import LatentDDPM
     from genlab.vae import VAE
@@ -407,12 +407,12 @@ def _sections(
 
 
 def _folder(options: Evaluation, package: Package) -> Path:
-    """Where to write: the model's folder, or a copy of the model in `--out` or, for one that ships or is on the Hub, in runs/.
+    """Return the folder to write to: the model's own, or a copy of it in `--out` or, if it ships or is on the Hub, in runs/.
 
-    What ships is written only where `--out` names it.
+    The folder of a model that ships is written to only if `--out` names it.
 
     Raises:
-        FileExistsError: something else lies there.
+        FileExistsError: the folder has other content.
     """
     import shutil
 
@@ -428,9 +428,9 @@ def _folder(options: Evaluation, package: Package) -> Path:
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / weights).is_file() or _sha256(folder / weights) != _sha256(package.folder / weights):
             raise FileExistsError(
-                f"{folder}: expected no folder, an empty one, or one with this model, got other content; name another by --out"
+                f"{folder}: expected no folder, an empty one, or one with this model, got other content; give another --out"
             )
-        return folder  # measured here before, in part or as a whole
+        return folder  # an earlier evaluation, complete or not, wrote here
     folder.mkdir(parents=True, exist_ok=True)
     for name in MAX_BYTES:
         if (package.folder / name).is_file():
@@ -439,7 +439,7 @@ def _folder(options: Evaluation, package: Package) -> Path:
 
 
 def _write(path: Path, metrics: dict[str, Any]) -> None:
-    """metrics.json, each list of numbers on one line."""
+    """Write metrics.json with each list of numbers on one line."""
     import json
     import re
 
@@ -466,13 +466,13 @@ def _sha256(path: Path) -> str:
 
 
 def _name(text: str) -> str:
-    """The last part of a folder of this machine, so that nothing about it is published; anything else as it is."""
+    """Return the last part of a local folder, so that no path of this machine is published; any other text unchanged."""
     path = expanded(text)
     return path.resolve().name if path.is_dir() or text.startswith(("/", "~", ".")) else text
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     return run(tyro.cli(Evaluation, config=(tyro.conf.FlagCreatePairsOff,)))
 
 

@@ -1,15 +1,15 @@
-"""How likely a model finds held-out pictures: the bound of a DDPM, the ELBO and importance-weighted bound of a VAE, the ODE's.
+"""Measure the likelihood of held-out pictures: a DDPM's bound, also by the flow ODE; a VAE's ELBO and importance-weighted
+bound.
 
-Each function goes through the pictures batch by batch and adds to sums that a `Partial` keeps, so that a run that was cut short
-goes on where it was.
+Each function adds batches of pictures to sums that a `Partial` saves, so that an interrupted run can continue.
 
 The error of the stratified bound (`vlb` eq. 5). The estimates L̂(x_i) of N pictures are independent and identically distributed,
-since the pictures are and each has its own t's and noise. So s/√N of them is the standard error of their mean, whatever its
-cause: pictures, t or noise. What the draw of t adds to its square is
+since the pictures are and each has its own t and noise. So s/√N is the standard error of their mean, from all sources:
+pictures, t and noise. The draw of t contributes to its square
 
     1/N Σ_k |S_k|² V_k,   V_k = Var_{t∈S_k}[E ℓ_t] = Var[ℓ_t] − E_t Var[ℓ_t|t],                     (1)
 
-the first variance over all draws of stratum k, the second within those that share a t; it is reported beside the whole.
+the first variance over all draws of stratum k, the second within those with the same t; it is reported beside the total.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from genlab.vae import VAE
 
 ACTIVE_VARIANCE = 0.01
-"""A latent is active where its posterior mean has a larger variance than this over the pictures (Burda et al. 2016)."""
+"""A latent is active if the variance of its posterior mean over the pictures exceeds this (Burda et al. 2016)."""
 ODE_STEPS = 100
-"""Steps of the flow ODE, where the chain is longer than that."""
+"""Largest number of steps of the flow ODE; a shorter chain has fewer."""
 DIGITS = 6
 """Significant digits of the columns of a ledger in metrics.json."""
 
@@ -56,7 +56,7 @@ SIGMA_COLOURS: dict[str, str] = {"learned": COLOURS["p"], "posterior": COLOURS["
 
 
 class Denoiser(Protocol):
-    """What is measured of a diffusion model; `DDPM` is one, and so is an oracle with a schedule and a configuration."""
+    """The interface for measuring a diffusion model: a `DDPM`, or an oracle with a schedule and a configuration."""
 
     config: DDPMConfig
     data: DataSpec
@@ -66,12 +66,12 @@ class Denoiser(Protocol):
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:
-    """Mean of (N) values and its standard error, s/√N."""
+    """Return the mean of (N) values and its standard error, s/√N."""
     return float(values.mean()), float(values.std() / len(values) ** 0.5)
 
 
 def as_model(pictures: Tensor, device: torch.device | str) -> Tensor:
-    """8-bit pictures in the model's [−1, 1]; any others are taken as they are."""
+    """Return 8-bit pictures in the model's [−1, 1], any others unchanged."""
     return (to_model(pictures) if pictures.dtype == torch.uint8 else pictures).to(device)
 
 
@@ -97,11 +97,11 @@ def diffusion_bound(
     device: torch.device | str = "cpu",
     decoder: Decoder = discretised_log_prob,
 ) -> dict[str, Any]:
-    """The bound L_T + Σ L_{t−1} + L_0 on −log p of pictures, with each Σ that the model can have, from the same looks.
+    """Return the bound L_T + Σ L_{t−1} + L_0 on −log p of pictures for each Σ the model supports, from the same evaluations.
 
     Args:
-        pictures: (N C H W), uint8, or floating as the model sees them.
-        count: K, looks at each picture, one in each stratum of `vlb.strata`; T for every t.
+        pictures: (N C H W), uint8, or floating point in the model's scale.
+        count: K, number of evaluations of each picture, one in each stratum of `vlb.strata`; T for every t.
         decoder: log p_θ(x_0|x_1); see `vlb.step_term`.
 
     Returns:
@@ -122,8 +122,10 @@ def diffusion_sums(
     device: torch.device | str,
     decoder: Decoder,
 ) -> dict[str, Tensor]:
-    """Return what `diffusion_bound` is made of, nats: for each picture (N) `prior`, and (V, N) `decoder` and `transitions` with
-    each of the V Σ; at each t (T + 1) `draws`, and (·, T + 1) `terms`, `squares` and `errors`.
+    """Return the sums for `diffusion_bound`, nats.
+
+    For each picture: `prior` (N), and for each of the V Σ `decoder` and `transitions` (V, N). For each t: the number of `draws`
+    (T + 1), the sums of `terms` and their `squares` (V, T + 1), and of the network's squared `errors` (2, T + 1).
     """
     N, T, variances = len(pictures), model.schedule.T, variances_of(model)
     last, V = strata(T, count), len(variances)
@@ -146,7 +148,7 @@ def diffusion_sums(
             sums["prior"][rows] = prior_term(model.schedule, x0).double().cpu()
             for k, t_k in enumerate(times.unbind(dim=1)):
                 t, eps = t_k.to(device), torch.randn(x0.shape, generator=noise_of, dtype=x0.dtype).to(device)
-                terms, errors = _look(model, variances, x0, eps, t, decoder)
+                terms, errors = _evaluate(model, variances, x0, eps, t, decoder)
                 sums["decoder" if k == 0 else "transitions"][:, rows] += length[k] * terms
                 sums["draws"].index_add_(0, t_k, torch.ones(len(x0), dtype=torch.float64))
                 sums["terms"].index_add_(1, t_k, terms)
@@ -156,20 +158,20 @@ def diffusion_sums(
 
 
 def variances_of(model: Denoiser) -> tuple[Variance, ...]:
-    """Every Σ that the model can have: β̃ and β always, its own where it learned one."""
+    """Return every Σ that the model supports: β̃, β, and its own if it is learned."""
     return ("posterior", "beta", "learned") if model.config.variance == "learned" else ("posterior", "beta")
 
 
-def _look(
+def _evaluate(
     model: Denoiser, variances: tuple[Variance, ...], x0: Tensor, eps: Tensor, t: Tensor, decoder: Decoder
 ) -> tuple[Tensor, Tensor]:
-    """From one look at each picture: the terms of step t, nats (V, B), and the mean squared errors of ε̂ and x̂_0, (2, B)."""
+    """Return the terms of step t, nats (V, B), and the mean squared errors of ε̂ and x̂_0, (2, B), from one evaluation."""
     x_t = q_marginal(model.schedule, x0, t).sample(eps)
-    seen = model.predict(x_t, t)
+    denoised = model.predict(x_t, t)
     terms = [
         step_term(
             model.schedule,
-            lambda *_, v=variance: p_reverse(model.schedule, x_t, seen.x0_hat, t, None, v, seen.fraction),
+            lambda *_, v=variance: p_reverse(model.schedule, x_t, denoised.x0_hat, t, None, v, denoised.fraction),
             x0,
             x_t,
             t,
@@ -177,7 +179,8 @@ def _look(
         )
         for variance in variances
     ]
-    errors = [sum_dims((seen.eps_hat - eps) ** 2) / model.data.dims, sum_dims((seen.x0_hat - x0) ** 2) / model.data.dims]
+    differences = (denoised.eps_hat - eps, denoised.x0_hat - x0)
+    errors = [sum_dims(difference**2) / model.data.dims for difference in differences]
     return torch.stack(terms).double().cpu(), torch.stack(errors).double().cpu()
 
 
@@ -226,9 +229,9 @@ def _diffusion_section(model: Denoiser, last: tuple[int, ...], sums: dict[str, T
 
 
 def per_stratum(last: tuple[int, ...], draws: Tensor, terms: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, variance and V (eq. 1) of the terms in each stratum, (K) each, from their sums at each t, (T + 1) each.
+    """Return mean, variance and V (eq. 1) of the terms in each stratum, (K) each, from their sums at each t, (T + 1) each.
 
-    V is an upper bound where no t of a stratum was drawn twice, for then nothing tells t and picture apart.
+    V is an upper bound if no t of a stratum was drawn twice: the variances over t and over pictures cannot be separated then.
     """
     mean = _stratum_means(last, draws, terms)
     count, square = _stratum_sums(last, draws), _stratum_sums(last, squares)
@@ -240,7 +243,7 @@ def per_stratum(last: tuple[int, ...], draws: Tensor, terms: Tensor, squares: Te
 
 
 def _stratum_sums(last: tuple[int, ...], at_t: Tensor) -> Tensor:
-    """(T + 1) values, one for each t, summed over each stratum, (K)."""
+    """Return the sums over each stratum, (K), of values at each t, (T + 1)."""
     return torch.stack([part.sum() for part in at_t[1:].split(torch.tensor([0, *last]).diff().tolist())])
 
 
@@ -256,13 +259,13 @@ def _digits(values: Tensor) -> list[float]:
 
 
 def ode_work(model: Denoiser, images: int, batch_size: int, probes: int | None, index: int | None = None) -> int:
-    """Looks of the network that the ODE takes for `images` pictures, or for those of one batch; a derivative counts as two."""
+    """Return the network evaluations of the ODE for `images` pictures, or one batch of them; a derivative counts as two."""
     each = 1 + 2 * (model.data.dims if probes is None else probes)
     most, here = min(ODE_STEPS, model.schedule.T - 1), _size(batch_size, images)
     walks = [len(flow_times(model.schedule, steps)) - 1 for steps in (most, max(1, most // 2))]
-    looks, coarse = (1 + steps + 2 * min(2, steps) for steps in walks)  # the first two steps take three looks each
+    fine, coarse = (1 + steps + 2 * min(2, steps) for steps in walks)  # the first two steps take three evaluations each
     again = here(0) * each * coarse if index in (0, None) else 0
-    return (images if index is None else here(index)) * each * looks + again
+    return (images if index is None else here(index)) * each * fine + again
 
 
 def ode_likelihood(
@@ -276,10 +279,10 @@ def ode_likelihood(
     decoder: Decoder = discretised_log_prob,
     probes: int | None = 1,
 ) -> dict[str, Any]:
-    """The bound on −log p of pictures by the probability-flow ODE (`score` eq. 12).
+    """Return the bound on −log p of pictures by the probability-flow ODE (`score` eq. 12).
 
-    One x_1 and one set of probes for each picture; as above, s/√N of the estimates holds the pictures, x_1 and the probes. The
-    first batch is walked again with half the steps from the same x_1 with the same probes, to show the error of the solver.
+    Each picture has one x_1 and one set of probes; as above, s/√N of the estimates includes the variance from all of these. The
+    first batch is computed again with half the steps, the same x_1 and the same probes, to show the error of the solver.
 
     Args:
         pictures, decoder: see `diffusion_bound`.
@@ -296,8 +299,8 @@ def ode_likelihood(
     }
 
     def reverse(x_t: Tensor, t: Tensor) -> Gaussian:
-        seen = model.predict(x_t, t)
-        return p_reverse(model.schedule, x_t, seen.x0_hat, t, None, model.config.variance, seen.fraction)
+        denoised = model.predict(x_t, t)
+        return p_reverse(model.schedule, x_t, denoised.x0_hat, t, None, model.config.variance, denoised.fraction)
 
     def walk(index: int, count: int) -> ODEBound:
         x0 = as_model(pictures[_rows(index, batch_size, N)], device)
@@ -340,17 +343,17 @@ def vae_bound(
     device: torch.device | str = "cpu",
     discretised: bool = True,
 ) -> dict[str, Any]:
-    """The ELBO of pictures, its two terms, the KL of each latent, and the importance-weighted bounds.
+    """Return the ELBO of pictures, its two terms, the KL of each latent, and the importance-weighted bounds.
 
-    The ELBO is the mean log-weight over k draws of z, of which the importance-weighted bound takes the log-mean-exp: both come
-    from the same decodings. 8-bit pictures are binarised for a Bernoulli model, each pixel light with its gray level as the
-    probability (dynamic binarisation, one draw for each picture).
+    The ELBO is the mean of the log-weights of k draws of z, the importance-weighted bound their log-mean-exp: both use the same
+    decodings. For a Bernoulli model, 8-bit pictures are binarised dynamically, once each: a pixel is 1 with its gray level as
+    the probability.
 
     Args:
-        pictures: (N C H W), uint8, or floating as the model sees them.
+        pictures: (N C H W), uint8, or floating point in the model's scale.
         k: draws of z for every picture.
-        many, many_pictures: draws of z for each of the first `many_pictures`; 0 pictures leave it out.
-        discretised: the mass on each gray level; False for the density.
+        many, many_pictures: draws of z for each of the first `many_pictures`; 0 pictures skip this bound.
+        discretised: True for the mass on each gray level, False for the density.
 
     Returns:
         The section `likelihood` of metrics.json.
@@ -368,7 +371,7 @@ def vae_bound(
     if model.binary and pictures.dtype == torch.uint8:
         pictures = binarise(to_model(pictures), generator(seed, 2, 0))
 
-    def look(rows: slice, noise_of: torch.Generator, draws: int) -> tuple[Tensor, Tensor]:
+    def evaluate(rows: slice, noise_of: torch.Generator, draws: int) -> tuple[Tensor, Tensor]:
         x = as_model(pictures[rows], device)
         noise = torch.randn(draws, len(x), D, generator=noise_of, dtype=x.dtype).to(device)
         return x, model.log_weights(x, noise, discretised).double().cpu()
@@ -377,12 +380,12 @@ def vae_bound(
     for index in partial.batches("ELBO", sums, batches, progress, _size(batch_size, N, k)):
         rows = _rows(index, batch_size, N)
         with torch.inference_mode():
-            x, weights = look(rows, generator(seed, 0, index), k)
+            x, weights = evaluate(rows, generator(seed, 0, index), k)
             q = model.encode(x)
             latent = Gaussian(q.mean.double().reshape(-1, 1), q.log_var.double().reshape(-1, 1))
             divergence = kl(latent, standard_normal(latent.mean)).reshape(-1, D).cpu()
             means = q.mean.double().cpu()
-        # At the exact posterior every log-weight is log p(x): their mean has less noise than one with the KL in closed form.
+        # At the exact posterior every log-weight is log p(x): their mean varies less than with the KL in closed form.
         sums["elbo"][rows] = weights.mean(dim=0)
         sums["importance"][rows] = log_mean_exp(weights)
         sums["kl"][rows] = divergence.sum(dim=1)
@@ -396,7 +399,7 @@ def vae_bound(
     ):
         rows = _rows(index, small, many_pictures)
         with torch.inference_mode():
-            subset["importance"][rows] = log_mean_exp(look(rows, generator(seed, 1, index), many)[1])
+            subset["importance"][rows] = log_mean_exp(evaluate(rows, generator(seed, 1, index), many)[1])
     return _vae_section(model, sums, subset["importance"], k, many, discretised)
 
 
@@ -405,11 +408,11 @@ def _vae_section(model: VAE, sums: dict[str, Tensor], subset: Tensor, k: int, ma
     spread = (sums["latent_square"] - sums["latent_mean"] ** 2 / N) / (N - 1)
     elbo, error = mean_and_error(sums["elbo"])
     rows = [(1, sums["elbo"]), (k, sums["importance"])]
-    if len(subset) > 1:  # the fewer draws on the same pictures too, so that the gain can be read off
+    if len(subset) > 1:  # fewer draws on the same pictures too, to compare with
         rows += [(draws, values[: len(subset)]) for draws, values in rows] + [(many, subset)]
 
     def in_bits(values: Tensor) -> dict[str, float]:
-        """A bound on −log p from one on log p, where the pictures are 8-bit."""
+        """Return the bound on −log p in bits/dim for one on log p; nothing for binarised pictures."""
         if model.binary:
             return {}
         bound, error = mean_and_error(bits_per_dim(-values, model.data.dims))
@@ -439,11 +442,11 @@ def _vae_section(model: VAE, sums: dict[str, Tensor], subset: Tensor, k: int, ma
     return to_json(found)
 
 
-# A VAE with a DDPM for its prior
+# A VAE with a DDPM as its prior
 
 
 class Codes:
-    """The DDPM of a `LatentDDPM` as a `Denoiser` of codes u, which are not bounded: û_0 is not clipped."""
+    """The DDPM of a `LatentDDPM` as a `Denoiser` of codes u; û_0 is not clipped, since codes are unbounded."""
 
     def __init__(self, model: LatentDDPM) -> None:
         self.config, self.schedule = model.config.ddpm, model.schedule
@@ -466,7 +469,7 @@ def latent_bound(
     device: torch.device | str = "cpu",
     discretised: bool = True,
 ) -> dict[str, Any]:
-    """Return the ELBO of pictures with the DDPM's bound for the prior (`latent`, eqs. 2 and 3), by one z for each picture.
+    """Return the ELBO of pictures with the DDPM's bound for the prior (`latent`, eqs. 2 and 3), with one z for each picture.
 
     Args:
         pictures, count: see `diffusion_bound`; discretised: see `VAE.elbo`.
@@ -515,7 +518,7 @@ def latent_bound(
 def draw_samples(
     model: Model, count: int, seed: int, batch_size: int, sampling: Sampling, partial: Partial, progress: Progress
 ) -> Tensor:
-    """`count` samples (count C H W) uint8, those of an evaluation with this seed."""
+    """Draw the `count` samples of an evaluation with this seed, (count C H W) uint8."""
     sums = {"pictures": torch.zeros(count, *model.data.shape, dtype=torch.uint8)}
     work = _size(batch_size, count, sampling.steps if model.kind != "vae" else 1)
     part = f"samples-{count}-{sampling.sampler}-{sampling.variance}-{sampling.steps}"
@@ -526,13 +529,13 @@ def draw_samples(
     return sums["pictures"]
 
 
-# The picture
+# The plot
 
 
 def plot_ledger(likelihood: dict[str, Any], path: Path) -> None:
-    """Draw where the bits go: the terms of a DDPM's bound and its errors along t, or a VAE's KL along the latents.
+    """Plot the terms of a DDPM's bound and its errors by t, or a VAE's KL by latent.
 
-    Of a VAE with a DDPM for its prior: the terms of that DDPM's bound, of codes.
+    For a VAE with a DDPM as its prior, plot the terms of that DDPM's bound on the codes.
     """
     import matplotlib
 

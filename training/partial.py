@@ -1,7 +1,7 @@
-"""Long sums that survive a kill: how far they are, and how long the rest takes.
+"""Sums over many batches that can be interrupted and continued, and their progress.
 
-All noise of batch i of a part is drawn from a generator seeded by (seed, part, i), and a file keeps the sums over the batches
-that are done. A run that was cut short goes on from there, and gives bit for bit the numbers of one that was never stopped.
+All noise of batch i of a part is drawn from a generator seeded by (seed, part, i), and the sums over finished batches are saved
+to a file. An interrupted evaluation continues from there, and its numbers are bit for bit those of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 SAVE_EVERY = 20.0
-"""Seconds between two writes of what has been summed so far."""
+"""Seconds between two writes of the sums."""
 LINE_EVERY = 30.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two lines of progress without a terminal."""
 
 
 class Progress:
-    """How much of the planned work is done, and how long the rest takes: a bar in a terminal, lines elsewhere.
+    """Reports the finished share of the work and the remaining time: a bar in a terminal, otherwise lines.
 
     Args:
         total: planned work, in units of `unit`.
@@ -42,26 +42,26 @@ class Progress:
         self._start = self._line = time.monotonic()
 
     def part(self, name: str) -> None:
-        """Say what is being measured now."""
+        """Set the name of the part that is being measured."""
         self._bar.set_description(name, refresh=False)
         self._name = name
 
     def skip(self, amount: int) -> None:
-        """Work that an earlier run has done: it counts as done, not as fast."""
+        """Add work done by an earlier run, which does not count towards the speed."""
         self._skipped += amount
         if not self._bar.disable:
             self._bar.initial += amount
             self._bar.n += amount
 
     def update(self, amount: int) -> None:
-        """Work done just now."""
+        """Add work done now, and report."""
         self._done += amount
         self._bar.update(amount)
         now = time.monotonic()
         if self._bar.disable and now - self._line > LINE_EVERY:
             self._line = now
-            left = round((self._total - self._skipped - self._done) / self._done * (now - self._start))
-            clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+            seconds = round((self._total - self._skipped - self._done) / self._done * (now - self._start))
+            clock = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
             done = f"{self._skipped + self._done:,} of {self._total:,} {self._unit}s"
             print(f"{self._name}: {done}, {clock} left", file=sys.stderr, flush=True)
 
@@ -71,11 +71,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Partial:
-    """Sums over the batches that are done, one file for each part of an evaluation.
+    """Saved sums over finished batches, one file for each part of an evaluation.
 
     Args:
-        folder: where the files lie; None to keep nothing.
-        facts: all that the numbers depend on; sums that were made of other facts are not used.
+        folder: folder of the files; None to save nothing.
+        facts: everything that the numbers depend on; saved sums with other facts are ignored.
     """
 
     folder: Path | None
@@ -84,10 +84,10 @@ class Partial:
     def batches(
         self, part: str, sums: dict[str, Tensor], count: int, progress: Progress, work: Callable[[int], int]
     ) -> Iterator[int]:
-        """Yield the numbers of the batches that are left, 0…count − 1; the caller adds each to `sums`, in place.
+        """Yield the numbers of the remaining batches of 0…count − 1; the caller adds each batch to `sums` in place.
 
         Args:
-            work: the work in a batch, for the progress.
+            work: work of a batch by its number, for the progress.
         """
         progress.part(part)
         done = self._load(part, sums)
@@ -101,7 +101,7 @@ class Partial:
                 saved = time.monotonic()
 
     def remove(self) -> None:
-        """Drop the files: all is measured."""
+        """Delete the files, when everything is measured."""
         for path in self.folder.glob(".evaluation-*.safetensors*") if self.folder else ():
             path.unlink()
 
@@ -118,15 +118,15 @@ class Partial:
             return 0
         try:
             with safe_open(path, "pt") as file:
-                notes, found = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                metadata, found = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError):
             return 0
         shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in found.items()}
-        if notes.get("key") != self._key or shapes != {name: (tensor.shape, tensor.dtype) for name, tensor in sums.items()}:
+        if metadata.get("key") != self._key or shapes != {name: (tensor.shape, tensor.dtype) for name, tensor in sums.items()}:
             return 0
         for name, tensor in sums.items():
             tensor.copy_(found[name])
-        return int(notes["batches"])
+        return int(metadata["batches"])
 
     def _save(self, part: str, sums: dict[str, Tensor], batches: int) -> None:
         path = self._path(part)
@@ -137,5 +137,5 @@ class Partial:
 
 
 def generator(seed: int, part: int, batch: int) -> torch.Generator:
-    """The noise of one batch of one part."""
+    """Return the generator of the noise of one batch of one part."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, part, batch)).generate_state(1, np.uint64)[0] >> 1))
