@@ -1,1 +1,1 @@
-"""Training scripts: two twins, `train_vae.py` and `train_ddpm.py`, and what they share."""
+"""The command lines for training, distilling, evaluating and publishing models, and their shared code."""

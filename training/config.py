@@ -1,6 +1,6 @@
 """The options of the training scripts: each field is a flag, its sentence the flag's help.
 
-Nothing here imports torch: `--help` is instant.
+This module does not import torch, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from genlab.config import MAX_SIZE, DDPMConfig, VAEConfig, dataset_name, expande
 
 @dataclass(frozen=True)
 class Training:
-    """What both kinds of model have in common."""
+    """Options that all kinds of model share."""
 
     dataset: str = "fashion-mnist"
     """fashion-mnist, mnist, emoji, a folder of pictures (sub-folders are classes), a font, or user/name on the Hub."""
     data_dir: str | None = None
-    """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
+    """Folder with the IDX files of fashion-mnist or mnist; else GENLAB_DATA_DIR, Debian's package, the Hub, in this order."""
     size: int | None = None
-    """Side of the pictures in pixels; the data set's own where none is given (32 for a folder, or large ones on the Hub)."""
+    """Side of the pictures in pixels; by default the data set's own (32 for a folder, or large ones on the Hub)."""
     channels: int | None = None
-    """1 for gray, 3 for RGB; the data set's own where none is given."""
+    """1 for gray, 3 for RGB; by default the data set's own."""
     run: Path | None = None
-    """Run folder for checkpoints, log, pictures and the finished model; runs/KIND-DATASET where none is given."""
+    """Run folder for checkpoints, log, pictures and the finished model; by default runs/KIND-DATASET."""
     from_model: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """Model to start from: a run, a folder, a shipped name, or user/name on the Hub; random weights where none is given."""
+    """Model to start from: a run, a folder, a shipped name, or user/name on the Hub; by default random weights."""
     resume: bool = False
-    """Go on from the newest checkpoint of the run folder; give the options that the run was started with again."""
+    """Continue from the newest checkpoint of the run folder; the other options must be those of the run."""
     seed: int = 0
-    """Fixes the weights at the start, the order of the pictures and all noise."""
+    """Seed of the initial weights, the order of the pictures and all noise."""
     steps: int = 10_000
     """Steps of the optimiser."""
     batch_size: int = 64
@@ -50,15 +50,15 @@ class Training:
     weight_decay: float = 0.0
     """Decoupled weight decay of AdamW."""
     clip: float = 1.0
-    """Largest norm of the gradient; longer ones are scaled down to it."""
+    """Largest norm of the gradient; a larger one is scaled down to it."""
     ema: float = 0.999
-    """Decay of the moving average of the weights, which is the model that is shown and pushed."""
+    """Decay of the moving average of the weights, which are those of the finished model."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the network; auto takes bf16 where the hardware computes in it or `accelerate launch` asks for it."""
+    """Precision of the network; auto: bf16 if the hardware supports it or `accelerate launch` asks for it."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the networks (torch.compile): a minute or two at the start; auto does on a GPU, and on a CPU it gains little."""
+    """Compile the networks (torch.compile), one to two minutes at the start; auto: on a GPU only, a CPU gains little."""
     store: Literal["fp16", "fp32"] = "fp16"
-    """How the finished model's weights are stored; fp16 halves the file. They are read as fp32 again."""
+    """Type in which the finished model's weights are stored; fp16 halves the file. They are read as fp32."""
     log_every: int = 50
     """Steps between two lines of the log."""
     sample_every: int = 1000
@@ -68,7 +68,7 @@ class Training:
     push: bool = False
     """Push the finished model to the Hub; token and permission are checked before training."""
     repo_id: str | None = None
-    """Repository to push to; YOU/genlab-KIND-DATASET where none is given."""
+    """Repository to push to; by default YOU/genlab-KIND-DATASET."""
     private: bool = False
     """Make the repository private when it is created."""
 
@@ -91,26 +91,26 @@ class Training:
         if self.channels not in (None, 1, 3):
             raise ValueError(f"--channels: expected 1 or 3, got {self.channels}")
         if self.repo_id and not self.push:
-            raise ValueError("--repo-id: expected --push with it")
+            raise ValueError(f"--repo-id: expected --push with it, got {self.repo_id} without; add --push")
 
     @property
     def dataset_name(self) -> str:
-        """Short name of the data set."""
+        """Return the short name of the data set."""
         return dataset_name(self.dataset)
 
     @property
     def run_folder(self) -> Path:
-        """Where this run lives."""
+        """Return the run folder."""
         return self.run or Path("runs") / f"{self.kind}-{self.dataset_name}"
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate of step 0…steps−1: a linear rise, a plateau, a linear fall to zero."""
+        """Return the learning rate of step 0…steps−1: a linear rise, a plateau, a linear fall to zero."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         falling = self.decay * self.steps
         return self.lr * rise * (min(1.0, (self.steps - step) / falling) if falling else 1.0)
 
     def fixed(self) -> dict[str, Any]:
-        """The options that a resumed run shares with the run that it goes on from; `steps` is one, since `lr` falls by it."""
+        """Return the options that must be the same when a run is resumed; `steps` too: the learning rate depends on it."""
         free = {
             "data_dir", "run", "resume", "compile", "log_every", "sample_every", "save_every", "store", "push", "repo_id",
             "private",
@@ -118,12 +118,12 @@ class Training:
         return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in free}))
 
     def published(self) -> dict[str, Any]:
-        """The options that make the finished model; of a data set in a folder of this machine, its short name alone."""
+        """Return the options that determine the finished model; for a data set in a local folder only its short name."""
         source = {"from_model": Path(self.from_model).name} if self.from_model and expanded(self.from_model).is_dir() else {}
         return self.fixed() | {"store": self.store, "dataset": published_dataset(self.dataset)} | source
 
     def command(self) -> str:
-        """The command that trains this model: the published options that are not at their defaults."""
+        """Return the command that trains this model, with the published options that are not at their defaults."""
         default = leaves(type(self)().published())
         positional = {"dataset", "teacher"} if isinstance(self, Distillation) else set()
         changed = {k: v for k, v in leaves(self.published()).items() if v != default[k] and k not in positional}
@@ -136,7 +136,7 @@ class Training:
 
 
 def leaves(options: dict[str, Any]) -> dict[str, Any]:
-    """Nested options by their own names, which are the flags' names and unique."""
+    """Return nested options as one dictionary by their own names, which are unique: each is a flag."""
     flat: dict[str, Any] = {}
     for name, value in options.items():
         flat |= leaves(value) if isinstance(value, dict) else {name: value}
@@ -144,26 +144,26 @@ def leaves(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def flag(name: str) -> str:
-    """Return the flag of an option; `from` is a word of Python's and cannot be a field."""
+    """Return the flag of an option; `from` is a keyword of Python and cannot be a field."""
     return "--from" if name == "from_model" else "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)
 class DDPMTraining(Training):
-    """Train a denoising diffusion model (notes 1.5) and write it to a run folder; --push sends it to the Hub."""
+    """Train a denoising diffusion model (docs/notes.md#n1-5) and write it to a run folder; --push sends it to the Hub."""
 
     model: DDPMConfig = field(default_factory=DDPMConfig)
     """The model."""
     vae: str | None = None
-    """VAE on whose codes to train, in the place of pictures; without grids, and by default with --patch 1 --multipliers 1."""
+    """VAE on whose codes to train instead of pictures; without grids, and by default with --patch 1 --multipliers 1."""
     objective: Literal["hybrid", "bound"] = "hybrid"
-    """hybrid: the error of the prediction, which makes the best pictures; bound: the variational bound itself, fewer bits."""
+    """hybrid: the prediction error, for the best pictures; bound: the variational bound itself, for fewer bits."""
     label_dropout: float = 0.1
-    """Share of the pictures whose class is hidden from the network, so that it can be guided (Ho & Salimans 2022)."""
+    """Share of the pictures trained on without their class, for classifier-free guidance (Ho & Salimans 2022)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.vae is not None:  # codes have no gray levels, and are small already: what only suits pictures is left out
+        if self.vae is not None:  # codes have no gray levels and are small: neither grids nor downsampling
             own, unet = DDPMConfig(), self.model.unet
             unet = replace(unet, patch=1 if unet.patch == own.unet.patch else unet.patch)
             unet = replace(unet, multipliers=(1,) if unet.multipliers == own.unet.multipliers else unet.multipliers)
@@ -182,7 +182,7 @@ class DDPMTraining(Training):
 
 @dataclass(frozen=True)
 class VAETraining(Training):
-    """Train a variational autoencoder (notes 1.4) and write it to a run folder; --push sends it to the Hub."""
+    """Train a variational autoencoder (docs/notes.md#n1-4) and write it to a run folder; --push sends it to the Hub."""
 
     batch_size: int = 128
     """Pictures a step, over all processes."""
@@ -196,11 +196,11 @@ class VAETraining(Training):
 
 @dataclass(frozen=True)
 class Distillation(Training):
-    """Distil a DDPM into a consistency function, which makes a picture in 1, 2 or 4 evaluations instead of 10."""
+    """Distil a DDPM into a consistency function, which draws a picture in 1, 2 or 4 evaluations instead of 10."""
 
     teacher: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "ddpm-mnist"
     """DDPM to distil: a run, a folder, a shipped name, or user/name on the Hub."""
-    dataset: tyro.conf.Suppress[str] = ""  # the teacher's, filled in when it has been read
+    dataset: tyro.conf.Suppress[str] = ""  # that of the teacher, set when the teacher has been read
     data_dir: tyro.conf.Suppress[str | None] = None
     size: tyro.conf.Suppress[int | None] = None
     channels: tyro.conf.Suppress[int | None] = None
@@ -210,15 +210,15 @@ class Distillation(Training):
     lr: float = 5e-4
     """Highest learning rate."""
     ema: float = 0.998
-    """Decay of the moving average of the weights, which is the model that is shown and pushed."""
+    """Decay of the moving average of the weights, which are those of the finished model."""
     decay: float = 0.7
     """Share of the steps, at the end, over which the learning rate falls to zero."""
     trajectories: int = 50_000
-    """Trajectories of the teacher to learn from."""
+    """Number of trajectories of the teacher to train on."""
     points: int = 8
-    """Steps of the teacher's solver (UniPC), whose points the student learns from."""
+    """Steps of the teacher's solver (UniPC), whose points the student is trained on."""
     from_noise: float = 0.5
-    """Share of the examples that begin at pure noise; the others begin at any point."""
+    """Share of the examples that start from pure noise; the others start from any point."""
     no_label: float = 0.1
     """Share of the trajectories without a class."""
 
@@ -234,12 +234,12 @@ class Distillation(Training):
                 raise ValueError(f"{flag(name)}: expected a number from 0 to 1, got {getattr(self, name)}")
 
     def published(self) -> dict[str, Any]:
-        """Return the options that make the finished model; of a teacher in a folder of this machine, its name alone."""
+        """Return the options that determine the finished model; for a teacher in a local folder only its name."""
         return super().published() | {"teacher": self.teacher_name}
 
     @property
     def teacher_name(self) -> str:
-        """Return the name of the teacher: of a folder of this machine, its last part, or the run's before `model`."""
+        """Return the name of the teacher; for a local folder its last part, for RUN/model that of the run."""
         folder = expanded(self.teacher)
         return (folder.parent if folder.name == "model" else folder).resolve().name if folder.is_dir() else self.teacher
 

@@ -1,7 +1,8 @@
 """Distil a DDPM into a consistency function: `python training/distil.py --help`.
 
-The teacher's own solver walks from noise to pictures; the points of those trajectories are the data. The student starts as the
-teacher and learns where each trajectory ends, from any of its points (`genlab/consistency.py`).
+A solver walks from noise to pictures with the teacher's predictions; the points of these trajectories are the data. The student
+starts with the teacher's weights and learns to predict the end of a trajectory from any of its points
+(`genlab/consistency.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if not __package__:  # run as a script: look for modules beside this folder, not in it
+if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
@@ -31,17 +32,17 @@ if TYPE_CHECKING:
 SHARD = 256
 """Trajectories in one file."""
 HELD_OUT = 512
-"""Trajectories that the loss is measured on and no step learns from."""
+"""Trajectories held out to measure the loss."""
 
 
 def trajectories(teacher: DDPM, facts: dict[str, Any], config: Distillation, folder: Path) -> tuple[Tensor, Tensor | None]:
-    """Return the trajectories of a teacher, walking those that an earlier call has not left in `folder`.
+    """Return trajectories of a teacher, computing those that an earlier call has not written to `folder`.
 
-    Trajectory i is that of the noise of seed `config.seed` + i, with the class i modulo the number of classes, or with none for
-    a share `config.no_label` of them.
+    Trajectory i starts from the noise of seed `config.seed` + i and has the class i modulo the number of classes; a share
+    `config.no_label` has no class.
 
     Args:
-        facts: all that the trajectories depend on; files that were made of other facts are made anew.
+        facts: everything that the trajectories depend on; files with other facts are computed again.
 
     Returns:
         points (N K+1 C H W) float16, x_T first and the picture last; labels (N), −1 for none, or None without classes.
@@ -86,10 +87,10 @@ def trajectories(teacher: DDPM, facts: dict[str, Any], config: Distillation, fol
 
 
 def task(config: Distillation, package: Package) -> Task:
-    """Return what distilling the DDPM of `package` needs beside the loop.
+    """Return the task of distilling the DDPM of `package`.
 
     Raises:
-        ModelError: it is no DDPM.
+        ModelError: the model is not a DDPM.
     """
     import torch
     from accelerate import PartialState

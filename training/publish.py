@@ -15,18 +15,21 @@ import tyro
 
 @dataclass(frozen=True)
 class Publish:
-    """Push the model of a finished run to the Hub: one commit, read back, and a tag."""
+    """Push the model of a finished run to the Hub as one commit, verify it, and tag it."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_FOLDER")]
     """Run folder of a training script, or a model folder."""
     repo_id: str | None = None
-    """Repository to push to; YOU/genlab-KIND-DATASET where none is given."""
+    """Repository to push to; by default YOU/genlab-KIND-DATASET."""
     private: bool = False
     """Make the repository private when it is created."""
 
 
 def main() -> int:
-    """0: pushed. 1: the model cannot be read, or you may not push it; nothing was sent. 3: the push failed; run it again."""
+    """Run the command line; return the exit status.
+
+    0: pushed. 1: the model cannot be read, or you may not push it; nothing was sent. 3: the push failed; run it again.
+    """
     config = tyro.cli(Publish, config=(tyro.conf.FlagCreatePairsOff,))
     import genlab
     from genlab import hub

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if not __package__:  # run as a script: look for modules beside this folder, not in it
+if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
@@ -25,33 +25,33 @@ if TYPE_CHECKING:
 
 
 PACKAGE = Path(__file__).resolve().parents[1] / "genlab"
-"""What ships."""
+"""Folder of the package, with the networks that ship."""
 
 
 @dataclass(frozen=True)
 class ClassifierTraining:
     """Train the small classifier whose features measure samples, and write it to runs/classifier-DATASET-HASH.
 
-    There training/evaluate.py, run in the same folder, finds it by the pictures that it was trained on, whatever their name.
+    training/evaluate.py, run in the same folder, finds it there by its training pictures, whatever their name.
 
-    On a processor this takes minutes. A network with other weights is another unit: figures taken with the old one no longer
-    compare, which is why its hash stands beside each of them.
+    On a CPU this takes minutes. Figures measured with other weights are not comparable, which is why the hash of the weights is
+    reported with each of them.
     """
 
     dataset: str = "fashion-mnist"
     """fashion-mnist, mnist, a folder of pictures with a sub-folder for each class, or user/name on the Hub."""
     data_dir: str | None = None
-    """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
+    """Folder with the IDX files of fashion-mnist or mnist; else GENLAB_DATA_DIR, Debian's package, the Hub, in this order."""
     size: int | None = None
-    """Side of the pictures in pixels; the data set's own where none is given (32 for a folder, or large ones on the Hub)."""
+    """Side of the pictures in pixels; by default the data set's own (32 for a folder, or large ones on the Hub)."""
     channels: int | None = None
-    """1 for gray, 3 for RGB; the data set's own where none is given."""
+    """1 for gray, 3 for RGB; by default the data set's own."""
     folder: Path | None = None
-    """Where to write it, outside of genlab; training/evaluate.py finds it only as runs/classifier-…, as where none is given."""
+    """Folder to write to, outside of genlab; training/evaluate.py finds only runs/classifier-…, the default."""
     shipped: bool = False
-    """Train the classifier that ships for fashion-mnist or mnist anew: write to genlab/classifiers, which nothing else does."""
+    """Train the classifier of fashion-mnist or mnist that ships: write to genlab/classifiers, which no other option does."""
     epochs: int = 8
-    """How often each training picture is seen."""
+    """Passes over the training pictures."""
     batch_size: int = 128
     """Pictures a step."""
     lr: float = 5e-3
@@ -59,9 +59,9 @@ class ClassifierTraining:
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""
     shift: int = 1
-    """Most pixels by which a training picture is moved at random, each way."""
+    """Largest random shift of a training picture in each direction, pixels."""
     seed: int = 0
-    """Fixes the weights at the start, the order of the pictures and their shifts."""
+    """Seed of the initial weights, the order of the pictures and their shifts."""
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -84,12 +84,12 @@ class ClassifierTraining:
             raise ValueError(f"--folder: expected a folder outside of {PACKAGE.name}, got {self.folder}; or give --shipped")
 
     def options(self) -> dict[str, object]:
-        """The options given that make the network; of a data set in a folder of this machine, its short name alone."""
+        """Return the options that determine the network; for a data set in a local folder only its short name."""
         options = {k: v for k, v in asdict(self).items() if k not in {"data_dir", "folder", "shipped"} and v is not None}
         return options | {"dataset": published_dataset(self.dataset)}
 
     def command(self) -> str:
-        """The command that trains this network: the options that are not at their defaults."""
+        """Return the command that trains this network, with the options that are not at their defaults."""
         default = ClassifierTraining().options()
         changed = {k: v for k, v in self.options().items() if v != default.get(k)}
         flags = [f(k, v) for k, v in changed.items() for f in (lambda k, _: "--" + k.replace("_", "-"), lambda _, v: str(v))]
@@ -97,7 +97,7 @@ class ClassifierTraining:
 
 
 def moved(x: Tensor, shift: int, generator: object) -> Tensor:
-    """Pictures x (B C H W) moved by −shift…shift pixels down and right, each its own way; what comes in is the border's −1."""
+    """Return pictures x (B C H W), each shifted at random by −shift…shift pixels down and right, padded with −1."""
     import torch
     import torch.nn.functional as F
 
@@ -109,7 +109,7 @@ def moved(x: Tensor, shift: int, generator: object) -> Tensor:
 
 
 def with_norms(body: nn.Sequential) -> nn.Sequential:
-    """The same layers, each convolution followed by batch normalisation (Ioffe & Szegedy 2015), which trains faster."""
+    """Return the layers with batch normalisation after each convolution (Ioffe & Szegedy 2015), which trains faster."""
     from torch import nn
 
     layers: list[nn.Module] = []
@@ -119,7 +119,7 @@ def with_norms(body: nn.Sequential) -> nn.Sequential:
 
 
 def without_norms(body: nn.Sequential) -> nn.Sequential:
-    """Undoes `with_norms` after training: each convolution takes in its normalisation, which is linear by then."""
+    """Return the trained layers with each batch normalisation, linear after training, fused into its convolution."""
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -134,7 +134,7 @@ def without_norms(body: nn.Sequential) -> nn.Sequential:
 
 
 def in_own_units(network: FeatureNet, pixels: Tensor) -> None:
-    """Divide each feature by its standard deviation on training pictures, and undo it behind: the class scores stay."""
+    """Divide each feature by its standard deviation on training pictures; rescale the head to leave the scores unchanged."""
     import torch
     from torch import nn
 
@@ -153,16 +153,16 @@ def in_own_units(network: FeatureNet, pixels: Tensor) -> None:
 
 
 def one_cycle(optimiser: optim.Optimizer, lr: float, steps: int) -> optim.lr_scheduler.LRScheduler:
-    """The learning rate: a rise over the first tenth of the steps, a fall to zero over the rest."""
+    """Return the schedule of the learning rate: a rise over the first tenth of the steps, a fall to zero over the rest."""
     from torch.optim.lr_scheduler import OneCycleLR
 
-    # A tenth of ten steps ends with the step that it begins with, a rise of no length, by which OneCycleLR divides.
+    # A tenth of ten steps is a rise of length 0, by which OneCycleLR would divide.
     rise = 0.11 if steps == 10 else 0.1
     return OneCycleLR(optimiser, lr, total_steps=steps, pct_start=rise, anneal_strategy="linear", cycle_momentum=False)
 
 
 def train(config: ClassifierTraining, data: Dataset) -> FeatureNet:
-    """The network after all epochs, with the cross entropy of its class scores as the loss."""
+    """Train the network with the cross entropy of its class scores, and return it."""
     import torch
     import torch.nn.functional as F
     from tqdm import tqdm
@@ -197,19 +197,19 @@ def train(config: ClassifierTraining, data: Dataset) -> FeatureNet:
 
 
 def accuracy(network: FeatureNet, data: Dataset) -> float:
-    """The share of pictures whose class the network sees."""
+    """Return the share of pictures whose class the network predicts."""
     from genlab.features import Classifier
 
-    eye = Classifier(network, data.spec.name, "", 0.0)
+    classifier = Classifier(network, data.spec.name, "", 0.0)
     assert data.labels is not None
-    return float(eye.classes(eye.features(data.images)).eq(data.labels).double().mean())
+    return float(classifier.classes(classifier.features(data.images)).eq(data.labels).double().mean())
 
 
 def check(spec: DataSpec) -> None:
-    """Refuses pictures that no feature network can be made for, before all of them are read.
+    """Raise an error for pictures without a possible feature network, before all of them are read.
 
     Raises:
-        FeatureError: they have no classes or a single one, or their side is odd.
+        FeatureError: the pictures have fewer than two classes, or their side is odd.
     """
     from genlab.features import ClassifierConfig, FeatureError, FeatureNet
 
@@ -222,10 +222,10 @@ def check(spec: DataSpec) -> None:
 
 
 def with_classes(data: Dataset) -> Dataset:
-    """The pictures whose class is known: a data set on the Hub may have rows without one, whose label is −1.
+    """Return the pictures with a known class: a data set on the Hub may have rows without one, with the label −1.
 
     Raises:
-        DataError: there are none.
+        DataError: no picture has a class.
     """
     from genlab.data import DataError
 
@@ -235,7 +235,7 @@ def with_classes(data: Dataset) -> Dataset:
 
 
 def run(config: ClassifierTraining) -> int:
-    """Train, measure and write; returns the exit status."""
+    """Train, measure and write; return the exit status."""
     import time
 
     import torch
@@ -276,7 +276,7 @@ def run(config: ClassifierTraining) -> int:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     return run(tyro.cli(ClassifierTraining, config=(tyro.conf.FlagCreatePairsOff,)))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if not __package__:  # run as a script: look for modules beside this folder, not in it
+if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def task(config: DDPMTraining) -> Task:
-    """Return what training a DDPM needs beside the loop.
+    """Return the task of training a DDPM, of pictures or of a VAE's codes.
 
     Raises:
-        ModelError: `config.vae` is no VAE.
+        ModelError: `config.vae` is not a VAE.
     """
     import torch
     from accelerate.utils import gather
@@ -64,10 +64,10 @@ def task(config: DDPMTraining) -> Task:
 
 
 class Codes:
-    """The VAE whose codes a DDPM learns, and their mean and scale once the pictures have been read.
+    """The VAE on whose codes a DDPM is trained; mean and scale of the codes are set when the pictures are read.
 
     Raises:
-        ModelError: `config.vae` is no VAE.
+        ModelError: `config.vae` is not a VAE.
     """
 
     def __init__(self, config: DDPMTraining) -> None:
@@ -89,7 +89,7 @@ class Codes:
         """Return the model, with the weights of the VAE.
 
         Raises:
-            ValueError: the VAE is one of other pictures.
+            ValueError: the VAE is for pictures of another shape or other classes.
         """
         from genlab.latent import LatentDDPM
 
@@ -104,7 +104,7 @@ class Codes:
         return model
 
     def data(self) -> TrainingData:
-        """Return the pictures, and set the mean and scale of their codes, by the first 10,000 of them."""
+        """Return the pictures, and set mean and scale of the codes from the first 10,000 of them."""
         from genlab.data import to_model
         from training.run import load_pictures
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if not __package__:  # run as a script: look for modules beside this folder, not in it
+if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def task(config: VAETraining) -> Task:
-    """What training a VAE needs beside the loop."""
+    """Return the task of training a VAE."""
     import torch
 
     from genlab.data import binarise
@@ -41,7 +41,7 @@ def task(config: VAETraining) -> Task:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     config = tyro.cli(VAETraining, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
     from training.run import main as run
 
