@@ -272,7 +272,7 @@ class Slope:
 Direction = Callable[[Tabulated, Gaussian], Slope]
 
 
-def forward(p: Tabulated, q: Gaussian) -> Slope:
+def forward_kl(p: Tabulated, q: Gaussian) -> Slope:
     """Return KL[p‖q] and its derivatives for q = N(m, s²), mean and log_var (B, 1); eq. 8."""
     off = q.mean - p.moments.mean
     ratio = (p.moments.variance + off**2) / q.variance
@@ -280,7 +280,7 @@ def forward(p: Tabulated, q: Gaussian) -> Slope:
     return Slope(value, off / q.variance, 1 - ratio)
 
 
-def reverse(p: Tabulated, q: Gaussian) -> Slope:
+def reverse_kl(p: Tabulated, q: Gaussian) -> Slope:
     """Return KL[q‖p] and its derivatives for q = N(m, s²), mean and log_var (B, 1); eq. 9."""
     z = (p.x - q.mean) / q.std
     square = z * z
@@ -305,7 +305,7 @@ def fit(
     Args:
         p: the density to fit, one row.
         start: initial q, mean and log_var (1, 1).
-        direction: `forward` for KL[p‖q], `reverse` for KL[q‖p].
+        direction: `forward_kl` for KL[p‖q], `reverse_kl` for KL[q‖p].
         rate: c near the optimum, 0 < c < 2; reach: largest Fisher length of a step. Steps that would increase the divergence
             are halved.
         tolerance: the fit ends when a step at c = 1 would have a smaller Fisher length; most: maximum number of evaluations.

@@ -23,13 +23,13 @@ from genlab.divergence import (
     cross_entropy,
     entropy,
     fit,
-    forward,
+    forward_kl,
     kl,
     kl_integrand,
     kl_terms,
     mixture,
     nats_to_bits,
-    reverse,
+    reverse_kl,
     standard_normal,
     sum_dims,
     tabulate,
@@ -205,7 +205,7 @@ def test_two_families_are_refused(function: object) -> None:
 # ---- densities on the line, and one Gaussian fitted to them (notes 1.3.2, figure 1) ----
 
 X = torch.linspace(-40, 40, 2001, dtype=torch.float64)
-FORWARD_AND_REVERSE = pytest.mark.parametrize("direction", [forward, reverse])
+FORWARD_AND_REVERSE = pytest.mark.parametrize("direction", [forward_kl, reverse_kl])
 
 
 def rows(*pairs: tuple[float, float]) -> Gaussian:
@@ -224,7 +224,7 @@ SEPARATED = bimodal(0.4, (-2.5, 0.7), (2.5, 1.0))
 def divergence(p: Tabulated, q: Gaussian, direction: Direction) -> Tensor:
     """What the walk by that gradient goes down."""
     table = tabulate(q, p.x)
-    return kl(p, table) if direction is forward else kl(table, p)
+    return kl(p, table) if direction is forward_kl else kl(table, p)
 
 
 def test_tabulated_gaussians_agree_with_the_closed_forms() -> None:
@@ -320,17 +320,17 @@ def test_forward_finds_the_moments_from_everywhere_and_reverse_one_mode_or_the_o
     """Notes 1.3.2: mean-seeking and mode-seeking. A mode that q covers alone costs −log of its weight."""
     ends = {side: {} for side in (-4.0, 4.0)}
     for side, found in ends.items():
-        for direction in (forward, reverse):
+        for direction in (forward_kl, reverse_kl):
             *_, found[direction] = fit(SEPARATED, rows((side, 0.5)), direction)
     for found in ends.values():
-        torch.testing.assert_close(found[forward].mean, SEPARATED.moments.mean, rtol=0, atol=1e-5)
-        torch.testing.assert_close(found[forward].log_var, SEPARATED.moments.log_var, rtol=0, atol=1e-5)
-    left, right = (ends[side][reverse] for side in (-4.0, 4.0))
+        torch.testing.assert_close(found[forward_kl].mean, SEPARATED.moments.mean, rtol=0, atol=1e-5)
+        torch.testing.assert_close(found[forward_kl].log_var, SEPARATED.moments.log_var, rtol=0, atol=1e-5)
+    left, right = (ends[side][reverse_kl] for side in (-4.0, 4.0))
     assert float(left.mean) == pytest.approx(-2.5, abs=0.15)
     assert float(right.mean) == pytest.approx(2.5, abs=0.15)
     apart = bimodal(0.4, (-6, 0.5), (6, 1.0))
     for side, weight, std in ((-6, 0.4, 0.5), (6, 0.6, 1.0)):
-        *_, q = fit(apart, rows((side + 1, 0.7)), reverse)
+        *_, q = fit(apart, rows((side + 1, 0.7)), reverse_kl)
         assert float(kl(tabulate(q, X), apart)) == pytest.approx(-math.log(weight), abs=1e-6)
         assert float(q.std) == pytest.approx(std, abs=1e-3)
 
@@ -370,8 +370,8 @@ def test_points_of_no_density_do_not_spoil_the_integrals() -> None:
     assert float(entropy(half)) == pytest.approx(-math.log(2), abs=2e-3)
     assert float(kl(flat, half)) == float(cross_entropy(flat, half)) == math.inf
     narrow = Gaussian(torch.tensor([[0.25]]).double(), torch.tensor([[2 * math.log(0.005)]]).double())  # 0 where p is
-    assert float(reverse(half, narrow).value) == pytest.approx(-float(entropy(tabulate(narrow, x))) - math.log(2), abs=2e-3)
-    walk = list(fit(half, narrow, reverse))
+    assert float(reverse_kl(half, narrow).value) == pytest.approx(-float(entropy(tabulate(narrow, x))) - math.log(2), abs=2e-3)
+    walk = list(fit(half, narrow, reverse_kl))
     assert all(bool(q.mean.isfinite()) and bool(q.log_var.isfinite()) for q in walk)
 
 

@@ -14,11 +14,11 @@ from genlab.divergence import (
     Tabulated,
     cross_entropy,
     fit,
-    forward,
+    forward_kl,
     kl,
     kl_integrand,
     mixture,
-    reverse,
+    reverse_kl,
     tabulate,
 )
 
@@ -26,7 +26,7 @@ X = torch.linspace(-40, 40, 1601, dtype=torch.float64)
 """Where densities are tabulated: beyond nine widths of everything that may be asked for, in steps of a sixth of the least."""
 TOLERANCE = 1e-4
 """Fisher length of the step at which a fit has arrived."""
-DIRECTIONS: dict[str, Direction] = {"forward": forward, "reverse": reverse}
+DIRECTIONS: dict[str, Direction] = {"forward": forward_kl, "reverse": reverse_kl}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def solve(request: DivergenceRequest, whole: bool = True) -> Solution:
         path = path if whole else [path[0], path[-1]]
         q = Gaussian(torch.cat([step.mean for step in path]), torch.cat([step.log_var for step in path]))
         table = tabulate(q, X)
-        integrand = kl_integrand(p, table) if direction is forward else kl_integrand(table, p)
+        integrand = kl_integrand(p, table) if direction is forward_kl else kl_integrand(table, p)
         fits[name] = Fit(q, table, cross_entropy(p, table), kl(p, table), kl(table, p), integrand)
     return Solution(request, p, fits)
 
