@@ -1,10 +1,9 @@
-"""The page as its visitors meet it: starts `app.py` on this machine and asks it as a browser does: `--help`.
+"""Measure the page as a visitor sees it: start `app.py` on this machine and send a browser's requests, `--help`.
 
-Every request is what the endpoint takes where nothing is said: 16 pictures with the default sampler and steps. It goes the way
-of the page's own requests, one that asks and a stream that answers, over a connection that stays open; what gradio's Python
-client needs for the same, with connections of its own and a download of every frame, is a row of its own. Each client is a
-visitor of its own: the server believes the address that it names, as it believes a Space's proxy, so that the server is
-measured and not the limits of one visitor. Clients and server share the machine, unlike those of a Space.
+Every request has the endpoint's defaults: 16 pictures with the default sampler and steps. It is sent as the page sends it, a
+POST and a stream of events over a persistent connection; gradio's Python client, with new connections and a download of every
+frame, has a row of its own. Each client has its own address, in a header that the server trusts as it trusts a Space's proxy,
+so that the server is measured and not the limits of one visitor. Clients and server share the machine, unlike those of a Space.
 """
 
 from __future__ import annotations
@@ -24,46 +23,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any
 
-if not __package__:  # run as a script: look for modules beside this folder, not in it
+if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120.0
-"""Seconds that a client waits for one answer."""
+"""Timeout of a request, seconds."""
 START_GOAL, FIRST_FRAME_GOAL, LAST_FRAME_GOAL, MEMORY_GOAL, LIGHT_GOAL = 8.0, 0.25, 1.0, 1024.0, 100.0
 """Seconds from the start to the first answer, from the request to its first and last frame; memory in MiB; milliseconds from a
 light request to its first answer."""
 LIGHT = ("cross_entropy", "score", "pixel_density", "bound", "divergence")
-"""Endpoints whose work is light, as is that of the controls beside them: they look at a model once, or not at all."""
+"""Endpoints with light work, at most one evaluation of a model, like the page's controls."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Seconds from start to answer and from click to frame, requests a second under load, and memory, beside their goals."""
+    """Measure seconds to the first answer and to the frames, requests a second under load, and memory, against their goals."""
 
     models: tuple[str, ...] = ()
-    """What app.py is told to serve; what ships where none is given."""
+    """Models for app.py to serve; by default those that ship."""
     compile: bool = False
-    """Start it with --compile, and measure what comes after the start when all is compiled, minutes later."""
+    """Start app.py with --compile, and measure all but the start once everything is compiled, minutes later."""
     clients: tuple[int, ...] = (1, 4, 16)
-    """Visitors at once."""
+    """Numbers of concurrent visitors."""
     requests: int = 5
     """Requests of each visitor, one after the other."""
     laps: int = 3
-    """Times that so many visitors come, one number of them after the other; the median counts."""
+    """Repetitions of the series of numbers of visitors, of which the median is reported."""
     starts: int = 3
-    """Times that the server is started; the median counts."""
+    """Starts of the server, of which the median is reported."""
     rounds: int = 20
-    """Streams that are timed, one after the other; the median counts."""
+    """Streams to time one after the other, of which the median is reported."""
     quick: bool = False
-    """A look in under a minute: one start, 2 streams, 1 and 2 visitors with one request each, once."""
+    """A trial run in under a minute: one start, 2 streams, 1 and 2 visitors with one request each, once."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A server of its own process.
+    """A server in a process of its own.
 
     Attributes:
         config, sample: seconds from its start to the first answer of /config and to the first pictures of /sample.
@@ -77,7 +76,7 @@ class Serving:
 
 @dataclass(frozen=True)
 class Load:
-    """What came of a number of visitors at once: the seconds of every request, and of all of them together."""
+    """Times for a number of concurrent visitors: seconds of every request, and of all together."""
 
     clients: int
     seconds: list[float]
@@ -85,20 +84,20 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Return the number of requests a second."""
         return len(self.seconds) / self.wall
 
     def percentile(self, percent: int) -> float:
-        """The least number of seconds in which that share of the requests was answered."""
+        """Return this percentile of the seconds until a request is answered."""
         return sorted(self.seconds)[max(0, -(-percent * len(self.seconds) // 100) - 1)]
 
 
 @contextmanager
 def serving(models: tuple[str, ...], compile: bool = False) -> Iterator[Serving]:
-    """`app.py` on a free port of loopback, until the context ends; with `compile`, when it has compiled what it serves.
+    """Serve `app.py` on a free port of the loopback; with `compile`, enter the context when all models are compiled.
 
     Raises:
-        RuntimeError: it ended before it could be asked.
+        RuntimeError: app.py ended before it served.
     """
     import tempfile
 
@@ -107,14 +106,14 @@ def serving(models: tuple[str, ...], compile: bool = False) -> Iterator[Serving]
     command = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", "0", *(["--models", *models] if models else [])]
     command += ["--compile"] * compile
     environment = {**os.environ, "GENLAB_PROXIES": "1"}
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as errors:
         start = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
         try:
             url = next((line.split()[-1] for line in process.stdout or () if line.startswith("genlab: open ")), None)
             if url is None:
-                said.seek(0)
-                raise RuntimeError(f"expected app.py to serve, got exit code {process.wait()}: {said.read().strip()}")
+                errors.seek(0)
+                raise RuntimeError(f"expected app.py to serve, got exit code {process.wait()}: {errors.read().strip()}")
             threading.Thread(target=drain, args=(process.stdout,), daemon=True).start()
             httpx.get(f"{url}/config", timeout=PATIENCE, trust_env=False).raise_for_status()
             config = time.perf_counter() - start
@@ -122,8 +121,8 @@ def serving(models: tuple[str, ...], compile: bool = False) -> Iterator[Serving]
             list(visitor.ask("sample"))
             sample = time.perf_counter() - start
             if compile:
-                print("waiting until all is compiled", file=sys.stderr, flush=True)
-                compiled(said, sum(model["kind"] == "ddpm" for model in next(visitor.ask("models"))[0]))
+                print("waiting until all models are compiled", file=sys.stderr, flush=True)
+                compiled(errors, sum(model["kind"] == "ddpm" for model in next(visitor.ask("models"))[0]))
             yield Serving(url, process.pid, config, sample)
         finally:
             process.terminate()
@@ -134,32 +133,32 @@ def serving(models: tuple[str, ...], compile: bool = False) -> Iterator[Serving]
                 process.wait()
 
 
-def compiled(said: IO[str], count: int) -> None:
-    """Wait until so many models are compiled.
+def compiled(errors: IO[str], count: int) -> None:
+    """Wait until `count` models are compiled.
 
     Raises:
-        RuntimeError: one of them cannot be.
+        RuntimeError: a model cannot be compiled.
     """
-    while (text := read(said)).count(" is compiled") < count:
+    while (text := read(errors)).count(" is compiled") < count:
         if "without being compiled" in text:
             raise RuntimeError(f"expected {count} compiled models, got: {text.strip()}")
         time.sleep(1)
 
 
 def read(file: IO[str]) -> str:
-    """All that was written so far into a file that another process writes into; its place there is kept."""
+    """Read the content of a file that another process writes to, without changing the file position."""
     return os.pread(file.fileno(), 2**20, 0).decode(errors="replace")
 
 
 def drain(pipe: IO[str]) -> None:
-    """Read a pipe to its end, so that whoever writes into it never waits for a reader."""
+    """Read a pipe to its end, so that its writer never blocks."""
     with pipe:
         for _ in pipe:
             pass
 
 
 class Visitor:
-    """A browser with an address of its own, without what it draws."""
+    """A client that sends a browser's requests from an address of its own."""
 
     def __init__(self, url: str, number: int) -> None:
         import httpx
@@ -170,14 +169,14 @@ class Visitor:
         self.endpoints = self.get("/gradio_api/info")["named_endpoints"]
 
     def get(self, path: str) -> Any:
-        """What the server has there."""
+        """Return the JSON that the server has at a path."""
         return self.http.get(path).raise_for_status().json()
 
     def ask(self, name: str, **given: Any) -> Iterator[Any]:
-        """The answers of an endpoint as they come: each step's, and the last one's again where it is the whole.
+        """Yield the answers of an endpoint as they arrive: one a step, the last one again at the end.
 
         Raises:
-            HTTPStatusError: it was refused. RuntimeError: it failed.
+            HTTPStatusError: the request was refused. RuntimeError: it failed.
         """
         session = secrets.token_hex(8)
         parameters = self.endpoints[f"/{name}"]["parameters"]
@@ -197,14 +196,14 @@ class Visitor:
 
 
 def stream(visitor: Visitor, seed: int) -> tuple[float, float, int]:
-    """Seconds from a request to its first and to its last frame, and how many came."""
+    """Return the seconds from a request to its first and to its last frame, and the number of frames."""
     start = time.perf_counter()
     moments = [time.perf_counter() - start for _ in visitor.ask("sample_stream", seed=seed)]
-    return moments[0], moments[-1], len(moments) - 1  # the end says the last frame again
+    return moments[0], moments[-1], len(moments) - 1  # the last frame is sent twice
 
 
 def answer(visitor: Visitor, name: str, rounds: int) -> float:
-    """Milliseconds from a request to the first answer of an endpoint, asked for the same once before: the median."""
+    """Return the median milliseconds from a request to the first answer of an endpoint, after one request to warm up."""
 
     def ask() -> float:
         start = time.perf_counter()
@@ -220,7 +219,7 @@ def answer(visitor: Visitor, name: str, rounds: int) -> float:
 
 @contextmanager
 def drawing(url: str) -> Iterator[None]:
-    """Meanwhile another visitor draws pictures, one sheet after the other."""
+    """Draw one sheet of pictures after the other, as another visitor, while the context is open."""
     done, visitor = threading.Event(), Visitor(url, 999)
 
     def draw() -> None:
@@ -237,7 +236,7 @@ def drawing(url: str) -> Iterator[None]:
 
 
 def by_client(url: str, rounds: int) -> float:
-    """Seconds that gradio's own client takes for the pictures, and no frame between: the median."""
+    """Return the median seconds of gradio's Python client for the pictures, without frames."""
     from gradio_client import Client
 
     client = Client(url, token=False, verbose=False, httpx_kwargs={"timeout": PATIENCE, "trust_env": False})
@@ -250,7 +249,7 @@ def by_client(url: str, rounds: int) -> float:
 
 
 def load(url: str, clients: int, requests: int) -> Load:
-    """So many visitors at once, each of whom asks for pictures again as soon as it has them."""
+    """Measure `clients` concurrent visitors, each with `requests` requests for pictures, one after the other."""
     visitors = [Visitor(url, 1 + number) for number in range(clients)]
 
     def visit(number: int) -> list[float]:
@@ -269,7 +268,7 @@ def load(url: str, clients: int, requests: int) -> Load:
 
 
 def memory(pid: int) -> float:
-    """Resident memory of a process and its children, MiB."""
+    """Return the resident memory of a process and its children, MiB."""
     import psutil
 
     process = psutil.Process(pid)
@@ -326,7 +325,7 @@ def run(options: Options) -> None:
         rows.append([f"{name}: requests a second", "", f"{statistics.median(rates):.2f}", "", ""])
         rows.append(row(f"{name}: half of the answers within", statistics.median(half), None, "s"))
         rows.append(row(f"{name}: 95% of the answers within", statistics.median(most), None, "s"))
-        if many > 1 and 1 in clients:  # against the lone visitor of the same lap: machines are faster at times
+        if many > 1 and 1 in clients:  # relative to the single visitor of the same lap, since the speed of a machine varies
             share = ratio(most, [many * lap[1].percentile(50) for lap in loads])
             rows[-1][1:] = [f"{share:.2f}", rows[-1][2], f"< {many} × half of one visitor's", "yes" if share < 1 else "no"]
     rows.append(row("memory once started", fresh, MEMORY_GOAL, "MiB"))
@@ -336,7 +335,7 @@ def run(options: Options) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
 
 

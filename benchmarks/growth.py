@@ -1,6 +1,6 @@
-"""What twice the pixels, pictures or steps cost: `python benchmarks/growth.py --help`.
+"""Measure how time grows with pixels, pictures and steps: `python benchmarks/growth.py --help`.
 
-Fits seconds = c · n^p to each row, by least squares in the logarithms: p = 1 is cost in proportion, p > 1 a surprise.
+Fits seconds = c · n^p to each row, by least squares in the logarithms: p = 1 is proportional cost, p > 1 a regression.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-if not __package__:  # run as a script: look for modules beside this folder, not in it
+if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Seconds of sampling by size, number of pictures and number of steps, and the exponents of their growth."""
+    """Measure seconds of sampling by size, number of pictures and number of steps, and the exponents of their growth."""
 
     model: str = "ddpm-fashion-mnist"
-    """The model whose network is measured (see benchmarks/network.py); of other sizes with random weights."""
+    """Model whose network is measured (see benchmarks/network.py); the weights are random."""
     sizes: tuple[int, ...] = (28, 32, 64)
     """Sides of the pictures."""
     counts: tuple[int, ...] = (1, 4, 16, 64)
-    """Pictures together."""
+    """Batch sizes."""
     steps: tuple[int, ...] = (5, 10, 20)
     """Steps of the default sampler."""
     size: int = 28
-    """Side while something else grows."""
+    """Side of the pictures while something else grows."""
     count: int = 16
-    """Pictures while something else grows."""
+    """Batch size while something else grows."""
     rounds: int = 10
-    """Times that each is measured; the median counts."""
+    """Repetitions, of which the median is reported."""
     threads: int | None = None
-    """CPU threads; what torch chooses where none is given."""
+    """CPU threads; by default torch's choice."""
     quick: bool = False
-    """A look in seconds: sizes 28 and 32, 1 and 4 pictures, 2 and 4 steps, 2 rounds."""
+    """A trial run in seconds: sizes 28 and 32, 1 and 4 pictures, 2 and 4 steps, 2 rounds."""
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """p of seconds = c · size^p, by least squares in the logarithms; NaN where there is one size only."""
+    """Return p of seconds = c · size^p, by least squares in the logarithms; NaN for a single size."""
     import math
 
     if len(sizes) < 2:
@@ -57,7 +57,7 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 
 
 def network_of(config: DDPMConfig, side: int, channels: int, classes: tuple[str, ...]) -> DDPM:
-    """The model of that shape for pictures of that side, with random weights, laid out as it is served."""
+    """Return a model with random weights for pictures of this side, in the memory format of a served model."""
     import torch
 
     from genlab.config import DataSpec
@@ -70,7 +70,7 @@ def network_of(config: DDPMConfig, side: int, channels: int, classes: tuple[str,
 def measure(
     config: DDPMConfig, channels: int, classes: tuple[str, ...], options: Options
 ) -> dict[str, tuple[tuple[int, ...], list[float]]]:
-    """What grows → its sizes and the median seconds at each: one forward pass by pixels and by count, a walk by steps."""
+    """Measure a forward pass by pixels and by batch size, and a walk by steps; return sizes and median seconds of each."""
     import torch
 
     from benchmarks.timing import alternate
@@ -127,7 +127,7 @@ def run(options: Options) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
 
 

@@ -1,13 +1,13 @@
-"""The forward pass of the network beside those of diffusers and lucidrains: `python benchmarks/network.py --help`.
+"""Compare the forward pass of the network with those of diffusers and lucidrains: `python benchmarks/network.py --help`.
 
-Every network has as nearly the same number of floating-point operations a picture as its widths allow (two for a multiplication
-and an addition, as `torch.utils.flop_counter` counts convolutions and matrix products) and as many maps at its output. The
-peers have random weights, which take as long as trained ones, and are built in two ways:
+All networks have the same number of floating-point operations a picture, as nearly as their widths allow (two for a
+multiply-add, as `torch.utils.flop_counter` counts convolutions and matrix products), and the same number of output channels.
+The peers have random weights, which take as long as trained ones, and are built in two ways:
 
-    as documented   they see the picture, 28×28, as their training examples have it
-    folded          they see what our network sees after its first line: blocks of 2×2 pixels as channels
+    as documented   the input is the picture, 28×28, as in their training examples
+    folded          the input has blocks of 2×2 pixels as channels, as in our network after its first line
 
-The unit of the shares is the machine's own: the fastest of a few 3×3 convolutions of that precision and layout in this run.
+Shares of peak are relative to the fastest of a few 3×3 convolutions of the same precision and layout in this run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-if not __package__:  # run as a script: look for modules beside this folder, not in it
+if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from genlab.ddpm import DDPM
 
 CONVOLVED = 16
-"""Pictures together when convolutions are measured."""
+"""Batch size at which convolutions are measured."""
 CONVOLUTIONS = ((64, 14), (96, 14), (128, 14), (256, 14), (128, 28))
-"""Channels, in and out, and sides of the convolutions that say what the machine can do."""
+"""Channels, in and out, and sides of the convolutions that measure the machine's peak."""
 WIDEST = 256
-"""No peer is made with as many channels as this at its finest level."""
+"""Peers have fewer channels than this at their finest level."""
 KINDS = {
     "convolutions": ("conv",),
     "linear layers": ("linear", "addmm"),
@@ -44,32 +44,32 @@ KINDS = {
     "compiled code: normalisation, SiLU, sums, concatenations, linear layers, attention": ("forward, compiled",),
     "the rest": ("",),
 }
-"""What a forward pass spends its time on, and by which part of their names torch's profiler tells the operators that do it."""
+"""Kind of work of a forward pass → parts of the names of its operators in torch's profiler."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Pictures a second of one forward pass, beside networks of the same cost from diffusers and lucidrains."""
+    """Measure pictures a second of one forward pass, and of networks of the same cost from diffusers and lucidrains."""
 
     model: str = "ddpm-fashion-mnist"
     """A run or model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
     batches: tuple[int, ...] = (1, 16, 64)
-    """Pictures that go through the network together."""
+    """Batch sizes."""
     rounds: int = 30
-    """Passes of each network that the median is taken of."""
+    """Passes of each network, of which the median is reported."""
     threads: int | None = None
-    """CPU threads; what torch chooses where none is given."""
+    """CPU threads; by default torch's choice."""
     compile: bool = False
-    """Also every network compiled by inductor, as `app.py --compile` does with ours: some minutes more for each."""
+    """Also measure every network compiled by inductor as with `app.py --compile`: some minutes more for each."""
     profile: bool = False
-    """Where the time of our forward pass goes, instead of the comparison."""
+    """Profile our forward pass, instead of the comparison."""
     quick: bool = False
-    """A look in seconds: batches of 1 and 4, 3 rounds."""
+    """A trial run in seconds: batches of 1 and 4, 3 rounds."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """One way of running a network: its forward pass, operations a picture, and who it belongs to."""
+    """A network in one precision and layout: its forward pass, operations a picture, and owner."""
 
     forward: Callable[[Tensor, Tensor], Any]
     flops: float
@@ -81,12 +81,12 @@ class Network:
 
     @property
     def best(self) -> tuple[str, str]:
-        """Precision and layout of the convolutions that it is held against; inductor chooses channels_last."""
+        """Return precision and layout of the convolutions to compare with; compiled code uses channels_last."""
         return self.precision, "channels_last" if self.layout == "compiled" else self.layout
 
 
 def shipped_model(name: str) -> DDPM:
-    """The DDPM of that name among those that ship, in that folder, or on the Hub.
+    """Read a DDPM by the name of one that ships, its folder, or its Hub id.
 
     Raises:
         SystemExit: it is not a DDPM.
@@ -101,9 +101,9 @@ def shipped_model(name: str) -> DDPM:
 
 
 def flops(network: Callable[[Tensor, Tensor], object], x: Tensor) -> float:
-    """Floating-point operations of one forward pass of x (1 C H W); on the device "meta" nothing is computed.
+    """Return the floating-point operations of one forward pass of x (1 C H W); on the device "meta" nothing is computed.
 
-    Attention is written out as matrix products: the counter does not know the CPU's own kernel for it.
+    Attention is computed as matrix products here, since the counter does not support the CPU's own kernel.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -115,18 +115,18 @@ def flops(network: Callable[[Tensor, Tensor], object], x: Tensor) -> float:
 
 
 def our_flops(model: DDPM) -> float:
-    """Floating-point operations of our forward pass a picture."""
+    """Return the floating-point operations of our forward pass a picture."""
     import torch
 
     return flops(model.predict, torch.zeros(1, *model.data.shape))
 
 
 Family = Iterator[tuple[str, "Callable[[], nn.Module]"]]
-"""Networks that grow: how each is made, in words and in fact."""
+"""Networks of rising cost: the description of each, and its constructor."""
 
 
 def diffusers_unets(channels: int, outputs: int, side: int, levels: int) -> Iterator[Family]:
-    """`UNet2DModel` of every width: channels double after the first level, attention in the last but one, as documented."""
+    """Yield `UNet2DModel`s of every width, as documented: channels double after the first level, the last but one attends."""
     from diffusers import UNet2DModel
 
     down = ["DownBlock2D"] * levels
@@ -155,7 +155,7 @@ def diffusers_unets(channels: int, outputs: int, side: int, levels: int) -> Iter
 
 
 def lucidrains_unets(channels: int, outputs: int, side: int, levels: int) -> Iterator[Family]:
-    """`Unet` of every width, with the multiples that its documentation has, cut to the levels."""
+    """Yield `Unet`s of every width, with the first of the documented multiples."""
     from denoising_diffusion_pytorch import Unet
 
     multiples = (1, 2, 4, 8)[:levels]
@@ -169,10 +169,10 @@ def lucidrains_unets(channels: int, outputs: int, side: int, levels: int) -> Ite
 
 
 def mend_torchvision() -> None:
-    """Let torchvision, which both peers import where it is installed, be imported beside a torch that it was not made for.
+    """Make torchvision importable, which both peers import if it is installed, with a torch that it was not built for.
 
-    A torchvision made for CUDA has none of its operators beside a torch for the CPU, and ends its own import where it describes
-    them. Declaring those two that it describes in any case is enough: the networks use none of them.
+    With a torch for the CPU, a torchvision for CUDA lacks its operators, and importing it fails where it registers their
+    shapes. Declaring the two that it always registers is enough: the networks use none of them.
     """
     from importlib.util import find_spec
 
@@ -194,10 +194,10 @@ def mend_torchvision() -> None:
 def nearest(
     families: Iterable[Iterable[tuple[str, Callable[[], nn.Module]]]], channels: int, side: int, wanted: float
 ) -> tuple[str, nn.Module, float]:
-    """The network whose cost is nearest to `wanted` operations a picture: how it was made, itself, its operations.
+    """Return the network with a cost nearest to `wanted` operations a picture: description, network, operations.
 
     Args:
-        families: networks that grow; a family is left behind with the first that costs too much.
+        families: networks of rising cost; of each, those after the first above `wanted` are skipped.
     """
     import torch
 
@@ -214,7 +214,7 @@ def nearest(
 
 
 def same_cost(model: DDPM, make: Callable[..., Iterator[Family]]) -> tuple[str, nn.Module]:
-    """A peer's network, as documented, whose forward pass costs most nearly what ours does: how it was made, itself."""
+    """Return a peer's network, as documented, with a cost nearest to that of ours: description, network."""
     data = model.data
     levels = len(model.config.unet.multipliers) + (model.config.unet.patch > 1)
     families = make(data.channels, data.channels, data.size, levels)
@@ -223,7 +223,7 @@ def same_cost(model: DDPM, make: Callable[..., Iterator[Family]]) -> tuple[str, 
 
 
 def peers(model: DDPM) -> dict[str, tuple[nn.Module, float, int, int]]:
-    """The peers that are installed, by how they were made: network, operations, channels and side of what it sees."""
+    """Return the installed peers by description: network, operations, channels and side of its input."""
     from importlib.util import find_spec
 
     mend_torchvision()
@@ -241,13 +241,13 @@ def peers(model: DDPM) -> dict[str, tuple[nn.Module, float, int, int]]:
         for fold in (1, patch) if patch > 1 else (1,):
             channels, side, deep = data.channels * fold**2, data.size // fold, levels + (patch > 1 and fold == 1)
             name, network, count = nearest(make(channels, outputs * fold**2, side, deep), channels, side, wanted)
-            seen = "folded" if fold > 1 else "as documented"
-            found[f"{owner}, {seen}: `{name}`"] = (network, count, channels, side)
+            form = "folded" if fold > 1 else "as documented"
+            found[f"{owner}, {form}: `{name}`"] = (network, count, channels, side)
     return found
 
 
 def compile_here(model: DDPM) -> DDPM:
-    """The same model, once its network is compiled as `app.py --compile` does it, in this process: minutes."""
+    """Compile the model's network as `app.py --compile` does, but in this process, within minutes; return the model."""
     import tempfile
 
     from genlab import compiled
@@ -260,7 +260,7 @@ def compile_here(model: DDPM) -> DDPM:
 
 
 def compiled_forward(network: nn.Module, name: str, channels: int, side: int) -> Callable[[Tensor, Tensor], Any] | None:
-    """A network's forward pass as `genlab.compiled` compiles it; None, with a word about it, where that fails."""
+    """Return a network's forward pass compiled by `genlab.compiled`; None, with a message, if that fails."""
     import tempfile
 
     import torch
@@ -286,7 +286,7 @@ def compiled_forward(network: nn.Module, name: str, channels: int, side: int) ->
 
 
 def networks(model: DDPM, compile: bool = False) -> dict[str, Network]:
-    """Every network in every way that is compared, by name; ours first."""
+    """Return every network in every precision and layout to compare, by name; ours first."""
     import copy
 
     import torch
@@ -307,13 +307,15 @@ def networks(model: DDPM, compile: bool = False) -> dict[str, Network]:
         for precision, layout in ways:
             form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
             moved: Any = copy.deepcopy(network).to(memory_format=form)  # type: ignore[call-overload]
-            see = moved.predict if name == "genlab" else moved
-            if layout == "compiled" and (see := compiled_forward(moved, name, channels, side)) is None:
+            evaluate = moved.predict if name == "genlab" else moved
+            if layout == "compiled" and (evaluate := compiled_forward(moved, name, channels, side)) is None:
                 continue
 
-            def forward(x: Tensor, t: Tensor, see: Any = see, form: Any = form, half: bool = precision == "bf16") -> Any:
+            def forward(
+                x: Tensor, t: Tensor, evaluate: Any = evaluate, form: Any = form, half: bool = precision == "bf16"
+            ) -> Any:
                 with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                    return see(x.contiguous(memory_format=form), t)
+                    return evaluate(x.contiguous(memory_format=form), t)
 
             owner = "genlab" if name == "genlab" else name.split()[0]
             found[f"{name}, {precision}, {layout}"] = Network(forward, count, owner, side, channels, precision, layout)
@@ -321,7 +323,7 @@ def networks(model: DDPM, compile: bool = False) -> dict[str, Network]:
 
 
 def convolution_peak(precision: str, layout: str, rounds: int) -> tuple[float, str]:
-    """Operations a second of the fastest of `CONVOLUTIONS` on `CONVOLVED` pictures, and its shape."""
+    """Return operations a second of the fastest of `CONVOLUTIONS` on `CONVOLVED` pictures, and its shape."""
     import torch
     from torch import nn
 
@@ -341,22 +343,22 @@ def convolution_peak(precision: str, layout: str, rounds: int) -> tuple[float, s
     return counts[best] / seconds[best], best
 
 
-def shares(name: str, see: Callable[[Tensor, Tensor], Any], x: Tensor, t: Tensor, rounds: int) -> dict[str, float]:
-    """Share of a forward pass's time by kind of work; what no operator does is counted under the pass's own name."""
+def shares(name: str, evaluate: Callable[[Tensor, Tensor], Any], x: Tensor, t: Tensor, rounds: int) -> dict[str, float]:
+    """Return the share of a forward pass's time by kind of work; time outside of operators counts under the pass's name."""
     import torch
     from torch.profiler import ProfilerActivity, profile, record_function
 
     with torch.inference_mode():
-        see(x, t)
-        with profile(activities=[ProfilerActivity.CPU]) as watched:
+        evaluate(x, t)
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
             for _ in range(rounds):
                 with record_function(f"forward, {name}"):
-                    see(x, t)
-    return by_kind({event.key: event.self_cpu_time_total for event in watched.key_averages()})
+                    evaluate(x, t)
+    return by_kind({event.key: event.self_cpu_time_total for event in profiler.key_averages()})
 
 
 def by_kind(times: Mapping[str, float]) -> dict[str, float]:
-    """Share of the whole time by kind of work, from the time that each operator took itself, by the operator's name."""
+    """Return the share of the time by kind of work, from the time spent in each operator itself by name."""
     spent = dict.fromkeys(KINDS, 0.0)
     for name, time in times.items():
         spent[next(kind for kind, parts in KINDS.items() if any(part in name for part in parts))] += time
@@ -364,7 +366,7 @@ def by_kind(times: Mapping[str, float]) -> dict[str, float]:
 
 
 def print_profile(model: DDPM, batches: Sequence[int], rounds: int, compile: bool) -> None:
-    """Where the time of our forward pass goes: plain in channels_last, and compiled."""
+    """Print the shares of our forward pass's time, in channels_last and compiled."""
     import copy
 
     import torch
@@ -411,7 +413,7 @@ def run(options: Options) -> None:
         runs = {name: lambda n=n, x=pictures[name], t=t: n.forward(x, t) for name, n in ways.items()}
         seconds[batch] = alternate(runs, rounds)
 
-    # The goal is against the better peer in the precision and layout in which it comes.
+    # The goal compares with the better peer in its default precision and layout.
     rivals = [name for name, n in ways.items() if n.owner != "genlab" and (n.precision, n.layout) == ("fp32", "default")]
     head = ["network", "MFLOP"]
     head += [f"× better peer, batch {b}" for b in batches] * bool(rivals)
@@ -433,7 +435,7 @@ def run(options: Options) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
 
 

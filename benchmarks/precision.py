@@ -1,7 +1,7 @@
-"""Whether pictures drawn in bf16 are as good as those drawn in fp32: `python benchmarks/precision.py --help`.
+"""Compare the quality of pictures drawn in bf16 and in fp32: `python benchmarks/precision.py --help`.
 
-The same network draws from the same noise in both. The page draws in bf16 where the CPU computes in it; here both are measured
-wherever this runs: a CPU without bf16 rounds as one with it does, only slowly.
+The same network draws from the same noise in both. The page draws in bf16 on a CPU with bf16 instructions; this benchmark runs
+anywhere, since a CPU without them rounds in the same way, only slowly.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-if not __package__:  # run as a script: look for modules beside this folder, not in it
+if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
@@ -19,18 +19,18 @@ import tyro
 
 @dataclass(frozen=True)
 class Options:
-    """Fréchet distance of pictures by the default sampler in fp32 and in bf16, and how far they lie apart."""
+    """Measure the Fréchet distance of samples by the default sampler in fp32 and in bf16, and their difference."""
 
     model: str = "ddpm-fashion-mnist"
     """A run or model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
     data_dir: str | None = None
-    """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
+    """Folder with the IDX files of fashion-mnist or mnist; else GENLAB_DATA_DIR, Debian's package, the Hub, in this order."""
     images: int = 2000
-    """Pictures that are drawn in each, more than the features of the classifier (64)."""
+    """Pictures to draw in each precision, more than the features of the classifier (64)."""
     batch_size: int = 100
-    """Pictures that go through the network together."""
+    """Pictures a batch."""
     seed: int = 0
-    """Fixes all noise."""
+    """Seed of all noise."""
 
 
 def run(options: Options) -> None:
@@ -55,12 +55,12 @@ def run(options: Options) -> None:
         steps = tqdm(total=options.images * how.steps, desc=name, unit="evaluation", unit_scale=True, disable=None)
         with torch.autocast("cpu", torch.bfloat16, enabled=name == "bf16"), steps:
             drawn = torch.cat(list(draw(model, options.images, options.seed, how, options.batch_size, steps.update)))
-        seen, generator = reference.feature_network.features(drawn), torch.Generator().manual_seed(options.seed)
-        low, high = metrics.frechet_interval(seen, reference.held_out, generator)
+        features, generator = reference.feature_network.features(drawn), torch.Generator().manual_seed(options.seed)
+        low, high = metrics.frechet_interval(features, reference.held_out, generator)
         first = drawn if first is None else first
-        apart = (drawn.float() - first.float()).abs()
-        row = [name, f"{metrics.frechet_distance(seen, reference.held_out):.3f}", f"{low:.3f} to {high:.3f}"]
-        rows.append([*row, f"{apart.mean():.2f}", f"{(apart > 8).float().mean():.2%}"])
+        difference = (drawn.float() - first.float()).abs()
+        row = [name, f"{metrics.frechet_distance(features, reference.held_out):.3f}", f"{low:.3f} to {high:.3f}"]
+        rows.append([*row, f"{difference.mean():.2f}", f"{(difference > 8).float().mean():.2%}"])
     print(
         f"{options.model}, {options.images:,} pictures by {how.sampler}, {how.steps} steps, from the same noise. {machine()}.\n"
     )
@@ -68,7 +68,7 @@ def run(options: Options) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
 
 

@@ -1,12 +1,12 @@
-"""What 1 bit/dim means: simple codes and models on the same test pictures, in the unit of the bounds.
+"""Measure simple codes and models on the same test pictures, in bits/dim, to compare with the bounds.
 
     python benchmarks/references.py --dataset mnist --pixelcnn-steps 4000
 
     uniform     every gray level equally likely: 8 bits
-    histogram   a table of gray levels for each pixel place, counted on the training pictures (one count added to each)
-    PNG, WebP   one lossless file for each picture, its container included
-    Gaussian    N(m, C) fitted to the training pictures with uniform noise of one level, exact density, one noise a picture:
-                −log₂ of it bounds the bits of the Gaussian's own discretised probability from above (Theis et al. 2016)
+    histogram   frequencies of gray levels at each pixel position in the training pictures, add-one smoothed
+    PNG, WebP   one lossless file for each picture, with its header
+    Gaussian    N(m, C) fitted to the training pictures with uniform noise of one level, exact density, one draw of noise a
+                picture: −log₂ is an upper bound on the bits of the Gaussian's discretised probability (Theis et al. 2016)
     PixelCNN    a small gated one (`pixelcnn.py`), exact
 
 Prints a Markdown table: mean bits per dimension over the test pictures ± standard error.
@@ -39,9 +39,9 @@ LEVELS = 256
 
 
 def histogram_bits(train: Tensor, test: Tensor) -> Tensor:
-    """Bits per picture (N) of test (N …) uint8 under a table of levels for each place, add-one smoothed."""
-    places = train.flatten(1).shape[1]
-    counts = torch.ones(places, LEVELS, dtype=torch.float64)
+    """Return bits per picture (N) of test (N …) uint8 by frequencies of levels at each position, add-one smoothed."""
+    positions = train.flatten(1).shape[1]
+    counts = torch.ones(positions, LEVELS, dtype=torch.float64)
     index = train.flatten(1).T.long()
     counts.scatter_add_(1, index, torch.ones_like(index, dtype=torch.float64))
     bits = -(counts / counts.sum(dim=1, keepdim=True)).log2()
@@ -49,9 +49,9 @@ def histogram_bits(train: Tensor, test: Tensor) -> Tensor:
 
 
 def gaussian_bits(train: Tensor, test: Tensor, generator: torch.Generator) -> Tensor:
-    """Bits per picture (N): −log₂ N(v + u; m, C) in units of one gray level, u ~ U[0, 1) for every pixel.
+    """Return bits per picture (N), −log₂ N(v + u; m, C) in units of one gray level, u ~ U[0, 1) for every pixel.
 
-    m and C are the exact ones of the training pictures with that noise: mean + 1/2, covariance + I/12.
+    m and C are exact for the training pictures with that noise: mean + 1/2, covariance + I/12.
     """
     known = train.flatten(1).double()
     mean = known.mean(dim=0)
@@ -66,7 +66,7 @@ def gaussian_bits(train: Tensor, test: Tensor, generator: torch.Generator) -> Te
 
 
 def file_bits(test: Tensor, kind: str) -> Tensor:
-    """Bits per picture (N): the size of one lossless file for each."""
+    """Return bits per picture (N): the size of a lossless file for each."""
     options: dict[str, dict[str, Any]] = {"PNG": {"optimize": True}, "WEBP": {"lossless": True, "quality": 100, "method": 6}}
 
     def size(picture: Tensor) -> int:
@@ -78,7 +78,7 @@ def file_bits(test: Tensor, kind: str) -> Tensor:
 
 
 def train_pixelcnn(net: PixelCNN, train: Tensor, steps: int, batch: int, seed: int) -> Iterator[float]:
-    """Train on (N 1 H W) uint8; yields the loss, nats per picture, after every step."""
+    """Train on (N 1 H W) uint8, yielding the loss, nats per picture, after every step."""
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(net.parameters(), lr=2e-3)
     decay = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=steps, pct_start=0.05)
@@ -94,7 +94,7 @@ def train_pixelcnn(net: PixelCNN, train: Tensor, steps: int, batch: int, seed: i
 
 
 def pixelcnn_bits(train: Tensor, test: Tensor, steps: int, batch: int, seed: int) -> Tensor:
-    """Bits per picture (N) of a PixelCNN trained here."""
+    """Train a PixelCNN and return its bits per picture (N)."""
     torch.manual_seed(seed)
     net = PixelCNN()
     bar = tqdm(train_pixelcnn(net, train, steps, batch, seed), total=steps, desc="PixelCNN", mininterval=1.0, disable=None)
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="fashion-mnist", choices=sorted(KNOWN))
     parser.add_argument("--data-dir", help="folder with the IDX files")
     parser.add_argument("--images", type=int, default=10_000, help="test pictures, the first ones")
-    parser.add_argument("--pixelcnn-steps", type=int, default=4000, help="training steps of the PixelCNN; 0 leaves it out")
+    parser.add_argument("--pixelcnn-steps", type=int, default=4000, help="training steps of the PixelCNN; 0 skips it")
     parser.add_argument("--batch-size", type=int, default=32, help="pictures a step of the PixelCNN")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="also write the figures to this JSON file")

@@ -1,10 +1,9 @@
-"""Seconds from drawing noise to a sheet of 8-bit pictures, ours and the peers': `python benchmarks/sampling.py --help`.
+"""Measure seconds from noise to a sheet of 8-bit pictures, ours and the peers': `python benchmarks/sampling.py --help`.
 
-Each one runs its whole pipeline with the number of steps that is said to make pictures as good as those of its own whole chain:
-ours is the goal of `benchmarks/solvers.py`, the peers' are of their documentation; quality is not measured here.
-diffusers' pipelines run our network (`our_network`), so that what differs is the steps and what the pipeline does between them,
-and once a `UNet2DModel` of the same cost, which is what its user would have; lucidrains' runs its own `Unet` of that cost.
-These two have random weights.
+Each runs its whole pipeline with the number of steps that should be as good as its own whole chain: for ours by the goal of
+`benchmarks/solvers.py`, for the peers by their documentation. Quality is not measured here. diffusers' pipelines run our
+network (`our_network`), so that they differ in the steps and the work between them, and once a `UNet2DModel` of the same cost,
+as its users would; lucidrains' runs its own `Unet` of that cost. These two have random weights.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
-if not __package__:  # run as a script: look for modules beside this folder, not in it
+if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
@@ -33,39 +32,39 @@ if TYPE_CHECKING:
     from genlab.ddpm import DDPM
 
 SHORT = (4, 12)
-"""Steps of the two measured chains that the time of the whole chain is drawn through."""
+"""Steps of the two measured chains from which the time of the whole chain is extrapolated."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Seconds to 16 pictures by the whole pipeline, ours and those of diffusers and lucidrains."""
+    """Measure seconds to 16 pictures by the whole pipeline, ours and those of diffusers and lucidrains."""
 
     model: str = "ddpm-fashion-mnist"
     """A run or model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
     count: int = 16
-    """Pictures."""
+    """Pictures a sheet."""
     steps: int = 10
     """Our steps, with the default sampler; 10 or fewer are the goal of benchmark 1."""
     fewest: int = 6
-    """Our steps with UniPC, the fewest that are within 5% of the whole chain in benchmark 1."""
+    """Our steps with UniPC, the fewest within 5% of the whole chain in benchmark 1."""
     dpm: int = 20
     """Steps of diffusers' DPMSolverMultistepScheduler, which its documentation gives as 20 to 25."""
     ddim: int = 50
     """Steps of DDIMPipeline, its default, and of lucidrains' sampling with DDIM."""
     chain: int = 1000
-    """Steps of DDPMPipeline, its default; 4 and 12 of them are run, and the time of all is on the line through these."""
+    """Steps of DDPMPipeline, its default; 4 and 12 are run, and the time of all is extrapolated linearly."""
     rounds: int = 10
-    """Sheets that the median is taken of."""
+    """Sheets, of which the median is reported."""
     threads: int | None = None
-    """CPU threads; what torch chooses where none is given."""
+    """CPU threads; by default torch's choice."""
     compile: bool = False
-    """Also compile the networks, minutes each: ours as `app.py --compile` does, diffusers' own by torch.compile."""
+    """Also measure compiled networks, minutes each: ours as with `app.py --compile`, diffusers' own by torch.compile."""
     quick: bool = False
-    """A look in seconds: 2 pictures, 2 rounds."""
+    """A trial run in seconds: 2 pictures, 2 rounds."""
 
 
 def our_network(model: DDPM) -> Any:
-    """Our network as diffusers' pipelines want one: t from 0, its answer in `.sample`, classes in turn."""
+    """Return our network with the interface of diffusers' pipelines: t from 0, output in `.sample`, classes in turn."""
     import torch
     from torch import nn
 
@@ -78,15 +77,17 @@ def our_network(model: DDPM) -> Any:
         def forward(self, sample: torch.Tensor, timestep: Any, **_: Any) -> Any:
             t = torch.full((len(sample),), int(timestep) + 1)
             label = torch.arange(len(sample)) % len(model.data.classes) if model.data.classes else None
-            seen = model.predict(sample, t, label, clip=False)
+            denoised = model.predict(sample, t, label, clip=False)
             v = model.config.prediction == "v"
-            return SimpleNamespace(sample=v_from_eps(model.schedule, seen.x0_hat, seen.eps_hat, t) if v else seen.eps_hat)
+            return SimpleNamespace(
+                sample=v_from_eps(model.schedule, denoised.x0_hat, denoised.eps_hat, t) if v else denoised.eps_hat
+            )
 
     return Wrapped()
 
 
 def ours(model: DDPM, count: int, how: Sampling) -> list[Image.Image]:
-    """Pictures with classes in turn, in the arithmetic that the page takes."""
+    """Draw pictures, classes in turn, in the page's precision."""
     from PIL import Image
 
     from genlab.draw import draw
@@ -97,7 +98,7 @@ def ours(model: DDPM, count: int, how: Sampling) -> list[Image.Image]:
 
 
 def diffusers_ways(model: DDPM, options: Options) -> dict[str, tuple[int, Callable[[int], object]]]:
-    """Pipelines of diffusers by name: the steps that each needs, and what draws the pictures in that many."""
+    """Return pipelines of diffusers by name: the number of steps, and the function that draws pictures in so many."""
     import torch
     from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, DPMSolverMultistepScheduler
     from diffusers.utils import logging
@@ -128,7 +129,7 @@ def diffusers_ways(model: DDPM, options: Options) -> dict[str, tuple[int, Callab
 
 
 def lucidrains_ways(model: DDPM, options: Options) -> dict[str, tuple[int, Callable[[int], object]]]:
-    """lucidrains' sampling with DDIM, its own network."""
+    """Return lucidrains' sampling with DDIM and its own network, as `diffusers_ways` does."""
     from denoising_diffusion_pytorch import GaussianDiffusion
 
     from benchmarks.network import lucidrains_unets, same_cost
@@ -145,9 +146,9 @@ def lucidrains_ways(model: DDPM, options: Options) -> dict[str, tuple[int, Calla
 
 
 def measure(model: DDPM, options: Options) -> dict[str, tuple[int, list[float], bool]]:
-    """Steps and seconds of every way, (rounds) each, and whether they are on a line through fewer steps; ours first.
+    """Measure every pipeline; return its steps, seconds (rounds), and True if these are extrapolated. Ours comes first.
 
-    With `compile`, ours and diffusers' own network are there twice.
+    With `compile`, ours and diffusers' own network are measured twice.
     """
     from importlib.util import find_spec
 
@@ -202,16 +203,16 @@ def run(options: Options) -> None:
     found = measure(model, options)
     unit = next(iter(found.values()))[1]
     rows = []
-    for name, (steps, seconds, drawn) in found.items():
+    for name, (steps, seconds, extrapolated) in found.items():
         median = statistics.median(seconds)
-        shown = f"{median:.2f} (from {SHORT[0]} and {SHORT[1]} steps)" if drawn else f"{median:.2f}"
-        rows.append([name, f"{ratio(seconds, unit):.1f}", shown, f"{1000 * median / steps:.1f}"])
+        cell = f"{median:.2f} (from {SHORT[0]} and {SHORT[1]} steps)" if extrapolated else f"{median:.2f}"
+        rows.append([name, f"{ratio(seconds, unit):.1f}", cell, f"{1000 * median / steps:.1f}"])
     print(f"{options.count} pictures, {options.model}, medians of {len(unit)} rounds in alternation. {machine()}.\n")
     print(table(["pipeline", "× our time", "s", "ms a step"], rows))
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
 
 

@@ -1,8 +1,8 @@
-"""Which shape of U-Net this machine is best served by: `python benchmarks/shapes.py --help`.
+"""Find the best shape of the U-Net for this machine: `python benchmarks/shapes.py --help`.
 
-Every shape is trained by the same loop for the same time, a few steps of each in turn, and measured in one way: what costs
-more a picture gets fewer steps. Blocks of patch × patch pixels enter as channels: a convolution of 48 channels at patch 2 takes
-as many operations as one of 24 at patch 1, or of 96 at patch 4.
+Every shape is trained by the same loop for the same time, a few steps of each in turn, and measured in the same way: a costlier
+shape gets fewer steps. Blocks of patch × patch pixels enter as channels: a convolution of 48 channels at patch 2 takes as many
+operations as one of 24 at patch 1, or of 96 at patch 4.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-if not __package__:  # run as a script: look for modules beside this folder, not in it
+if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from genlab.ddpm import DDPM
 
 SERVED = 16
-"""Pictures at once of the forward pass that is timed: what the page draws."""
+"""Batch size of the timed forward pass, that of the page."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A U-Net, and the levels at whose resolution it attends: "middle" (once, at the coarsest), "all" or "none"."""
+    """A U-Net, and the levels with attention: "middle" (once, at the coarsest), "all" or "none"."""
 
     unet: UNetConfig
     attention: str = "middle"
 
     @property
     def name(self) -> str:
-        """In words."""
+        """Return a description of the shape."""
         unet = self.unet
         widths = " → ".join(str(unet.width * m) for m in unet.multipliers)
         where = {"middle": "", "all": ", attention at every level", "none": ", no attention"}[self.attention]
@@ -63,31 +63,31 @@ SHAPES = (
     Shape(UNetConfig(), "none"),
     Shape(UNetConfig(), "all"),
 )
-"""The default first; each of the others differs from it in one thing."""
+"""The default first; each of the others differs from it in one respect."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Bound and distance of shapes of the U-Net after equal time of training, beside the time of a forward pass."""
+    """Measure bound and distance of shapes of the U-Net after equal training time, and the time of a forward pass."""
 
     dataset: str = "fashion-mnist"
-    """What to train on, as `training/train_ddpm.py` takes it."""
+    """Data set to train on, as for `training/train_ddpm.py`."""
     data_dir: str | None = None
-    """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
+    """Folder with the IDX files of fashion-mnist or mnist; else GENLAB_DATA_DIR, Debian's package, the Hub, in this order."""
     minutes: float = 10
-    """Training of each shape."""
+    """Training time of each shape."""
     images: int = 1000
-    """Held-out pictures for the bound, and pictures drawn for the distance."""
+    """Number of held-out pictures for the bound, and of samples for the distance."""
     batch_size: int = 64
     """Pictures a step of training."""
     rounds: int = 5
-    """Forward passes that a median is taken of."""
+    """Forward passes of each shape, of which the median is reported."""
     threads: int | None = None
-    """CPU threads; what torch chooses where none is given."""
+    """CPU threads; by default torch's choice."""
     out: Path | None = None
     """Folder for shapes.json."""
     quick: bool = False
-    """A look in a few minutes: a twentieth of a minute and 100 pictures a shape, whose figures mean little."""
+    """A trial run in a few minutes: 3 seconds of training and 100 pictures a shape; the figures mean little."""
 
     def __post_init__(self) -> None:
         if not 0 < self.minutes < 24 * 60:
@@ -97,7 +97,7 @@ class Options:
 
 
 def build(shape: Shape, data: DataSpec) -> DDPM:
-    """An untrained model of this shape, otherwise the default."""
+    """Return an untrained model of this shape, otherwise the default."""
     from torch import nn
 
     from genlab.ddpm import DDPM
@@ -106,7 +106,7 @@ def build(shape: Shape, data: DataSpec) -> DDPM:
     model = DDPM(DDPMConfig(unet=shape.unet), data)
 
     class Attending(ResBlock):
-        """A residual block that attends to its own output."""
+        """A residual block followed by attention."""
 
         def __init__(self, block: ResBlock, channels: int) -> None:
             nn.Module.__init__(self)
@@ -126,7 +126,7 @@ def build(shape: Shape, data: DataSpec) -> DDPM:
 
 
 def forwards(shapes: dict[str, Shape], data: DataSpec, rounds: int) -> dict[str, list[float]]:
-    """Seconds of a forward pass of `SERVED` pictures as the page makes it, by shape, in alternation."""
+    """Return the seconds of forward passes of `SERVED` pictures as on the page, by shape, measured in alternation."""
     import torch
 
     from benchmarks.timing import alternate
@@ -141,7 +141,7 @@ def forwards(shapes: dict[str, Shape], data: DataSpec, rounds: int) -> dict[str,
 
 
 def loop_of(shape: Shape, pictures: Dataset, batch_size: int, folder: Path) -> Loop:
-    """Our loop for a model of this shape, at the highest learning rate to the end."""
+    """Return our loop for a model of this shape, without decay of the learning rate."""
     from benchmarks.training import ENDLESS, our_loop
     from training.config import DDPMTraining
 
@@ -151,9 +151,9 @@ def loop_of(shape: Shape, pictures: Dataset, batch_size: int, folder: Path) -> L
 
 
 def train(loops: dict[str, Loop], seconds: float) -> dict[str, int]:
-    """Train with every loop for so many seconds, a few steps of each in turn: the steps that it took.
+    """Train with every loop for `seconds`, a few steps of each in turn; return the number of steps of each.
 
-    The time of a step is not known before, and on a busy machine is another one each time: who has had least goes on.
+    The time of a step is unknown and varies on a busy machine, so the loop with the least time so far comes next.
     """
     from benchmarks.training import TOGETHER
     from training.partial import Progress
@@ -195,8 +195,8 @@ def run(options: Options) -> None:
     reference = Reference(unlabelled(data.load(options.dataset, "test", options.data_dir)), pictures)
     shapes = {shape.name: shape for shape in SHAPES if pictures.spec.size % shape.unet.stride == 0}
     models = {name: build(shape, pictures.spec) for name, shape in shapes.items()}
-    drawn_by = Sampling()
-    check(next(iter(models.values())), reference, images, drawn_by)
+    sampling = Sampling()
+    check(next(iter(models.values())), reference, images, sampling)
     served = forwards(shapes, pictures.spec, options.rounds)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -204,7 +204,7 @@ def run(options: Options) -> None:
         steps = train(loops, 60 * minutes)
         result = {}
         for name, loop in loops.items():
-            section, _ = quality(name, loop.model(), reference, images, (drawn_by,))
+            section, _ = quality(name, loop.model(), reference, images, (sampling,))
             result[name] = {
                 **asdict(shapes[name]),
                 "parameters": sum(p.numel() for p in models[name].parameters()),
@@ -237,13 +237,13 @@ def run(options: Options) -> None:
         f"Shapes of the U-Net after {minutes:g} minutes of training each on {options.dataset}, {images:,} pictures a figure. "
         f"{machine()}.\n"
     )
-    by = f"Fréchet distance, {drawn_by.sampler}, {drawn_by.steps} steps"
+    by = f"Fréchet distance, {sampling.sampler}, {sampling.steps} steps"
     forward = f"× the first's time, {SERVED} pictures forward"
     print(table(["shape", "parameters", "MFLOP", forward, "steps", "bound, bits/dim", by], rows))
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
 
 

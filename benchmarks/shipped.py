@@ -1,7 +1,7 @@
 """Print the table of the models that ship, as it stands in docs/models.md: `python benchmarks/shipped.py`.
 
-The models' figures are those of their metrics.json; below them stand those of `benchmarks/references/*.json`, which
-`references.py --out` writes, and the published ones that share the protocol.
+The models' figures are those of their metrics.json; the reference figures below are those of `benchmarks/references/*.json`,
+written by `references.py --out`, and published ones of the same protocol.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ HEAD = (
 
 
 def plus_minus(part: Any) -> str:
-    """A bound in bits/dim and its standard error."""
+    """Return a bound in bits/dim ± its standard error."""
     return f"{part.bound_bits_per_dim:.3f} ± {part.bound_standard_error_bits_per_dim:.3f}"
 
 
 def rows(folder: Path) -> Iterator[str]:
-    """The rows of one model: as it is, then its ancestral chain with each Σ; a dash for what was not measured.
+    """Yield the rows of a model: as it is, then with the ancestral chain and each Σ; a dash for what was not measured.
 
     Raises:
-        ValueError: nothing was measured.
+        ValueError: the model has no measurements.
     """
     evaluation = read_evaluation(json.loads((folder / "metrics.json").read_text()))
     bound, chain = evaluation.likelihood, evaluation.chain or {}
@@ -81,7 +81,7 @@ def _row(name: str, samples: Samples | None, bound: str, second: str) -> str:
 
 
 def beside(path: Path) -> Iterator[str]:
-    """The rows of the reference codes and models of one data set, the most bits first, and of the published models."""
+    """Yield the rows of the reference codes and models of a data set, most bits first, and of the published models."""
     found = json.loads(path.read_text())
     figures = sorted(found["references"].items(), key=lambda each: -each[1]["bits_per_dim"])
     for name, figure in figures:
@@ -92,7 +92,7 @@ def beside(path: Path) -> Iterator[str]:
 
 
 def table() -> str:
-    """All that ship, as Markdown: each data set's models, then what they are to be seen beside."""
+    """Return the table as Markdown: for each data set its models, then the references to compare them with."""
     lines = [HEAD]
     for path in sorted(REFERENCES.glob("*.json")):
         for folder in sorted(PRETRAINED.glob(f"*-{path.stem}")):

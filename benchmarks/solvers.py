@@ -1,7 +1,7 @@
-"""Quality against the number of network evaluations, our solvers and diffusers': `python benchmarks/solvers.py --help`.
+"""Measure quality by the number of network evaluations, of our solvers and diffusers': `python benchmarks/solvers.py --help`.
 
-Every row draws the same pictures: the same network, the same classes, the same noise x_T, x̂_0 held within [−1, 1] everywhere.
-What differs is the solver and where its times lie. The peers run as their documentation has it for models of pixels:
+Every row has the same network, classes and noise x_T, and x̂_0 clipped to [−1, 1]; rows differ in the solver and its times.
+The peers run as documented for models of pixels:
 `DDIMScheduler` with trailing times, `DPMSolverMultistepScheduler` and `UniPCMultistepScheduler` with their defaults and with
 Karras or log-SNR times, thresholding at 1 where the scheduler has no `clip_sample`.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-if not __package__:  # run as a script: look for modules beside this folder, not in it
+if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
@@ -33,35 +33,35 @@ COUNTS = (4, 5, 6, 8, 10, 12, 15, 20, 50)
 QUICK = (5, 10)
 FIT_PICTURES = 10
 FIT_UP_TO = 20
-"""Steps up to which times are fitted: beyond, every spacing is good, and fitting takes 8 walks a step."""
+"""Largest number of steps for which times are fitted: above, every spacing is good, and fitting takes 8 walks a step."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Fréchet distance to the test pictures, as a ratio to that of the whole ancestral chain, by network evaluations."""
+    """Measure the Fréchet distance to the test pictures by network evaluations, relative to the whole ancestral chain."""
 
     model: str = "ddpm-fashion-mnist"
     """A run or model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
     data_dir: str | None = None
-    """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
+    """Folder with the IDX files of fashion-mnist or mnist; else GENLAB_DATA_DIR, Debian's package, the Hub, in this order."""
     images: int | None = None
-    """Pictures a distance, more than the features of the classifier (64); 2000 where none is given."""
+    """Pictures a distance, more than the features of the classifier (64); by default 2000."""
     counts: tuple[int, ...] = ()
-    """Network evaluations a picture; 4, 5, 6, 8, 10, 12, 15, 20 and 50 where none is given."""
+    """Network evaluations a picture; by default 4, 5, 6, 8, 10, 12, 15, 20 and 50."""
     chain: int | None = None
-    """Ancestral steps of the reference; the model's whole chain where none is given."""
+    """Ancestral steps of the reference; by default the model's whole chain."""
     only: tuple[str, ...] = ()
-    """Rows to measure, by words that their names begin with; all where none is given."""
+    """Rows to measure, by the beginnings of their names; by default all."""
     batch_size: int = 100
-    """Pictures that go through the network together."""
+    """Pictures a batch."""
     seed: int = 0
-    """Fixes all noise."""
+    """Seed of all noise."""
     compile: bool = False
-    """Compile the network first, as `app.py --compile` does: minutes before the first figure, then less time for each."""
+    """Compile the network first, as with `app.py --compile`: takes minutes, then each figure is faster."""
     quick: bool = False
-    """A look in a few minutes: 200 pictures, 5 and 10 evaluations, a chain of 100 steps, unless the options above say more."""
+    """A trial run in a few minutes: by default 200 pictures, 5 and 10 evaluations, a chain of 100 steps."""
     out: Path | None = None
-    """Folder for solvers.json with every figure as it comes; what lies there of the same measurement is not measured again."""
+    """Folder for solvers.json, written after every figure; figures of the same measurement there are not measured again."""
 
 
 Draw = Callable[[int, "Tensor", "Tensor", list[int]], Iterator["Tensor"]]
@@ -69,7 +69,7 @@ Draw = Callable[[int, "Tensor", "Tensor", list[int]], Iterator["Tensor"]]
 
 
 def ours(model: DDPM, sampler: SamplerName, spacing: str, fitted: dict[int, list[int]]) -> Draw:
-    """A sampler of genlab along its own times, or fitted ones."""
+    """Return the drawing function of a sampler of genlab, with times by a spacing or fitted."""
     from genlab.sampler import SAMPLERS, Noise, spaced, walk
 
     def draw(count: int, x: Tensor, label: Tensor, seeds: list[int]) -> Iterator[Tensor]:
@@ -83,7 +83,7 @@ def ours(model: DDPM, sampler: SamplerName, spacing: str, fitted: dict[int, list
 
 
 def peer(model: DDPM, make: Callable[[dict[str, Any]], Any]) -> Draw:
-    """A scheduler of diffusers, asked as its pipelines ask it: scale, predict, step. Its t is ours less one."""
+    """Return the drawing function of a scheduler of diffusers, used as in its pipelines. Its t is ours − 1."""
     import torch
 
     from genlab.process import v_from_eps
@@ -100,9 +100,9 @@ def peer(model: DDPM, make: Callable[[dict[str, Any]], Any]) -> Draw:
         random = {"generator": generator} if "sde" in scheduler.config.get("algorithm_type", "") else {}
         for now in scheduler.timesteps:
             t = torch.full((len(x),), int(now) + 1)
-            seen = model.predict(scheduler.scale_model_input(x, now), t, label, clip=False)
+            denoised = model.predict(scheduler.scale_model_input(x, now), t, label, clip=False)
             v = model.config.prediction == "v"
-            output = v_from_eps(model.schedule, seen.x0_hat, seen.eps_hat, t) if v else seen.eps_hat
+            output = v_from_eps(model.schedule, denoised.x0_hat, denoised.eps_hat, t) if v else denoised.eps_hat
             x = scheduler.step(output, now, x, **random).prev_sample
             yield x
 
@@ -110,7 +110,7 @@ def peer(model: DDPM, make: Callable[[dict[str, Any]], Any]) -> Draw:
 
 
 def rows(model: DDPM, fitted: dict[int, list[int]]) -> dict[str, Draw]:
-    """Every way of drawing pictures that is compared, by name; ours first."""
+    """Return every drawing function to compare, by name; ours first."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
     pairs: list[tuple[SamplerName, str]] = [
@@ -140,7 +140,7 @@ def rows(model: DDPM, fitted: dict[int, list[int]]) -> dict[str, Draw]:
 
 
 def fit(model: DDPM, counts: list[int], seed: int) -> dict[int, list[int]]:
-    """Times for UniPC fitted to the model on noise that no figure is measured on, by steps."""
+    """Return times for UniPC by number of steps, fitted to the model on noise that is not used for measuring."""
     import torch
     from tqdm import tqdm
 
@@ -156,22 +156,22 @@ def fit(model: DDPM, counts: list[int], seed: int) -> dict[int, list[int]]:
 
 
 def earlier(out: Path | None, facts: dict[str, Any]) -> dict[str, Any]:
-    """What lies in the folder of a measurement with these facts, else one with nothing measured yet."""
-    kept: dict[str, Any] = {"fitted_times": {}, "distances": {}}
+    """Read the earlier result in a folder if it has these facts; otherwise return an empty one."""
+    result: dict[str, Any] = {"fitted_times": {}, "distances": {}}
     if out is not None and (out / "solvers.json").is_file():
         found = json.loads((out / "solvers.json").read_text(encoding="utf-8"))
         if {name: found.get(name) for name in facts} == facts:
-            kept = found
-            kept["fitted_times"] = {int(count): times for count, times in kept["fitted_times"].items()}
-            kept["distances"] = {
+            result = found
+            result["fitted_times"] = {int(count): times for count, times in result["fitted_times"].items()}
+            result["distances"] = {
                 name: {int(count): distance for count, distance in by_count.items()}
-                for name, by_count in kept["distances"].items()
+                for name, by_count in result["distances"].items()
             }
-    return facts | kept
+    return facts | result
 
 
 def table(ratios: dict[str, dict[int, float]], counts: list[int], floor: float) -> str:
-    """The ratios as Markdown: a row a sampler, then the best of ours, the best of the peers, and real pictures."""
+    """Return the ratios as Markdown: a row for each sampler, then the best of ours, of the peers, and real pictures."""
     mine, theirs = ([name for name in ratios if name.startswith("diffusers") is side] for side in (False, True))
     lines = ["| sampler, times | " + " | ".join(map(str, counts)) + " |", "|---|" + "---|" * len(counts)]
 
@@ -210,10 +210,10 @@ def run(options: Options) -> None:
     chain = options.chain or (100 if options.quick else model.schedule.T)
     shape = (options.data_dir, model.data.size, model.data.channels)
     test, train = data.load(model.data.name, "test", *shape), data.load(model.data.name, "train", *shape)
-    eye = classifier_for(train)
-    held_out = eye.features(test.images)
+    network = classifier_for(train)
+    held_out = network.features(test.images)
     some = torch.randperm(len(train), generator=torch.Generator().manual_seed(options.seed))[:images]
-    real = eye.features(train.images[some])
+    real = network.features(train.images[some])
     floor = frechet_distance(real, held_out)
 
     facts = {
@@ -223,7 +223,7 @@ def run(options: Options) -> None:
         "batch_size": options.batch_size,
         "seed": options.seed,
         "chain": chain,
-        "features": eye.facts(),
+        "features": network.facts(),
         "real_distance": floor,
     }
     result = earlier(options.out, facts)
@@ -246,7 +246,7 @@ def run(options: Options) -> None:
             with torch.inference_mode(), drawing_precision() if options.compile else nullcontext():
                 for x in draw(count, x_T, label, seeds):
                     bar.update(len(x))
-            parts.append(eye.features(to_pixels(x)))
+            parts.append(network.features(to_pixels(x)))
         return torch.cat(parts)
 
     def save() -> None:
@@ -271,14 +271,14 @@ def run(options: Options) -> None:
         f"{options.model}: Fréchet distance of {images:,} pictures to the {len(test):,} test pictures of {test.spec.name}, by "
         f"network evaluations,\nas a multiple of that of the ancestral chain of {chain:,} steps, {reference:.3f} "
         f"(95% interval {low:.3f} to {high:.3f}).\n{images:,} real training pictures in their place: {floor:.3f}. "
-        f"Seed {options.seed}, features of {eye.name} {eye.sha256[:12]}.\n"
+        f"Seed {options.seed}, features of {network.name} {network.sha256[:12]}.\n"
     )
     ratios = {name: {c: d / reference for c, d in distances[name].items()} for name in chosen}
     print(table(ratios, counts, floor / reference))
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
 
 

@@ -1,4 +1,4 @@
-"""Times of things that are compared: in one process, in turn, so that what slows the machine for a while slows all alike."""
+"""Time functions to compare in one process and in alternation, so that other load on the machine slows all alike."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from genlab.nn import computes_bf16
 
 
 def alternate(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every call, (rounds) for each name: all once to warm up, then all in turn, `rounds` times over.
+    """Return the seconds of every call by name, (rounds) each, after one call of each to warm up.
 
-    The order is turned round from one round to the next: nothing always comes after the same neighbour.
+    The order is reversed from round to round, so that no function always follows the same one.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     with torch.inference_mode():
@@ -31,12 +31,12 @@ def alternate(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 def ratio(seconds: Sequence[float], unit: Sequence[float]) -> float:
-    """How many times `unit` as much, by the median over the rounds of what was measured side by side."""
+    """Return the median over the rounds of the ratio of `seconds` to `unit` in the same round."""
     return statistics.median(a / b for a, b in zip(seconds, unit, strict=True))
 
 
 def machine() -> str:
-    """Processor, threads and versions, for the line under a table."""
+    """Return a description of processor, threads and versions, for the line above a table."""
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
     threads = torch.get_num_threads()
     return (
@@ -46,6 +46,6 @@ def machine() -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])

@@ -1,14 +1,14 @@
-"""Training beside that of diffusers and lucidrains, as their documentation has it: `python benchmarks/training.py --help`.
+"""Compare training with that of diffusers and lucidrains, as documented: `python benchmarks/training.py --help`.
 
-Each side takes whole steps on the same pictures, in batches of the same size, with networks of the same cost a picture
-(`network.py`): from fetching the batch to the new weights and, where there is one, the moving average.
+Each loop takes whole steps on the same pictures, in batches of the same size, with networks of the same cost a picture
+(`network.py`): from fetching the batch to the new weights and the moving average, if there is one.
 
     genlab       `training/train_ddpm.py`'s own loop, learned Σ and all
     diffusers    the loop of its tutorial for unconditional models: DataLoader, DDPMScheduler.add_noise, AdamW, accelerate
     lucidrains   GaussianDiffusion's loss and the steps of its Trainer: DataLoader, Adam, clipping, EMA every tenth step
 
-With `--minutes`, each loop is also run for so long, and what it made is measured on held-out pictures in one way: the bound
-over the chain that it was trained on, and distances of pictures drawn by samplers of ours. None is told the pictures' classes.
+With `--minutes`, each loop also runs for that time, and its model is measured on held-out pictures in the same way: the bound
+over the chain that it was trained on, and distances of samples by our samplers. All train without labels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-if not __package__:  # run as a script: look for modules beside this folder, not in it
+if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
@@ -41,41 +41,41 @@ if TYPE_CHECKING:
 
 Step = Callable[[], object]
 TOGETHER = 20
-"""Steps that a loop takes before the next one has its turn."""
+"""Consecutive steps of a loop before the next one's turn."""
 ENDLESS = 10**6
-"""Steps that a loop is told to expect where it is only timed."""
-LOOKS = 12
-"""Times t at which each held-out picture is looked at."""
+"""Planned number of steps of a loop that is only timed."""
+TIMES = 12
+"""Number of times t at which each held-out picture is evaluated."""
 DRAWN_BY = (Sampling(), Sampling("DDIM", 50, "uniform"))
-"""Ours and theirs: the page's default, and what `DDIMPipeline` does where nothing is said."""
+"""Samplers of the samples: the page's default, and that of `DDIMPipeline`."""
 SHOWN = 16
-"""Pictures of each loop on the sheet."""
+"""Samples of each loop on the sheet."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Pictures a second of training, beside the loops of diffusers and lucidrains with networks of the same cost."""
+    """Measure pictures a second of training, and of the loops of diffusers and lucidrains with networks of the same cost."""
 
     dataset: str = "fashion-mnist"
-    """What to train on, as `training/train_ddpm.py` takes it."""
+    """Data set to train on, as for `training/train_ddpm.py`."""
     data_dir: str | None = None
-    """Folder with the IDX files of fashion-mnist or mnist; GENLAB_DATA_DIR, Debian's package and the Hub come after it."""
+    """Folder with the IDX files of fashion-mnist or mnist; else GENLAB_DATA_DIR, Debian's package, the Hub, in this order."""
     batch_size: int = 64
     """Pictures a step."""
     rounds: int = 20
-    """Steps of each loop that the median is taken of."""
+    """Steps of each loop, of which the median is reported."""
     minutes: float = 0
-    """Also train with each loop for as many minutes, and measure what they made; 20 is the benchmark's goal. 0: no."""
+    """Also train with each loop for this time, and measure the models; 20 for the benchmark's goal, 0 to skip."""
     images: int = 1000
-    """Held-out pictures for the bound, and pictures drawn for each distance."""
+    """Number of held-out pictures for the bound, and of samples for each distance."""
     compile: bool = False
-    """Also time our loop with `--compile on`: a minute or two more."""
+    """Also time our loop with `--compile on`, one to two minutes more."""
     out: Path | None = None
     """Folder for equal-time.json and a sheet of pictures, with --minutes."""
     threads: int | None = None
-    """CPU threads; what torch chooses where none is given."""
+    """CPU threads; by default torch's choice."""
     quick: bool = False
-    """A look in seconds: 3 rounds."""
+    """A trial run in seconds: 3 rounds."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.minutes < 24 * 60:
@@ -86,14 +86,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop of training: a step of it, and the model that it has made so far, ready to be measured."""
+    """A training loop: a function that takes a step, and one that returns the current model for measuring."""
 
     step: Step
     model: Callable[[], DDPM]
 
 
 def batches(pictures: Dataset, size: int) -> Iterator[Tensor]:
-    """Endless shuffled batches (B C H W) in [−1, 1] from a DataLoader, as both documentations have it."""
+    """Yield shuffled batches (B C H W) in [−1, 1] from a DataLoader, without end, as in both documentations."""
     from torch.utils.data import DataLoader
 
     from genlab.data import to_model
@@ -106,7 +106,7 @@ def batches(pictures: Dataset, size: int) -> Iterator[Tensor]:
 def genlab(
     pictures: Dataset, batch_size: int, steps: int, folder: Path, compile: Literal["auto", "on"] = "auto"
 ) -> tuple[str, Loop]:
-    """Our loop over so many steps."""
+    """Return our loop for a planned number of steps."""
     from training.config import DDPMTraining
 
     config = DDPMTraining(batch_size=batch_size, run=folder, steps=steps, log_every=1, save_every=10**9, compile=compile)
@@ -114,10 +114,10 @@ def genlab(
 
 
 def our_loop(config: DDPMTraining, pictures: Dataset, build: Callable[[DataSpec], DDPM] | None = None) -> Loop:
-    """The loop of `training/train_ddpm.py`.
+    """Return the loop of `training/train_ddpm.py`.
 
     Args:
-        build: makes the model, where it is not the script's own.
+        build: returns the model; by default the script's own.
     """
     from training.loop import Stop, Trainer, make_accelerator
     from training.train_ddpm import task
@@ -131,7 +131,7 @@ def our_loop(config: DDPMTraining, pictures: Dataset, build: Callable[[DataSpec]
 
 
 def diffusers(pictures: Dataset, batch_size: int, steps: int, folder: Path) -> tuple[str, Loop]:
-    """The tutorial's loop over so many steps."""
+    """Return the tutorial's loop for a planned number of steps."""
     import torch
     import torch.nn.functional as F
     from accelerate import Accelerator
@@ -169,7 +169,7 @@ def diffusers(pictures: Dataset, batch_size: int, steps: int, folder: Path) -> t
 
 
 def lucidrains(pictures: Dataset, batch_size: int, steps: int, folder: Path) -> tuple[str, Loop]:
-    """The trainer's loop; its learning rate stays what it is, however many steps there are."""
+    """Return the trainer's loop; its learning rate is constant, whatever the number of steps."""
     import torch
     from denoising_diffusion_pytorch import GaussianDiffusion
     from ema_pytorch import EMA
@@ -184,7 +184,7 @@ def lucidrains(pictures: Dataset, batch_size: int, steps: int, folder: Path) -> 
     source = batches(pictures, batch_size)
 
     def step() -> float:
-        loss = diffusion((next(source) + 1) / 2)  # it takes pictures in [0, 1]
+        loss = diffusion((next(source) + 1) / 2)  # takes pictures in [0, 1]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(diffusion.parameters(), 1.0)
         optimizer.step()
@@ -193,12 +193,12 @@ def lucidrains(pictures: Dataset, batch_size: int, steps: int, folder: Path) -> 
         return loss.item()
 
     chain = Schedule(torch.cat([torch.zeros(1).double(), diffusion.betas.double()]))
-    shown = average.ema_model.model  # "pred_v" is what it predicts where nothing is said
+    shown = average.ema_model.model  # by default it predicts v ("pred_v")
     return f"lucidrains, `{made}`", Loop(step, lambda: measurable(pictures, chain, "v", shown, shown))
 
 
 def untrained(pictures: Dataset) -> DDPM:
-    """Our default model for these pictures, whose forward pass sets the cost."""
+    """Return our default model for these pictures, whose forward pass sets the cost."""
     from genlab.config import DDPMConfig
     from genlab.ddpm import DDPM
 
@@ -206,32 +206,32 @@ def untrained(pictures: Dataset) -> DDPM:
 
 
 def measurable(
-    pictures: Dataset, chain: Schedule, prediction: Prediction, network: nn.Module, see: Callable[[Tensor, Tensor], Tensor]
+    pictures: Dataset, chain: Schedule, prediction: Prediction, network: nn.Module, predict: Callable[[Tensor, Tensor], Tensor]
 ) -> DDPM:
-    """A peer's network as a model of ours: the chain it was trained on, and what it predicts of x_t at t from 0."""
+    """Return a peer's network as a DDPM of ours, with the chain it was trained on; the peer's t begins at 0."""
     import torch
 
     from genlab.config import DDPMConfig
     from genlab.ddpm import DDPM
 
-    class Seen(torch.nn.Module):
+    class Wrapped(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = network
 
         def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-            return see(x_t, t - 1)
+            return predict(x_t, t - 1)
 
     model = DDPM(DDPMConfig(variance="posterior", prediction=prediction, grids=()), pictures.spec)
-    model.schedule, model.unet = chain, Seen()  # type: ignore[assignment]
+    model.schedule, model.unet = chain, Wrapped()  # type: ignore[assignment]
     return model.eval()
 
 
 def loops(pictures: Dataset, batch_size: int, steps: dict[str, int], folder: Path) -> dict[str, Loop]:
-    """Every loop whose package is installed, by its name; ours first.
+    """Return every loop whose package is installed, by name; ours first.
 
     Args:
-        steps: how many each is told to expect, by name.
+        steps: planned number of steps of each, by name.
     """
     from importlib.util import find_spec
 
@@ -244,7 +244,7 @@ def loops(pictures: Dataset, batch_size: int, steps: dict[str, int], folder: Pat
 
 
 def learning(step: Step) -> Step:
-    """A step that may compute gradients, wherever it is called from."""
+    """Return a step that computes gradients even when called in inference mode."""
     import torch
 
     def call() -> object:
@@ -255,9 +255,9 @@ def learning(step: Step) -> Step:
 
 
 def train(loops: dict[str, Loop], steps: dict[str, int]) -> dict[str, float]:
-    """Take all steps of every loop, a few of each in turn: seconds that each took.
+    """Take all steps of every loop, a few of each in turn; return the seconds of each.
 
-    What slows the machine for a while slows all of them alike.
+    Other load on the machine slows all of them alike.
     """
     from training.partial import Progress
 
@@ -280,7 +280,7 @@ def train(loops: dict[str, Loop], steps: dict[str, int]) -> dict[str, float]:
 def quality(
     name: str, model: DDPM, reference: Reference, images: int, drawn_by: Sequence[Sampling]
 ) -> tuple[dict[str, Any], Tensor]:
-    """The bound with the better Σ, the distance by each way of drawing, and pictures (N C H W) uint8 for the sheet."""
+    """Return the bound with the better Σ, the distance by each sampler, and samples (N C H W) uint8 for the sheet."""
     import torch
 
     from genlab import metrics
@@ -289,9 +289,9 @@ def quality(
     from training.partial import Partial, Progress
 
     held_out = reference.test.images[:images]
-    looks, evaluations = LOOKS * len(held_out), images * sum(how.steps for how in drawn_by)
-    progress = Progress(looks + evaluations, "evaluation")
-    found = diffusion_bound(model, held_out, LOOKS, 0, 100, Partial(None, {}), progress)
+    evaluations = TIMES * len(held_out) + images * sum(how.steps for how in drawn_by)
+    progress = Progress(evaluations, "evaluation")
+    found = diffusion_bound(model, held_out, TIMES, 0, 100, Partial(None, {}), progress)
     sigma, bound = min(found["by_variance"].items(), key=lambda each: each[1]["bound_bits_per_dim"])
     section: dict[str, Any] = {
         "variance": sigma,
@@ -303,12 +303,12 @@ def quality(
     for how in drawn_by:
         progress.part(f"drawing, {how.sampler}")
         drawn = torch.cat(list(draw(model, images, 0, how, 100, progress.update)))
-        seen, generator = reference.feature_network.features(drawn), torch.Generator().manual_seed(0)
+        features, generator = reference.feature_network.features(drawn), torch.Generator().manual_seed(0)
         section["distances"].append(
             {
                 **asdict(how),
-                "frechet_distance": metrics.frechet_distance(seen, reference.held_out),
-                "frechet_interval_95": list(metrics.frechet_interval(seen, reference.held_out, generator)),
+                "frechet_distance": metrics.frechet_distance(features, reference.held_out),
+                "frechet_interval_95": list(metrics.frechet_interval(features, reference.held_out, generator)),
             }
         )
         sheet = drawn[:SHOWN]
@@ -318,10 +318,10 @@ def quality(
 
 
 def equal_time(options: Options, pictures: Dataset, seconds: dict[str, float], folder: Path) -> None:
-    """Train with every loop for as long, measure what they made, and print.
+    """Train with every loop for the same time, measure the models, and print.
 
     Args:
-        seconds: that a step of each loop takes, by name.
+        seconds: time of a step of each loop, by name.
     """
     import torch
 
@@ -358,7 +358,7 @@ def equal_time(options: Options, pictures: Dataset, seconds: dict[str, float], f
 
 
 def unlabelled(pictures: Dataset) -> Dataset:
-    """The same pictures, of classes that nobody knows."""
+    """Return the pictures without labels and classes."""
     return replace(pictures, labels=None, spec=replace(pictures.spec, classes=()))
 
 
@@ -394,7 +394,7 @@ def run(options: Options) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     run(tyro.cli(Annotated[Options, tyro.conf.FlagCreatePairsOff]))
 
 
