@@ -60,7 +60,7 @@ def write_card(
     Args:
         config, metrics: content of config.json and metrics.json.
         parameters: number of weights.
-        pictures: which of samples.png, examples.png, loss.png, ledger.png and nearest.png lie beside it.
+        pictures: which of samples.png, examples.png, loss.png, ledger.png and nearest.png are in the folder.
         dataset: id of the data set on the Hub, or None if it is not on the Hub.
     """
     kind, data = config["kind"], config["data"]

@@ -117,7 +117,7 @@ def _all(models: Sequence[tuple[Package, DDPM]]) -> None:
                 _in_process(source.folder, package)
                 use(model, package)
         except Exception as error:  # whatever failed, the model continues uncompiled
-            log.warning("%s goes on without being compiled: %s", name, error)
+            log.warning("%s continues without being compiled: %s", name, error)
         else:
             log.info("%s is compiled", name)
 

@@ -179,7 +179,7 @@ class DDPMConfig:
     prediction: Prediction = "v"
     """What the network outputs: the noise eps, or v = √ᾱ·ε − √(1−ᾱ)·x_0 (Salimans & Ho 2022), from which ε̂ follows."""
     grids: tuple[int, ...] = (1, 5, 15, 51)
-    """Spacings of gray-level grids, in levels: for each, the network also sees the noise that this grid explains in x_t."""
+    """Spacings of gray-level grids, in levels: E[ε|x_t] of each grid is a further input of the network (`process.grid_eps`)."""
     unet: UNetConfig = field(default_factory=UNetConfig)
 
     def __post_init__(self) -> None:
@@ -219,7 +219,7 @@ class VAEConfig:
     """A variational autoencoder: its latent variable, its likelihood and the network."""
 
     latent: int = 32
-    """Number of latent variables: the length of z, or its channels where z is a map."""
+    """Number of latent variables: the length of z, or its channels if z is a map."""
     side: int = 1
     """Side of the map that z is: 1 for a vector (the notes), or a picture's side halved once or more, 14 or 7 for 28."""
     likelihood: DecoderName = "gaussian"
@@ -227,9 +227,9 @@ class VAEConfig:
     width: int = 32
     """Channels of the first convolution; each halving of the picture doubles them, unless z is a map."""
     hidden: int = 256
-    """Units of the fully connected layer beside z, where z is a vector."""
+    """Units of the fully connected layers next to z, if z is a vector."""
     blocks: int = 3
-    """Residual blocks at each side of encoder and decoder, where z is a map."""
+    """Residual blocks at each side of encoder and decoder, if z is a map."""
     dropout: float = 0.0
     """Probability that an activation inside a residual block is dropped in training."""
 
@@ -267,7 +267,7 @@ class Sampling:
     guidance: float = 1.0
     """w of classifier-free guidance; 1 is the plain conditional model."""
     precision: Literal["fp32", "auto"] = "fp32"
-    """Arithmetic of the network on a CPU: fp32 (measurements), or auto, bf16 where the CPU computes in it (the page)."""
+    """Arithmetic of the network on a CPU: fp32 (measurements), or auto, bf16 if the CPU has the instructions (the page)."""
 
     def __post_init__(self) -> None:
         _choice("sampler", self.sampler, SamplerName)

@@ -317,8 +317,8 @@ def fit_times(
     """Return the `count` + 1 times from T down to 0 along which the solver ends nearest to the result of a fine walk.
 
     Coordinate descent from the best of `SPACINGS`: each time in turn is moved by a half, a quarter, an eighth and a sixteenth
-    of the way to its neighbours, and a move that lowers the mean squared error of the results from noise x_T (B C H W) is kept.
-    Cost: 8 (count − 1) walks of `count` evaluations of x_T, one for each of `SPACINGS`, and one of `fine`.
+    of the way to its neighbours, and a move that lowers the mean squared error of the results from noise x_T (B C H W) is
+    accepted. Cost: 8 (count − 1) walks of `count` evaluations of x_T, one for each of `SPACINGS`, and one of `fine`.
 
     Raises:
         ValueError: `count` is not from 1 to T.

@@ -106,7 +106,7 @@ def test_a_model_that_cannot_be_compiled_goes_on(tmp_path: Path, caplog) -> None
     (package.folder / "config.json").write_text("{")
     compiled.start([package]).join(120)
     (said,) = caplog.messages
-    assert said.startswith("mine goes on without being compiled: ModelError: ")
+    assert said.startswith("mine continues without being compiled: ModelError: ")
     assert "config.json" in said
     with torch.no_grad():
         looks(package.model, 2, None)
@@ -119,7 +119,7 @@ def test_compiling_does_not_go_on_for_ever(tmp_path: Path, caplog, monkeypatch) 
     monkeypatch.setattr(sys, "executable", str(sleeper))
     monkeypatch.setattr(compiled, "SECONDS", 0.2)
     compiled.start([package_of(tmp_path / "mine")]).join(60)
-    assert caplog.messages == ["mine goes on without being compiled: compiling took longer than 0.2 seconds"]
+    assert caplog.messages == ["mine continues without being compiled: compiling took longer than 0.2 seconds"]
 
 
 @pytest.mark.long
