@@ -16,7 +16,7 @@ from genlab.ddpm import DDPM
 from genlab.divergence import Gaussian, bits_per_dim, standard_normal
 from genlab.oracle import DataSetOracle, GaussianData, Mixture, Oracle
 from genlab.process import Denoised, Predict, q_marginal, x0_from_eps
-from genlab.sampler import Noise, walk
+from genlab.sampler import History, Noise, walk
 from genlab.schedule import Schedule, at, cosine_schedule, linear_schedule, mixed_schedule
 from genlab.score import (
     Flow,
@@ -171,9 +171,9 @@ def test_langevin_has_the_bias_that_a_gaussian_shows(t: int) -> None:
     rate, data = 0.3, GaussianData(LINEAR, f64(0.0), f64(0.2))
     now = torch.tensor([t])
     at_one = data.predict(f64(1.0)[None], now)
-    a = langevin(LINEAR, Fixed(0.0), rate)(f64(1.0)[None], at_one, now, now)
+    a, _ = langevin(LINEAR, Fixed(0.0), rate)(History(), f64(1.0)[None], at_one, now, now)
     at_zero = data.predict(f64(0.0)[None], now)
-    b = langevin(LINEAR, Fixed(1.0), rate)(f64(0.0)[None], at_zero, now, now)
+    b, _ = langevin(LINEAR, Fixed(1.0), rate)(History(), f64(0.0)[None], at_zero, now, now)
     V = float(LINEAR.alpha_bar[t] * 0.2 + 1 - LINEAR.alpha_bar[t])
     eta = rate * float(1 - LINEAR.alpha_bar[t])
     assert float(b**2 / (1 - a**2)) == pytest.approx(V / (1 - eta / (2 * V)), rel=1e-12)
@@ -223,10 +223,10 @@ def test_short_steps_of_the_reverse_sde_have_its_drift_and_diffusion() -> None:
         oracle, t = clover(schedule), torch.full((5,), T // 2)
         x_t = randn(0, 5, 2)
         seen, beta = oracle.predict(x_t, t), schedule.beta[T // 2]
-        still = reverse_sde(schedule, Fixed(0.0))(x_t, seen, t, t - 1)
+        still, _ = reverse_sde(schedule, Fixed(0.0))(History(), x_t, seen, t, t - 1)
         drift = 0.5 * x_t + oracle.score(x_t, t)
         errors.append(float(((still - x_t) / beta - drift).abs().max()))
-        kicked = reverse_sde(schedule, Fixed(1.0))(x_t, seen, t, t - 1)
+        kicked, _ = reverse_sde(schedule, Fixed(1.0))(History(), x_t, seen, t, t - 1)
         torch.testing.assert_close(kicked - still, beta.sqrt().expand_as(x_t), rtol=1e-9, atol=1e-12)
     assert errors[0] < 0.01
     assert errors[1] < errors[0] / 8

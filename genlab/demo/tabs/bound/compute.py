@@ -26,7 +26,7 @@ VISIBLE_SNR = 100.0
 
 @dataclass(frozen=True)
 class BoundStep:
-    """A diffusion model's bound at step t for one picture (notes 1.5), from one evaluation of the network.
+    """A diffusion model's bound at step t for one picture (docs/notes.md#n1-5-bound), from one evaluation of the network.
 
     Attributes:
         T, alpha_bar: length of the chain, ᾱ_t.

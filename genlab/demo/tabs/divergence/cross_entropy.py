@@ -1,4 +1,4 @@
-"""Two distributions over six outcomes, as bars to drag: entropy, cross entropy, KL, and the codes behind them (notes 1.2)."""
+"""Two distributions over six outcomes, as bars to drag: entropy, cross entropy, KL, and their codes (docs/notes.md#n1-2)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The Interpolate tab: from picture to picture, by a VAE's latents and a DDPM's noise (notes 1.4 and 1.5)."""
+"""The Interpolate tab: from picture to picture, by a VAE's latents and a DDPM's noise (docs/notes.md#n1-4 and #n1-5)."""

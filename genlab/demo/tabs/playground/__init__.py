@@ -1,1 +1,1 @@
-"""The Playground: draw points, train a model on them, see it go forward and back (notes 1.4, 1.5 and 2)."""
+"""The Playground: draw points, train a model on them, run it both ways (docs/notes.md#n1-4, #n1-5 and #n2)."""

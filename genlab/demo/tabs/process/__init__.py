@@ -1,1 +1,1 @@
-"""The Diffusion tab: the forward and the reverse process on one picture, step by step (notes 1.5, figure 5)."""
+"""The Diffusion tab: the forward and the reverse process on one picture, step by step (docs/notes.md#fig-5)."""

@@ -1,1 +1,1 @@
-"""The Sample tab: new pictures, step by step (notes 1.1 and 1.5)."""
+"""The Sample tab: new pictures, step by step (docs/notes.md#n1-1 and #n1-5-reverse)."""

@@ -33,7 +33,7 @@ ELBO_SEED = 0
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture's way through a VAE (notes 1.4, figures 2 and 4): x → μ, σ → z → μ′, σ′ → x̂.
+    """A picture's way through a VAE (docs/notes.md#fig-2): x → μ, σ → z → μ′, σ′ → x̂.
 
     Attributes:
         x: (C H W) uint8, the model's input: in black and white if it models binarised pictures.
@@ -85,7 +85,7 @@ class ELBOTerms:
 
 @dataclass(frozen=True)
 class PixelDensity:
-    """One pixel under a VAE, as a mixture (notes 1.4, figure 3): P(x) ≈ 1/N Σ_i p(x|z_i), z_i ~ N(0, I).
+    """One pixel under a VAE, as a mixture (docs/notes.md#fig-3): P(x) ≈ 1/N Σ_i p(x|z_i), z_i ~ N(0, I).
 
     Attributes:
         mean, std: (N) of p(x|z_i); z_i is the one that seed i of the Sample tab draws.
