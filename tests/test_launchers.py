@@ -70,7 +70,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch):
     [
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "expected 1 .*, got 4; .*--batch-size"),
         ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "expected no .*, got INDUCTOR; give --compile on"),
-        ("ACCELERATE_USE_DEEPSPEED", "true", "expected false .*, got true; every process holds the whole model"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "expected false .*, got true; every process has the whole model"),
         ("ACCELERATE_USE_FSDP", "true", "expected false .*, got true"),
         ("ACCELERATE_USE_MEGATRON_LM", "true", "expected false .*, got true"),
     ],
