@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from genlab import hub
 from genlab.config import DataSpec, DDPMConfig, LatentConfig, UNetConfig, VAEConfig
 from genlab.latent import LatentDDPM
 from genlab.oracle import GaussianData, LinearGaussianVAE
+from genlab.package import ModelError
 from genlab.schedule import cosine_schedule, linear_schedule
+from tests.test_training import options, task_of
 from tests.test_vae import LATENT, SIDE, as_vae
+from training import train_ddpm
+from training.run import main
 
 CONFIG = LatentConfig(
     DDPMConfig(T=40, grids=(), variance="beta", schedule="cosine", unet=UNetConfig(patch=1, width=8, multipliers=(1,))),
@@ -96,3 +103,25 @@ def test_training_moves_the_ddpm_alone() -> None:
 def test_gray_level_grids_are_refused() -> None:
     with pytest.raises(ValueError, match="grids: expected none"):
         LatentConfig(DDPMConfig(), VAEConfig())
+
+
+def test_a_ddpm_is_trained_on_the_codes_of_a_vae(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vae = options("vae", tmp_path / "vae", data_dir, model=VAEConfig(latent=2, side=4, width=8, blocks=1), store="fp32")
+    assert main(vae, task_of(vae)) == 0
+    config = options("ddpm", tmp_path / "latent", data_dir, model=DDPMConfig(T=25), vae=str(tmp_path / "vae"), store="fp32")
+    assert config.kind == "latent-ddpm"
+    assert main(config, train_ddpm.task(config)) == 0
+    assert "2 × 4 × 4; the network has patch 1, multipliers 1 and no grids" in capsys.readouterr().out
+    package = hub.read(tmp_path / "latent")
+    assert isinstance(package.model, LatentDDPM)
+    before = hub.read(tmp_path / "vae").model.state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in package.model.vae.state_dict().items())
+    assert not torch.equal(package.model.std, torch.ones(2))
+    assert package.metrics["command"].startswith("python training/train_ddpm.py --dataset mnist")
+
+
+def test_only_a_vae_has_codes(tmp_path: Path, data_dir: Path) -> None:
+    ddpm = options("ddpm", tmp_path / "ddpm", data_dir, steps=1)
+    assert main(ddpm, task_of(ddpm)) == 0
+    with pytest.raises(ModelError, match="expected a VAE, got a model of kind ddpm"):
+        train_ddpm.task(options("ddpm", tmp_path / "latent", data_dir, vae=str(tmp_path / "ddpm")))

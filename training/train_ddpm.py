@@ -105,6 +105,8 @@ class Codes:
 
     def data(self) -> TrainingData:
         """Return the pictures, and set mean and scale of the codes from the first 10,000 of them."""
+        from accelerate import PartialState
+
         from genlab.data import to_model
         from training.run import load_pictures
 
@@ -112,6 +114,14 @@ class Codes:
         model = self.build(given.train.spec)
         model.measure_codes(to_model(given.train.images[:10_000]))
         self.scale = (model.mean.clone(), model.std.clone())
+        if PartialState().is_main_process:
+            latent, side, _ = self.shape
+            unet = self.config.model.unet
+            print(
+                f"codes of {self.config.vae}: {latent} × {side} × {side}; the network has patch {unet.patch}, multipliers "
+                f"{' '.join(map(str, unet.multipliers))} and no grids (--patch, --multipliers)",
+                flush=True,
+            )
         weights = hashlib.sha256((self.package.folder / "model.safetensors").read_bytes()).hexdigest()
         return replace(given, facts={"vae_sha256": weights})
 
