@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -12,7 +14,8 @@ from gradio_client import Client
 from PIL import Image
 
 import genlab
-from genlab.config import ConsistencyConfig, DDPMConfig, Kind, LatentConfig, UNetConfig, VAEConfig
+from genlab import data
+from genlab.config import ConsistencyConfig, DataSpec, DDPMConfig, Kind, LatentConfig, Sampling, UNetConfig, VAEConfig
 from genlab.consistency import Consistency
 from genlab.data import ungrid
 from genlab.demo.limits import LimitError
@@ -25,25 +28,28 @@ from genlab.models import KINDS, Model
 from genlab.package import write_package
 from genlab.vae import VAE
 from tests import tiny
+from training import evaluate, likelihood, sample_quality
+from training.evaluate import Evaluation
+from training.partial import Partial, Progress
 
 DATA = tiny.dataset("mnist")
 
 
-def made(kind: Kind) -> Model:
-    """Return a tiny model of that kind whose pictures depend on everything."""
+def made(kind: Kind, spec: DataSpec = DATA.spec, side: int = 7) -> Model:
+    """Return a tiny model of that kind whose pictures depend on everything; a VAE's latents are a map of that side."""
     torch.manual_seed(0)
-    vae = VAEConfig(latent=2, side=7, width=8, blocks=1, likelihood="logistic")
+    vae = VAEConfig(latent=2, side=side, width=8, blocks=1, likelihood="logistic")
     ddpm = DDPMConfig(T=tiny.T, schedule="cosine", unet=UNetConfig(width=8, multipliers=(1, 1)))
     codes = DDPMConfig(T=tiny.T, schedule="cosine", grids=(), unet=UNetConfig(width=8, patch=1, multipliers=(1,)))
     model: Model
     if kind == "ddpm":
-        return tiny.ddpm(DATA.spec)
+        return tiny.ddpm(spec)
     if kind == "vae":
-        model = VAE(vae, DATA.spec)
+        model = VAE(vae, spec)
     elif kind == "latent-ddpm":
-        model = LatentDDPM(LatentConfig(codes, vae), DATA.spec)
+        model = LatentDDPM(LatentConfig(codes, vae), spec)
     else:
-        model = Consistency(ConsistencyConfig(ddpm, "ddpm-mnist", (60, 30, 10, 2)), DATA.spec)
+        model = Consistency(ConsistencyConfig(ddpm, "ddpm-mnist", (60, 30, 10, 2)), spec)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -96,3 +102,56 @@ def test_a_page_with_no_other_model_opens_and_draws(address: tuple[Path, str]) -
     with Image.open(path) as drawn:
         pictures = ungrid(drawn.convert("L"), 4, 28, 2)
     assert torch.equal(pictures, genlab.sample(folder, 4, 7, "DDIM", 2))
+
+
+@pytest.mark.parametrize("kind", ["latent-ddpm", "consistency"])
+def test_what_is_measured_of_the_other_kinds(
+    kind: Kind, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The ELBO with the DDPM's bound for the one; samples in 1, 2 and 4 evaluations for the other, which has no likelihood."""
+    test = data.load("mnist", "test", str(data_dir))
+    model = made(kind, test.spec, side=4)
+    write_package(tmp_path / "m", model, {"command": "python training/distil.py ddpm-mnist"}, test)
+    asked = []
+
+    def measure(model: Model, reference: object, count: int, seed: int, sampling: Sampling, *rest: object, **more: object):
+        asked.append(sampling.steps)
+        return {"steps": sampling.steps}, None
+
+    monkeypatch.setattr(sample_quality, "check", lambda *given: None)
+    monkeypatch.setattr(sample_quality, "measure", measure)
+    monkeypatch.setattr(likelihood, "plot_ledger", lambda section, path: None)
+    given = Evaluation(
+        str(tmp_path / "m"), data_dir=str(data_dir), images=6, strata=4, samples=4, curve_samples=0, device="cpu"
+    )
+    assert evaluate.run(given) == 0
+    evaluation = json.loads((tmp_path / "m" / "metrics.json").read_text())["evaluation"]
+    if kind == "consistency":
+        assert "likelihood" not in evaluation
+        assert evaluation["samples"] == {"steps": 4}
+        assert evaluation["few"] == {"1": {"steps": 1}, "2": {"steps": 2}}
+        return
+    assert asked == [10]
+    bound = evaluation["likelihood"]
+    assert bound["images"] == 6
+    nats = bound["reconstruction_nats"] + bound["entropy_of_q_nats"] - bound["prior_nats"]
+    assert bound["bound_bits_per_dim"] == pytest.approx(-nats / math.log(2) / 64)
+    assert bound["codes"]["T"] == tiny.T
+    assert "with N(0, I) for the prior" in capsys.readouterr().out
+
+
+def test_the_bound_of_a_latent_ddpm_is_its_elbo() -> None:
+    """With every t, `latent_bound` and `LatentDDPM.elbo` are the same up to their noise, here over 60 pictures."""
+    model = made("latent-ddpm")
+    assert isinstance(model, LatentDDPM)
+    pictures = DATA.images.repeat(3, 1, 1, 1)
+    progress = Progress(1, "step")
+    found = likelihood.latent_bound(model, pictures, tiny.T, 0, 20, Partial(None, {}), progress)
+    progress.close()
+    x = data.to_model(pictures)
+    with torch.inference_mode():
+        noise = torch.randn(len(x), model.config.vae.latents, generator=torch.Generator().manual_seed(1))
+        elbo = model.elbo(x, noise, torch.Generator().manual_seed(2), discretised=True)
+    bits = -elbo.total.double() / math.log(2) / DATA.spec.dims
+    error = math.hypot(float(bits.std()) / len(x) ** 0.5, found["bound_standard_error_bits_per_dim"])
+    assert abs(found["bound_bits_per_dim"] - float(bits.mean())) < 4 * error
