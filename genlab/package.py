@@ -103,6 +103,11 @@ class Package:
     revision: str | None
     folder: Path
 
+    @property
+    def weights_sha256(self) -> str:
+        """Return the SHA-256 of model.safetensors, hexadecimal."""
+        return hashlib.sha256((self.folder / "model.safetensors").read_bytes()).hexdigest()
+
 
 # Writing
 
@@ -139,8 +144,10 @@ def write_package(folder: Path, model: Model, metrics: dict[str, Any], examples:
         save_file(weights, fresh / "model.safetensors")
         metrics = _measured(folder, fresh / "model.safetensors") | metrics
         write_json(fresh / "metrics.json", metrics)
-        grid(pictures, columns=EXAMPLE_COLUMNS).save(fresh / "examples.png", optimize=True)
-        write_json(fresh / "examples.json", {"count": len(pictures), "columns": EXAMPLE_COLUMNS, "labels": labels}, indent=None)
+        if len(pictures):
+            grid(pictures, columns=EXAMPLE_COLUMNS).save(fresh / "examples.png", optimize=True)
+            listing = {"count": len(pictures), "columns": EXAMPLE_COLUMNS, "labels": labels}
+            write_json(fresh / "examples.json", listing, indent=None)
         for file in sorted(fresh.iterdir()):
             file.chmod(0o644)
             file.replace(folder / file.name)

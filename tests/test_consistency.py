@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,6 +166,20 @@ def test_a_damaged_file_of_trajectories_and_those_of_other_options_are_made_anew
     torch.testing.assert_close(
         points[3, 0].float(), torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(3)), atol=2e-3, rtol=0
     )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_teacher_without_pictures_gives_a_student_without(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distil, "SHARD", 16)
+    monkeypatch.setattr(distil, "HELD_OUT", 4)
+    shutil.copytree(teacher / "model", tmp_path / "bare")
+    for name in ("examples.json", "examples.png"):
+        (tmp_path / "bare" / name).unlink()
+    config = distillation(tmp_path / "bare", tmp_path / "run", trajectories=12)
+    assert main(config, distil.task(config, hub.read(tmp_path / "bare"))) == 0
+    assert len(hub.read(tmp_path / "run").examples) == 0
 
 
 def test_only_a_ddpm_is_distilled(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
