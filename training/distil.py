@@ -7,7 +7,6 @@ starts with the teacher's weights and learns to predict the end of a trajectory 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from dataclasses import replace
@@ -108,7 +107,7 @@ def task(config: Distillation, package: Package) -> Task:
         raise ModelError(f"{config.teacher}: expected a DDPM to distil, got a model of kind {teacher.kind}")
     times = spaced(teacher.schedule, config.points, "Karras")
     student = ConsistencyConfig(teacher.config, config.teacher_name, tuple(times[:-1]))
-    weights = hashlib.sha256((package.folder / "model.safetensors").read_bytes()).hexdigest()
+    weights = package.weights_sha256
 
     def data() -> TrainingData:
         facts = {"teacher": weights, "solver": "UniPC", "times": times, "seed": config.seed, "no_label": config.no_label}

@@ -277,7 +277,7 @@ def _run(options: Evaluation) -> int:
             plan = replace(plan, **{name: 0})
             print(f"{name.replace('_', ' ')} are not measured: {error}", file=sys.stderr)
     folder = _folder(options, package)
-    weights = _sha256(package.folder / "model.safetensors")
+    weights = package.weights_sha256
     facts = {
         "schema": SCHEMA,
         "model_sha256": weights,
@@ -426,7 +426,7 @@ def _folder(options: Evaluation, package: Package) -> Path:
         return folder
     weights = "model.safetensors"
     if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / weights).is_file() or _sha256(folder / weights) != _sha256(package.folder / weights):
+        if not (folder / weights).is_file() or _sha256(folder / weights) != package.weights_sha256:
             raise FileExistsError(
                 f"{folder}: expected no folder, an empty one, or one with this model, got other content; give another --out"
             )

@@ -25,7 +25,7 @@ from torch import Tensor
 from genlab.card import SIGMA
 from genlab.colours import COLOURS
 from genlab.config import DataSpec, DDPMConfig, Sampling, Variance
-from genlab.data import binarise, to_model
+from genlab.data import as_model, binarise, to_model
 from genlab.divergence import Gaussian, bits_per_dim, entropy, kl, standard_normal, sum_dims
 from genlab.draw import draw
 from genlab.likelihood import discretised_log_prob
@@ -68,11 +68,6 @@ class Denoiser(Protocol):
 def mean_and_error(values: Tensor) -> tuple[float, float]:
     """Return the mean of (N) values and its standard error, s/√N."""
     return float(values.mean()), float(values.std() / len(values) ** 0.5)
-
-
-def as_model(pictures: Tensor, device: torch.device | str) -> Tensor:
-    """Return 8-bit pictures in the model's [−1, 1], any others unchanged."""
-    return (to_model(pictures) if pictures.dtype == torch.uint8 else pictures).to(device)
 
 
 def _rows(index: int, batch_size: int, count: int) -> slice:
@@ -142,7 +137,7 @@ def diffusion_sums(
     batches = -(-N // batch_size)
     for index in partial.batches("bound", sums, batches, progress, _size(batch_size, N, count)):
         rows, noise_of = _rows(index, batch_size, N), generator(seed, 0, index)
-        x0 = as_model(pictures[rows], device)
+        x0 = as_model(pictures[rows]).to(device)
         times = draw_times(last, len(x0), noise_of)
         with torch.inference_mode():
             sums["prior"][rows] = prior_term(model.schedule, x0).double().cpu()
@@ -303,7 +298,7 @@ def ode_likelihood(
         return p_reverse(model.schedule, x_t, denoised.x0_hat, t, None, model.config.variance, denoised.fraction)
 
     def walk(index: int, count: int) -> ODEBound:
-        x0 = as_model(pictures[_rows(index, batch_size, N)], device)
+        x0 = as_model(pictures[_rows(index, batch_size, N)]).to(device)
         return ode_bound(model.predict, reverse, model.schedule, x0, generator(seed, 3, index), count, probes, decoder)
 
     batches = -(-N // batch_size)
@@ -372,7 +367,7 @@ def vae_bound(
         pictures = binarise(to_model(pictures), generator(seed, 2, 0))
 
     def evaluate(rows: slice, noise_of: torch.Generator, draws: int) -> tuple[Tensor, Tensor]:
-        x = as_model(pictures[rows], device)
+        x = as_model(pictures[rows]).to(device)
         noise = torch.randn(draws, len(x), D, generator=noise_of, dtype=x.dtype).to(device)
         return x, model.log_weights(x, noise, discretised).double().cpu()
 
@@ -479,7 +474,7 @@ def latent_bound(
     """
     noise_of, found = generator(seed, 5, 0), []
     for some in pictures.split(batch_size):
-        x = as_model(some, device)
+        x = as_model(some).to(device)
         with torch.inference_mode():
             q = model.vae.encode(x)
             z = q.sample(torch.randn(q.mean.shape, generator=noise_of, dtype=x.dtype).to(device))

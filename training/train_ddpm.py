@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -122,8 +121,7 @@ class Codes:
                 f"{' '.join(map(str, unet.multipliers))} and no grids (--patch, --multipliers)",
                 flush=True,
             )
-        weights = hashlib.sha256((self.package.folder / "model.safetensors").read_bytes()).hexdigest()
-        return replace(given, facts={"vae_sha256": weights})
+        return replace(given, facts={"vae_sha256": self.package.weights_sha256})
 
 
 def main() -> int:
