@@ -48,6 +48,12 @@ class LatentDDPM(nn.Module):
         self.mean = nn.Parameter(torch.zeros(config.vae.latent), requires_grad=False)
         self.std = nn.Parameter(torch.ones(config.vae.latent), requires_grad=False)
 
+    def train(self, mode: bool = True) -> LatentDDPM:
+        """Set the mode of the DDPM; the VAE is trained already and stays in evaluation mode, without dropout."""
+        super().train(mode)
+        self.vae.eval()
+        return self
+
     def to_codes(self, z: Tensor) -> Tensor:
         """Return u (B, latent, side, side) of eq. 1 for z (B, D)."""
         maps = z.reshape(-1, *self.latents.shape)

@@ -100,6 +100,18 @@ def test_training_moves_the_ddpm_alone() -> None:
     assert any(p.grad is not None and bool(p.grad.any()) for p in model.ddpm.parameters())
 
 
+def test_the_codes_of_a_trained_vae_have_no_dropout() -> None:
+    """Training mode is for the DDPM alone: the VAE is finished."""
+    torch.manual_seed(0)
+    vae = VAEConfig(latent=2, side=4, width=8, blocks=1, dropout=0.5)
+    model, x = LatentDDPM(LatentConfig(CONFIG.ddpm, vae), DataSpec(size=8)), torch.rand(2, 1, 8, 8)
+    for parameter in model.vae.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.train()
+    assert model.ddpm.training
+    assert torch.equal(model.vae.encode(x).mean, model.vae.encode(x).mean)
+
+
 def test_gray_level_grids_are_refused() -> None:
     with pytest.raises(ValueError, match="grids: expected none"):
         LatentConfig(DDPMConfig(), VAEConfig())
