@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub as client
 from huggingface_hub import errors as client_errors
@@ -42,7 +41,7 @@ REFUSALS = {
     413: "the Hub refuses files of this size for {repo_id}",
     429: "the Hub asks for patience (too many requests): try again in some minutes",
 }
-"""HTTP status of the Hub → error message."""
+"""HTTP status of the Hub → error message, with the place of the repository's id."""
 HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 
 
@@ -61,20 +60,20 @@ def read(source: str | Path, revision: str | None = None, token: str | None = No
     folder = find_package(source) or expanded(source)
     if folder.is_dir():
         if revision is not None:
-            raise ModelError("{source} is a folder: expected no revision, got {revision}", source=source, revision=revision)
+            raise ModelError(f"{source} is a folder: expected no revision, got {revision}")
         return read_package(folder, str(source))
     found = HUB_ID.fullmatch(str(source)) if isinstance(source, str) else None
     if found is None:
+        shipped = ", ".join(folder.name for folder in shipped_packages())
         raise ModelError(
-            "no model {source!r}: expected an existing folder, one of {shipped}, or user/name or user/name@revision on the Hub",
-            source=str(source),
-            shipped=", ".join(folder.name for folder in shipped_packages()),
+            f"no model {str(source)!r}: expected an existing folder, one of {shipped}, "
+            "or user/name or user/name@revision on the Hub"
         )
     if found[2] and revision and found[2] != revision:
-        raise ModelError("{source}: expected one revision, got {one} and {other}", source=source, one=found[2], other=revision)
+        raise ModelError(f"{source}: expected one revision, got {found[2]} and {revision}")
     wanted = revision or found[2]
     if wanted and (not re.fullmatch(r"\w[\w./-]*", wanted, re.ASCII) or ".." in wanted):
-        raise ModelError("{repo_id}: expected a branch, tag or commit, got {got!r:.100}", repo_id=found[1], got=wanted)
+        raise ModelError(f"{found[1]}: expected a branch, tag or commit, got {wanted!r:.100}")
     folder, commit = _pull(found[1], wanted, token)
     return read_package(folder, found[1], commit)
 
@@ -99,19 +98,10 @@ def _pull(repo_id: str, revision: str | None, token: str | None) -> tuple[Path, 
         files = {file.rfilename: file for file in info.siblings or [] if file.rfilename in MAX_BYTES}
         for name in REQUIRED:
             if name not in files:
-                raise ModelError(
-                    "{repo_id} is no genlab model: expected config.json and model.safetensors, got no {name}",
-                    repo_id=repo_id,
-                    name=name,
-                )
+                raise ModelError(f"{repo_id} is no genlab model: expected config.json and model.safetensors, got no {name}")
         for name, file in files.items():
             if (file.size or 0) > MAX_BYTES[name]:
-                raise ModelError(
-                    "{name}: expected at most {most:,} bytes, got {got:,}",
-                    name=f"{repo_id}: {name}",
-                    most=MAX_BYTES[name],
-                    got=file.size,
-                )
+                raise ModelError(f"{repo_id}: {name}: expected at most {MAX_BYTES[name]:,} bytes, got {file.size:,}")
         commit = info.sha or ""
         stated = {name: file.lfs.sha256 if file.lfs else file.blob_id or "" for name, file in files.items()}
         for again in (False, True):
@@ -125,10 +115,8 @@ def _pull(repo_id: str, revision: str | None, token: str | None) -> tuple[Path, 
                 _remember(folder, revision or "main")
                 return folder, commit
         raise ModelError(
-            "{repo_id}: {name} arrived damaged twice: its content is not what the Hub states. "
-            "Try again later, or from another network",
-            repo_id=repo_id,
-            name=damaged,
+            f"{repo_id}: {damaged} arrived damaged twice: its content is not what the Hub states. "
+            "Try again later, or from another network"
         )
 
 
@@ -292,36 +280,31 @@ def _sentences(repo_id: str, revision: str | None) -> Iterator[None]:
 
 
 def _explained(error: BaseException, repo_id: str, revision: str | None) -> ModelError:
-    values: dict[str, Any] = {"repo_id": repo_id, "hub": client.constants.ENDPOINT}
+    hub = client.constants.ENDPOINT
     if isinstance(error, client_errors.GatedRepoError):
-        return ModelError("{repo_id} is gated: accept its conditions at {hub}/{repo_id}, then run `hf auth login`", **values)
+        return ModelError(f"{repo_id} is gated: accept its conditions at {hub}/{repo_id}, then run `hf auth login`")
     if isinstance(error, client_errors.RepositoryNotFoundError):
         return ModelError(
-            "no folder and no model {repo_id} on the Hub, or it is private: check the name, "
-            "or run `hf auth login` with a token that sees it",
-            **values,
+            f"no folder and no model {repo_id} on the Hub, or it is private: check the name, "
+            "or run `hf auth login` with a token that can read it"
         )
     if isinstance(error, client_errors.RevisionNotFoundError):
-        values["revision"] = revision
-        return ModelError("{repo_id} has no revision {revision}: look at {hub}/{repo_id}/commits/main", **values)
+        return ModelError(f"{repo_id} has no revision {revision}: look at {hub}/{repo_id}/commits/main")
     if isinstance(error, client_errors.EntryNotFoundError) and isinstance(error, client_errors.HfHubHTTPError):
-        return ModelError("{repo_id}: a file of the model is gone from the Hub: try again", **values)
+        return ModelError(f"{repo_id}: a file of the model is gone from the Hub: try again")
     if isinstance(error, client_errors.HfHubHTTPError):
         status = error.response.status_code
-        form = REFUSALS.get(status)
-        if form is not None:
-            return ModelError(form, **values)
-        return ModelError("the Hub at {hub} answered with error {status}: try again later", status=status, **values)
+        if status in REFUSALS:
+            return ModelError(REFUSALS[status].format(repo_id=repo_id))
+        return ModelError(f"the Hub at {hub} answered with error {status}: try again later")
     if isinstance(error, client_errors.HFValidationError):
-        return ModelError("expected user/name, got {repo_id!r}", **values)
+        return ModelError(f"expected user/name, got {repo_id!r}")
     if isinstance(error, client_errors.OfflineModeIsEnabled):
-        return ModelError("{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset it", **values)
+        return ModelError(f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset it")
     if isinstance(error, (client_errors.LocalEntryNotFoundError, httpx.HTTPError)):
-        return ModelError(
-            "the Hub at {hub} cannot be reached, and {repo_id} is not in the cache: check the connection", **values
-        )
+        return ModelError(f"the Hub at {hub} cannot be reached, and {repo_id} is not in the cache: check the connection")
     if isinstance(error, OSError) and error.strerror:
-        return ModelError("{repo_id}: {reason}", reason=error.strerror, **values)
+        return ModelError(f"{repo_id}: {error.strerror}")
     if error.__cause__ is not None:
         return _explained(error.__cause__, repo_id, revision)
-    return ModelError("{repo_id}: the Hub could not be used ({reason}): try again", reason=type(error).__name__, **values)
+    return ModelError(f"{repo_id}: the Hub could not be used ({type(error).__name__}): try again")

@@ -69,16 +69,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class ModelError(RuntimeError):
-    """A model cannot be read, written, pulled or pushed; the message says what to do.
-
-    Attributes:
-        text: the message, or, with `values`, its template for `str.format`.
-        values: arguments of the template by name; one of them may be an exception.
-    """
-
-    def __init__(self, text: str, /, **values: Any) -> None:
-        super().__init__(text.format(**values) if values else text)
-        self.text, self.values = text, values
+    """A model cannot be read, written, pulled or pushed; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -242,12 +233,10 @@ def read_package(folder: Path, source: str | None = None, revision: str | None =
     try:
         for name in REQUIRED:
             if not (folder / name).is_file():
-                raise ModelError(
-                    "expected config.json and model.safetensors, got no {name}; genlab reads no other format", name=name
-                )
+                raise ModelError(f"expected config.json and model.safetensors, got no {name}; genlab reads no other format")
         for name, most in MAX_BYTES.items():
             if (folder / name).exists() and (size := (folder / name).stat().st_size) > most:
-                raise ModelError("{name}: expected at most {most:,} bytes, got {got:,}", name=name, most=most, got=size)
+                raise ModelError(f"{name}: expected at most {most:,} bytes, got {size:,}")
         cls, config, data = _checked_config(read_json(folder / "config.json"))
         model = read_network(cls, config, data, folder / "model.safetensors")
         for part in model.modules():
@@ -256,10 +245,10 @@ def read_package(folder: Path, source: str | None = None, revision: str | None =
         metrics = _metrics(folder)
         examples, labels = _examples(folder, data)
     except ModelError as error:
-        raise ModelError("{source}: {error}", source=f"{source}@{revision}" if revision else source, error=error) from error
+        raise ModelError(f"{source}{f'@{revision}' if revision else ''}: {error}") from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ModelError("{source}: cannot be read ({reason})", source=source, reason=reason) from error
+        raise ModelError(f"{source}: cannot be read ({reason})") from error
     return Package(model, metrics, examples, labels, source, revision, folder)
 
 
@@ -282,9 +271,9 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(text, object_pairs_hook=once, parse_float=finite, parse_constant=finite)
         json.dumps(value, ensure_ascii=False).encode()  # fails if a string has half of a surrogate pair
     except (ValueError, RecursionError) as error:
-        raise ModelError("{name}: expected JSON, got other content ({reason})", name=path.name, reason=error) from error
+        raise ModelError(f"{path.name}: expected JSON, got other content ({error})") from error
     if not isinstance(value, dict):
-        raise ModelError("{name}: expected a JSON object, got {got}", name=path.name, got=type(value).__name__)
+        raise ModelError(f"{path.name}: expected a JSON object, got {type(value).__name__}")
     return value
 
 
@@ -297,45 +286,38 @@ def _metrics(folder: Path) -> dict[str, Any]:
         for key in above:
             place = place.get(key, {})
         if name in place and not isinstance(place[name], wanted):
-            raise ModelError(
-                "metrics.json: {where}: expected {wanted}, got {got!r:.100}",
-                where=where,
-                wanted=wanted.__name__,
-                got=place[name],
-            )
+            raise ModelError(f"metrics.json: {where}: expected {wanted.__name__}, got {place[name]!r:.100}")
     return metrics
 
 
 def _checked_config(config: dict[str, Any]) -> tuple[type[Model], Config, DataSpec]:
     check_keys("config.json", config, {"genlab", "kind", "model", "data"})
     if not isinstance(config["genlab"], str) or len(config["genlab"]) > 50:
-        raise ModelError("config.json: genlab: expected a version, got {got!r:.100}", got=config["genlab"])
+        raise ModelError(f"config.json: genlab: expected a version, got {config['genlab']!r:.100}")
     if not isinstance(config["kind"], str) or config["kind"] not in KINDS:
-        raise ModelError(
-            "config.json: kind: expected one of {kinds}, got {got!r:.100}", kinds=", ".join(KINDS), got=config["kind"]
-        )
+        raise ModelError(f"config.json: kind: expected one of {', '.join(KINDS)}, got {config['kind']!r:.100}")
     cls, schema = KINDS[config["kind"]]
     return cls, build(schema, config["model"], "model"), build(DataSpec, config["data"], "data")
 
 
 def check_keys(where: str, value: dict[str, Any], expected: set[str]) -> None:
     for key in expected - value.keys():
-        raise ModelError("{where}: expected the key {key!r}, which is missing", where=where, key=key)
+        raise ModelError(f"{where}: expected the key {key!r}, which is missing")
     for key in value.keys() - expected:
-        raise ModelError("{where}: unknown key {key!r:.100}; a newer genlab may know it", where=where, key=key)
+        raise ModelError(f"{where}: unknown key {key!r:.100}; a newer genlab may know it")
 
 
 def build(schema: type[Any], value: Any, where: str) -> Any:
     """Return an instance of a dataclass from a JSON object, which must have exactly its fields, with valid types and values."""
     if not isinstance(value, dict):
-        raise ModelError("config.json: {where}: expected an object, got {got!r:.100}", where=where, got=value)
+        raise ModelError(f"config.json: {where}: expected an object, got {value!r:.100}")
     check_keys(f"config.json: {where}", value, {field.name for field in fields(schema)})
     hints = typing.get_type_hints(schema)
     content = {name: _typed(hints[name], given, f"{where}.{name}") for name, given in value.items()}
     try:
         return schema(**content)
     except ValueError as error:
-        raise ModelError("config.json: {where}: {reason}", where=where, reason=error) from error
+        raise ModelError(f"config.json: {where}: {error}") from error
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
@@ -343,14 +325,12 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return build(typing.cast("type[Any]", hint), value, where)
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
-            raise ModelError("config.json: {where}: expected a list, got {got!r:.100}", where=where, got=value)
+            raise ModelError(f"config.json: {where}: expected a list, got {value!r:.100}")
         return tuple(_typed(get_args(hint)[0], item, where) for item in value)
     wanted = str if get_origin(hint) is Literal else hint
     allowed = (int, float) if wanted is float else wanted
     if not isinstance(value, allowed) or isinstance(value, bool):
-        raise ModelError(
-            "config.json: {where}: expected {wanted}, got {got!r:.100}", where=where, wanted=wanted.__name__, got=value
-        )
+        raise ModelError(f"config.json: {where}: expected {wanted.__name__}, got {value!r:.100}")
     return value
 
 
@@ -359,16 +339,14 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER:
-            raise ModelError(
-                "model.safetensors: expected a header of at most {most:,} bytes, got {got:,}", most=MAX_HEADER, got=length
-            )
+            raise ModelError(f"model.safetensors: expected a header of at most {MAX_HEADER:,} bytes, got {length:,}")
         raw = file.read(length)
     try:
         entries = json.loads(raw)
         entries.pop("__metadata__", None)
         for name, entry in entries.items():
             if entry["dtype"] not in ("F32", "F16"):
-                raise ModelError("{name}: expected float32 or float16, got {got!r:.20}", name=name, got=entry["dtype"])
+                raise ModelError(f"{name}: expected float32 or float16, got {entry['dtype']!r:.20}")
         return {name: tuple(int(side) for side in entry["shape"]) for name, entry in entries.items()}
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ModelError("model.safetensors: expected a safetensors file, got other content") from error
@@ -380,27 +358,25 @@ def read_network(cls: type[Network], config: Any, data: DataSpec, path: Path) ->
         with torch.device("meta"), _WithoutInit():
             expected = {name: tuple(tensor.shape) for name, tensor in cls(config, data).state_dict().items()}
     except (ValueError, RuntimeError, MemoryError) as error:
-        raise ModelError("config.json: {reason}", reason=error) from error
+        raise ModelError(f"config.json: {error}") from error
     parameters = sum(math.prod(shape) for shape in expected.values())
     if parameters > MAX_PARAMETERS:
-        raise ModelError("config.json: expected at most {most:,} parameters, got {got:,}", most=MAX_PARAMETERS, got=parameters)
+        raise ModelError(f"config.json: expected at most {MAX_PARAMETERS:,} parameters, got {parameters:,}")
     given = _header(path)
     for name in expected.keys() - given.keys():
-        raise ModelError("{name}: expected this tensor in model.safetensors, which lacks it", name=name)
+        raise ModelError(f"{name}: expected this tensor in model.safetensors, which lacks it")
     for name in given.keys() - expected.keys():
-        raise ModelError("model.safetensors: unexpected tensor {name!r:.100}", name=name)
+        raise ModelError(f"model.safetensors: unexpected tensor {name!r:.100}")
     for name, shape in expected.items():
         if given[name] != shape:
-            raise ModelError("{name}: expected shape {shape}, got {got}", name=name, shape=shape, got=given[name])
+            raise ModelError(f"{name}: expected shape {shape}, got {given[name]}")
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise ModelError(
-            "model.safetensors: expected a safetensors file, got a damaged one ({reason})", reason=error
-        ) from error
+        raise ModelError(f"model.safetensors: expected a safetensors file, got a damaged one ({error})") from error
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
-            raise ModelError("{name}: expected finite weights, got nan or inf", name=name)
+            raise ModelError(f"{name}: expected finite weights, got nan or inf")
     with _WithoutInit():
         model = cls(config, data)
     model.load_state_dict(tensors)
@@ -428,32 +404,18 @@ def _examples(folder: Path, data: DataSpec) -> tuple[Tensor, Tensor | None]:
     count, columns, labels = listing["count"], listing["columns"], listing["labels"]
     for name, value in (("count", count), ("columns", columns)):
         if type(value) is not int or not 1 <= value <= EXAMPLES:
-            raise ModelError(
-                "examples.json: {name}: expected a whole number from 1 to {most}, got {got!r:.100}",
-                name=name,
-                most=EXAMPLES,
-                got=value,
-            )
+            raise ModelError(f"examples.json: {name}: expected a whole number from 1 to {EXAMPLES}, got {value!r:.100}")
     if labels is not None:
         whole = isinstance(labels, list) and len(labels) == count
         if not whole or not all(type(label) is int and -1 <= label < len(data.classes) for label in labels):
-            raise ModelError(
-                "examples.json: labels: expected {count} whole numbers below {classes}, -1 for none, or null",
-                count=count,
-                classes=len(data.classes),
-            )
+            classes = len(data.classes)
+            raise ModelError(f"examples.json: labels: expected {count} whole numbers below {classes}, -1 for none, or null")
     mode = "L" if data.channels == 1 else "RGB"
     side = (columns * (data.size + 2) + 2, -(-count // columns) * (data.size + 2) + 2)
     try:
         with Image.open(folder / "examples.png", formats=("PNG",)) as sheet:
             if (sheet.size, sheet.mode, getattr(sheet, "n_frames", 1)) != (side, mode, 1):
-                raise ModelError(
-                    "examples.png: expected {mode} of {side}, got {got} of {size}",
-                    mode=mode,
-                    side=side,
-                    got=sheet.mode,
-                    size=sheet.size,
-                )
+                raise ModelError(f"examples.png: expected {mode} of {side}, got {sheet.mode} of {sheet.size}")
             sheet.load()
             pictures = ungrid(sheet, count, data.size, columns)
     except ModelError:
