@@ -1,15 +1,19 @@
 """Pull models from the Hub, push them to it, and check beforehand that the token may push.
 
 A commit on the Hub is read like a folder on disk (`package`). Every file that is pulled is compared with the hash that the Hub
-states for it.
+states for it. The newest version of a branch that loaded is remembered in the client's cache as the reference genlab/BRANCH. It
+serves whenever a newer one cannot be had, whatever the reason.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub as client
@@ -24,29 +28,46 @@ from genlab.package import (
     REQUIRED,
     ModelError,
     Package,
+    check_config,
     find_package,
+    missing,
     read_json,
     read_package,
     refresh_card,
     shipped_packages,
 )
 
+log = logging.getLogger("genlab.hub")
+
 PATIENCE = 10.0
 """Timeout of the first request to the Hub, seconds."""
+GOOD = "genlab/"
+"""Prefix of the references in the client's cache to the newest version of a branch that loaded."""
 REFUSALS = {
     401: "the Hub does not accept your token: run `hf auth login` with a valid one (HF_TOKEN, where set, goes first)",
-    403: "your Hub token does not allow this for {repo_id}: use one that may write, or change --repo-id",
+    403: "your Hub token may not read {repo_id}: give it the right to, or use another (`hf auth login`, HF_TOKEN)",
     409: "{repo_id} was changed by somebody else at the same moment: push again",
     412: "{repo_id} was changed by somebody else at the same moment: push again",
     413: "the Hub refuses files of this size for {repo_id}",
     429: "the Hub asks for patience (too many requests): try again in some minutes",
 }
 """HTTP status of the Hub → error message, with the place of the repository's id."""
+FORBIDDEN = "your Hub token does not allow this for {repo_id}: use one that may write, or change --repo-id"
+"""Error message of status 403 to a push."""
+ADDRESS = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
+
+
+class HubError(ModelError):
+    """The Hub did not deliver, or refused; a model's content is not at fault."""
 
 
 def read(source: str | Path, revision: str | None = None, token: str | None = None) -> Package:
     """Read a model and the files published with it.
+
+    Where the newest version on the Hub cannot be had or does not load, the last one that did is read from the cache. A warning
+    is logged, and the package says why in `stale`.
 
     Args:
         source: a model's folder, or a run's; the name of a model that ships (`ddpm-mnist`); or a model on the Hub, `user/name`
@@ -62,88 +83,156 @@ def read(source: str | Path, revision: str | None = None, token: str | None = No
         if revision is not None:
             raise ModelError(f"{source} is a folder: expected no revision, got {revision}")
         return read_package(folder, str(source))
+    repo_id, wanted = split_id(source, revision)
+    if COMMIT.fullmatch(wanted) and (cached := _in_cache(repo_id, wanted, whole=True)):
+        return read_package(cached, repo_id, wanted)
+    try:
+        folder = _download(repo_id, wanted, token)
+        package = read_package(folder, repo_id, folder.name)
+    except ModelError as error:
+        last = last_good(repo_id, wanted)
+        if last is None:
+            raise
+        log.warning("%s; %s", error, serving_instead(last))
+        return replace(last, stale=str(error))
+    remember(package, wanted)
+    return package
+
+
+def split_id(source: str | Path, revision: str | None = None) -> tuple[str, str]:
+    """Return the repository and the revision of `user/name` or `user/name@revision`; main where none is given.
+
+    Raises:
+        ModelError: it is none, or two revisions are given.
+    """
     found = HUB_ID.fullmatch(str(source)) if isinstance(source, str) else None
     if found is None:
         shipped = ", ".join(folder.name for folder in shipped_packages())
         raise ModelError(
-            f"no model {str(source)!r}: expected an existing folder, one of {shipped}, "
-            "or user/name or user/name@revision on the Hub"
+            f"no model {str(source)!r}: expected an existing folder, one of {shipped}, or user/name or user/name@revision "
+            "on the Hub"
         )
     if found[2] and revision and found[2] != revision:
         raise ModelError(f"{source}: expected one revision, got {found[2]} and {revision}")
-    wanted = revision or found[2]
-    if wanted and (not re.fullmatch(r"\w[\w./-]*", wanted, re.ASCII) or ".." in wanted):
+    wanted = revision or found[2] or "main"
+    if not re.fullmatch(r"\w[\w./-]*", wanted, re.ASCII) or ".." in wanted:
         raise ModelError(f"{found[1]}: expected a branch, tag or commit, got {wanted!r:.100}")
-    folder, commit = _pull(found[1], wanted, token)
-    return read_package(folder, found[1], commit)
+    return found[1], wanted
+
+
+def serving_instead(package: Package) -> str:
+    """Return the words that say which version serves in the place of a newer one."""
+    return f"the last good version serves instead, commit {(package.revision or '')[:12]}"
 
 
 # From the Hub
 
 
-def _pull(repo_id: str, revision: str | None, token: str | None) -> tuple[Path, str]:
-    """Return the folder of a model in the client's cache, every file checked against the Hub's hash, and its commit."""
+def head(repo_id: str, revision: str, token: str | None = None) -> str:
+    """Return the commit that a branch or tag is at now, by one request.
+
+    Raises:
+        HubError: the Hub cannot be asked.
+    """
     with _sentences(repo_id, revision):
-        if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
-            cached = _cached(repo_id, revision)
-            if cached is not None:
-                return cached
-        api = client.HfApi(token=token, library_name="genlab", library_version=__version__)
-        try:
-            info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=PATIENCE)
-        except (httpx.HTTPError, OSError) as error:
-            if _answered(error) or (cached := _cached(repo_id, revision)) is None:
-                raise
-            return cached
+        return _info(repo_id, revision, token, files_metadata=False).sha or ""
+
+
+def last_good(repo_id: str, revision: str) -> Package | None:
+    """Return the newest version of a branch in the cache that loads, or that commit, if there is one; sends no request."""
+    for reference in [revision] if COMMIT.fullmatch(revision) else [GOOD + revision, revision]:
+        folder = _in_cache(repo_id, reference)
+        if folder is not None:
+            with suppress(ModelError):
+                return read_package(folder, repo_id, folder.name)
+    return None
+
+
+def remember(package: Package, revision: str) -> None:
+    """Record that this is the newest version of a branch that loaded; a cache that cannot be written is left as it is."""
+    reference = package.folder.parent.parent / "refs" / (GOOD + revision)
+    if not COMMIT.fullmatch(revision):
+        with suppress(OSError):
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            fresh = reference.with_name(f".{reference.name}")
+            fresh.write_text(package.folder.name)
+            fresh.replace(reference)
+
+
+def _info(repo_id: str, revision: str, token: str | None, files_metadata: bool) -> client.ModelInfo:
+    api = client.HfApi(token=token, library_name="genlab", library_version=__version__)
+    return api.model_info(repo_id, revision=revision, files_metadata=files_metadata, timeout=PATIENCE)
+
+
+def _download(repo_id: str, revision: str, token: str | None) -> Path:
+    """Fetch the commit that a revision is at now; return its folder in the client's cache, every file checked.
+
+    The configuration is fetched and checked first.
+    """
+    with _sentences(repo_id, revision):
+        info = _info(repo_id, revision, token, files_metadata=True)
+        names = [file.rfilename for file in info.siblings or []]
         files = {file.rfilename: file for file in info.siblings or [] if file.rfilename in MAX_BYTES}
         for name in REQUIRED:
             if name not in files:
-                raise ModelError(f"{repo_id} is no genlab model: expected config.json and model.safetensors, got no {name}")
+                raise ModelError(f"{repo_id} is no genlab model: {missing(name, names)}")
         for name, file in files.items():
             if (file.size or 0) > MAX_BYTES[name]:
                 raise ModelError(f"{repo_id}: {name}: expected at most {MAX_BYTES[name]:,} bytes, got {file.size:,}")
         commit = info.sha or ""
         stated = {name: file.lfs.sha256 if file.lfs else file.blob_id or "" for name, file in files.items()}
-        for again in (False, True):
-            folder = Path(
-                client.snapshot_download(
-                    repo_id, revision=commit, allow_patterns=list(files), token=token, force_download=again
-                )
-            )
-            damaged = _damaged(folder, stated)
-            if damaged is None:
-                _remember(folder, revision or "main")
-                return folder, commit
-        raise ModelError(
-            f"{repo_id}: {damaged} arrived damaged twice: its content is not what the Hub states. "
-            "Try again later, or from another network"
-        )
+        folder = _fetch(repo_id, commit, {"config.json": stated["config.json"]}, token)
+        try:
+            check_config(folder)
+        except ModelError as error:
+            raise ModelError(f"{repo_id}@{commit}: {error}") from error
+        return _fetch(repo_id, commit, stated, token)
 
 
-def _remember(folder: Path, revision: str) -> None:
-    """Record in the client's cache that a branch or tag points to this snapshot, whose files have been checked."""
-    ref = folder.parent.parent / "refs" / revision
-    if revision != folder.name:
-        ref.parent.mkdir(parents=True, exist_ok=True)
-        ref.write_text(folder.name)
+def _fetch(repo_id: str, commit: str, stated: dict[str, str], token: str | None) -> Path:
+    """Return the folder of a commit in the client's cache with these files; damaged ones are dropped and fetched once more.
+
+    Args:
+        stated: file → the hash that the Hub states for it.
+    """
+    for _ in range(2):
+        folder = Path(client.snapshot_download(repo_id, revision=commit, allow_patterns=list(stated), token=token))
+        damaged = _damaged(folder, stated)
+        if not damaged:
+            return folder
+        for name in damaged:
+            blob = (folder / name).resolve()
+            (folder / name).unlink(missing_ok=True)
+            blob.unlink(missing_ok=True)
+    raise HubError(
+        f"{repo_id}@{commit[:12]}: {damaged[0]} arrived damaged twice: its content is not what the Hub states. "
+        "Try again later, or from another network"
+    )
 
 
-def _cached(repo_id: str, revision: str | None) -> tuple[Path, str] | None:
-    """Return the cached files of a revision, if complete and undamaged, and its commit; sends no request."""
-    try:
-        folder = Path(
-            client.snapshot_download(repo_id, revision=revision, allow_patterns=list(MAX_BYTES), local_files_only=True)
-        )
-        entries = client.get_cached_repo_tree(repo_id, revision=folder.name)
-    except (OSError, ValueError, client_errors.CachedRepoTreeNotFoundError):
+def _in_cache(repo_id: str, revision: str, whole: bool = False) -> Path | None:
+    """Return the folder of a revision in the client's cache if no file in it is damaged; sends no request.
+
+    Args:
+        whole: all files of the commit must be there, where the cache lists them; else those that a model needs.
+    """
+    found = client.try_to_load_from_cache(repo_id, "config.json", revision=revision)
+    if not isinstance(found, str):
         return None
-    stated = {entry.path: entry.blob_id for entry in entries if entry.path in MAX_BYTES}
-    return None if _damaged(folder, stated) or not set(REQUIRED) <= stated.keys() else (folder, folder.name)
+    folder = Path(found).parent
+    there = [name for name in MAX_BYTES if (folder / name).exists()]
+    try:
+        entries = client.get_cached_repo_tree(repo_id, revision=folder.name)
+        stated = {entry.path: entry.blob_id for entry in entries if entry.path in MAX_BYTES and (whole or entry.path in there)}
+    except (OSError, ValueError, client_errors.CachedRepoTreeNotFoundError):
+        # the cache was filled file by file: it names the content of a file by the hash that the Hub states
+        stated = {name: (folder / name).resolve().name for name in there if (folder / name).is_symlink()}
+    return None if not set(REQUIRED) <= set(there) or _damaged(folder, stated) else folder
 
 
-def _damaged(folder: Path, stated: dict[str, str]) -> str | None:
-    """Return the first file whose content does not have the hash that the Hub states for it, or None."""
-    return next((name for name, digest in stated.items() if not _holds(folder / name, digest)), None)
+def _damaged(folder: Path, stated: dict[str, str]) -> list[str]:
+    """Return the files that are missing or whose content does not have the hash that the Hub states for it."""
+    return [name for name, digest in stated.items() if not _holds(folder / name, digest)]
 
 
 def _holds(path: Path, digest: str) -> bool:
@@ -178,7 +267,7 @@ def authorise(kind: str, dataset: str, repo_id: str | None = None) -> str:
             raise ModelError(
                 f"--repo-id: expected you/name (letters, digits, '_', single '-' and '.', at most 96), got {repo_id!r}"
             )
-    with _sentences(repo_id or "your account", None):
+    with _sentences(repo_id or "your account", None, push=True):
         token = client.get_token()
         if token is None:
             raise ModelError(
@@ -225,7 +314,7 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
         refresh_card(folder)
     content = {name: (folder / name).read_bytes() for name in MAX_BYTES if (folder / name).exists()}
     content["README.md"] = content["README.md"].replace(REPO_ID.encode(), repo_id.encode())
-    with _sentences(repo_id, None):
+    with _sentences(repo_id, None, push=True):
         api = client.HfApi(library_name="genlab", library_version=__version__)
         api.create_repo(repo_id, private=private, exist_ok=True)
         head = api.model_info(repo_id, files_metadata=True)
@@ -262,49 +351,59 @@ def _same(info: client.ModelInfo, content: dict[str, bytes]) -> bool:
 # Error messages
 
 
-def _answered(error: Exception) -> bool:
-    """Return True if the Hub itself refused the request: then an older copy in the cache must not be used."""
-    response = getattr(error, "response", None)
-    return response is not None and response.status_code < 500 and response.status_code != 429
+class _WithoutQueries(logging.Filter):
+    """Cuts the query off the addresses in the client's messages: those of its storage are signed there."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = ADDRESS.sub(r"\1", record.getMessage()), ()
+        return True
+
+
+WITHOUT_QUERIES = _WithoutQueries()
 
 
 @contextmanager
-def _sentences(repo_id: str, revision: str | None) -> Iterator[None]:
-    """Turn exceptions of the client into ModelErrors that say what to do, without the client's own message."""
+def _sentences(repo_id: str, revision: str | None, push: bool = False) -> Iterator[None]:
+    """Turn exceptions of the client into HubErrors that say what to do, without the client's own message."""
+    for name in ("file_download", "utils._http", "_snapshot_download"):
+        logging.getLogger(f"huggingface_hub.{name}").addFilter(WITHOUT_QUERIES)
     try:
         yield
     except ModelError:
         raise
-    except (OSError, httpx.HTTPError, client_errors.HFValidationError, RuntimeError, ValueError, LookupError) as error:
-        raise _explained(error, repo_id, revision) from error
+    except Exception as error:  # whatever the client raises, there may be an older version to serve
+        raise HubError(_explained(error, repo_id, revision, push)) from error
 
 
-def _explained(error: BaseException, repo_id: str, revision: str | None) -> ModelError:
-    hub = client.constants.ENDPOINT
+def _explained(error: BaseException, repo_id: str, revision: str | None, push: bool) -> str:
+    hub, cause = client.constants.ENDPOINT, error.__cause__
+    if isinstance(error, client_errors.LocalEntryNotFoundError) and isinstance(cause, client_errors.HfHubHTTPError):
+        return _explained(cause, repo_id, revision, push)
     if isinstance(error, client_errors.GatedRepoError):
-        return ModelError(f"{repo_id} is gated: accept its conditions at {hub}/{repo_id}, then run `hf auth login`")
+        return f"{repo_id} is gated: accept its conditions at {hub}/{repo_id}, then run `hf auth login`"
     if isinstance(error, client_errors.RepositoryNotFoundError):
-        return ModelError(
+        return (
             f"no folder and no model {repo_id} on the Hub, or it is private: check the name, "
-            "or run `hf auth login` with a token that can read it"
+            "or run `hf auth login` with a token that sees it"
         )
     if isinstance(error, client_errors.RevisionNotFoundError):
-        return ModelError(f"{repo_id} has no revision {revision}: look at {hub}/{repo_id}/commits/main")
+        return f"{repo_id} has no revision {revision}: look at {hub}/{repo_id}/commits/main"
     if isinstance(error, client_errors.EntryNotFoundError) and isinstance(error, client_errors.HfHubHTTPError):
-        return ModelError(f"{repo_id}: a file of the model is gone from the Hub: try again")
+        return f"{repo_id}: a file of the model is gone from the Hub: try again"
     if isinstance(error, client_errors.HfHubHTTPError):
         status = error.response.status_code
-        if status in REFUSALS:
-            return ModelError(REFUSALS[status].format(repo_id=repo_id))
-        return ModelError(f"the Hub at {hub} answered with error {status}: try again later")
+        refusal = FORBIDDEN if push and status == 403 else REFUSALS.get(status)
+        return (refusal or f"the Hub at {hub} answered with error {status}: try again later").format(repo_id=repo_id)
     if isinstance(error, client_errors.HFValidationError):
-        return ModelError(f"expected user/name, got {repo_id!r}")
+        return f"expected user/name, got {repo_id!r}"
     if isinstance(error, client_errors.OfflineModeIsEnabled):
-        return ModelError(f"{repo_id} is not in the cache and HF_HUB_OFFLINE is set: unset it")
+        return f"HF_HUB_OFFLINE is set: unset it to ask the Hub for {repo_id}"
+    if isinstance(error, json.JSONDecodeError) or isinstance(cause, client_errors.FileMetadataError):
+        return f"something else answers at {hub} (the login page of a network?): {repo_id} cannot be read from the Hub"
     if isinstance(error, (client_errors.LocalEntryNotFoundError, httpx.HTTPError)):
-        return ModelError(f"the Hub at {hub} cannot be reached, and {repo_id} is not in the cache: check the connection")
+        return f"the Hub at {hub} cannot be reached: check the connection"
     if isinstance(error, OSError) and error.strerror:
-        return ModelError(f"{repo_id}: {error.strerror}")
-    if error.__cause__ is not None:
-        return _explained(error.__cause__, repo_id, revision)
-    return ModelError(f"{repo_id}: the Hub could not be used ({type(error).__name__}): try again")
+        return f"{repo_id}: {error.strerror}"
+    if cause is not None:
+        return _explained(cause, repo_id, revision, push)
+    return f"{repo_id}: the Hub could not be used ({type(error).__name__}): try again"

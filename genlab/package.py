@@ -14,6 +14,7 @@ import re
 import shlex
 import tempfile
 import typing
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -84,6 +85,7 @@ class Package:
         source: the folder or Hub id it came from.
         revision: its commit on the Hub, 40 hexadecimal digits, or None for a folder.
         folder: where its files lie on this machine.
+        stale: why a newer version on the Hub is not this one; empty if there is none.
     """
 
     model: Model
@@ -93,6 +95,7 @@ class Package:
     source: str
     revision: str | None
     folder: Path
+    stale: str = ""
 
     @property
     def weights_sha256(self) -> str:
@@ -158,7 +161,7 @@ def _measured(folder: Path, weights: Path) -> dict[str, Any]:
 def refresh_card(folder: Path) -> None:
     """Write the folder's README.md from its config.json and metrics.json."""
     config = read_json(folder / "config.json")
-    _checked_config(config)
+    check_config(folder)
     metrics = _without_paths(_metrics(folder))
     trained_on = metrics.get("training", {}).get("options", {}).get("dataset")
     dataset = metrics.get("dataset") or (KNOWN[trained_on][0] if trained_on in KNOWN else None)
@@ -233,11 +236,11 @@ def read_package(folder: Path, source: str | None = None, revision: str | None =
     try:
         for name in REQUIRED:
             if not (folder / name).is_file():
-                raise ModelError(f"expected config.json and model.safetensors, got no {name}; genlab reads no other format")
+                raise ModelError(missing(name, [file.name for file in folder.iterdir()]))
         for name, most in MAX_BYTES.items():
             if (folder / name).exists() and (size := (folder / name).stat().st_size) > most:
                 raise ModelError(f"{name}: expected at most {most:,} bytes, got {size:,}")
-        cls, config, data = _checked_config(read_json(folder / "config.json"))
+        cls, config, data = check_config(folder)
         model = read_network(cls, config, data, folder / "model.safetensors")
         for part in model.modules():
             if isinstance(part, UNet):  # a sixth faster on a CPU; slower for a VAE
@@ -250,6 +253,13 @@ def read_package(folder: Path, source: str | None = None, revision: str | None =
         reason = error.strerror or type(error).__name__
         raise ModelError(f"{source}: cannot be read ({reason})") from error
     return Package(model, metrics, examples, labels, source, revision, folder)
+
+
+def missing(name: str, names: Collection[str]) -> str:
+    """Return the message for a model without a file that it needs, among the names of its files."""
+    if "model_index.json" in names:
+        return "it is a pipeline of diffusers, which genlab does not read; use it with diffusers"
+    return f"expected config.json and model.safetensors, got no {name}; genlab reads no other format"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -290,7 +300,15 @@ def _metrics(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def _checked_config(config: dict[str, Any]) -> tuple[type[Model], Config, DataSpec]:
+def check_config(folder: Path) -> tuple[type[Model], Config, DataSpec]:
+    """Read and check a folder's config.json; return the class of the model, its configuration and its kind of pictures.
+
+    Raises:
+        ModelError: it is not that of a genlab model.
+    """
+    config = read_json(folder / "config.json")
+    if "genlab" not in config:
+        raise ModelError("config.json is not that of a genlab model: genlab reads no other format")
     check_keys("config.json", config, {"genlab", "kind", "model", "data"})
     if not isinstance(config["genlab"], str) or len(config["genlab"]) > 50:
         raise ModelError(f"config.json: genlab: expected a version, got {config['genlab']!r:.100}")
@@ -301,9 +319,9 @@ def _checked_config(config: dict[str, Any]) -> tuple[type[Model], Config, DataSp
 
 
 def check_keys(where: str, value: dict[str, Any], expected: set[str]) -> None:
-    for key in expected - value.keys():
+    for key in sorted(expected - value.keys()):
         raise ModelError(f"{where}: expected the key {key!r}, which is missing")
-    for key in value.keys() - expected:
+    for key in sorted(value.keys() - expected):
         raise ModelError(f"{where}: unknown key {key!r:.100}; a newer genlab may know it")
 
 

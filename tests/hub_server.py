@@ -2,7 +2,8 @@
 
 Standard library only. Repositories live in memory: users, tokens that may write or only read, private repositories, commits,
 branches, tags, small files inside the commit and large ones by LFS, which are served from another host name as from a CDN.
-Every request is logged, and faults can be switched on: an error, a flipped bit, a body cut short, silence.
+Storage addresses are signed, and good for one file. Every request is logged, and faults can be switched on: an error, a flipped
+bit, a body cut short, silence, a page of HTML as from the login page of a network.
 
     python tests/hub_server.py --port 8700 --user me --token hf_test
 
@@ -27,6 +28,8 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 LFS_SUFFIXES = (".safetensors", ".bin")
+SECRET = "signs storage addresses"
+LOGIN_PAGE = b"<!doctype html><title>Welcome to the hotel's network</title>"
 FIRST_FILE = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 
 
@@ -91,10 +94,10 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What happens to requests whose "METHOD /path" matches `where`, the next `times` times."""
+    """What happens to requests whose "METHOD /path" matches `where`, the next `times` times; a number is an error's status."""
 
     where: str
-    what: Literal["error", "flip", "cut", "hang"]
+    what: Literal["flip", "cut", "hang", "html"] | int
     times: int = 10**9
 
 
@@ -147,7 +150,7 @@ class Hub(ThreadingHTTPServer):
         told = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
         return {**told, "HF_TOKEN": token} if token else told
 
-    def fault_of(self, line: str) -> str | None:
+    def fault_of(self, line: str) -> str | int | None:
         with self.lock:
             for fault in self.faults:
                 if fault.times > 0 and re.search(fault.where, line):
@@ -155,9 +158,13 @@ class Hub(ThreadingHTTPServer):
                     return fault.what
         return None
 
+    def signed(self, oid: str) -> str:
+        """Where a large file is to be had, with the signature that its storage asks for."""
+        return f"{self.storage}/{oid}?X-Amz-Signature={hashlib.sha256((SECRET + oid).encode()).hexdigest()}"
+
     def may(self, user: str | None, namespace: str, write: bool) -> bool:
         role = self.orgs.get(namespace, {}).get(user or "")
-        return user == namespace or role in ("admin", "write", "contributor") or (not write and role is not None)
+        return user == namespace or role in ("admin", "write", "contributor") or (not write and role == "read")
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is none of the server's business."""
@@ -203,8 +210,11 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.released.wait()
                 self.close_connection = True
                 return
-            if self.fault == "error":
-                raise Refused(500, "Internal Server Error")
+            if self.fault == "html":
+                self.send(200, LOGIN_PAGE, {"Content-Type": "text/html"})
+                return
+            if isinstance(self.fault, int):
+                raise Refused(self.fault, f"injected error {self.fault}")
             method = "GET" if self.command == "HEAD" else self.command
             for wanted, pattern, name in self.ROUTES:
                 found = re.fullmatch(pattern, path)
@@ -433,13 +443,15 @@ class Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": oid, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
         if file.lfs:
             linked = {"X-Linked-Size": str(len(file.content)), "X-Linked-ETag": f'"{file.sha256}"'}
-            self.send(302, b"", {**headers, **linked, "Location": f"{self.server.storage}/{file.sha256}"})
+            self.send(302, b"", {**headers, **linked, "Location": self.server.signed(file.sha256)})
         else:
             self.send_file(file.content, {**headers, "ETag": f'"{file.blob_id}"'})
 
     def stored(self, body: bytes, oid: str) -> None:
         if self.token is not None:
             raise Refused(400, "a token was sent to the storage host")
+        if not self.server.signed(oid).endswith(self.path):
+            raise Refused(403, "the address is not signed")
         if oid not in self.server.lfs:
             raise Refused(404, "no such object")
         self.send_file(self.server.lfs[oid], {"Accept-Ranges": "bytes", "ETag": f'"{oid}"'})

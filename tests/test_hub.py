@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -514,18 +516,141 @@ def test_pinned_commit_in_the_cache_asks_nobody(server, sound):
     assert server.requests == []
 
 
-def test_without_the_hub_the_last_whole_model_serves(server, sound, tmp_path):
+def out_of_order(server: Hub, patch: pytest.MonkeyPatch, what: str) -> None:
+    """Break one part of the way to the Hub, and let nobody wait."""
+    for name in ("huggingface_hub.file_download.time.sleep", "huggingface_hub.utils._http.time.sleep"):
+        patch.setattr(name, lambda seconds: None)
+    if what == "refused":
+        patch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    elif what == "no disk":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    elif what == "silence":
+        patch.setattr(hub, "PATIENCE", 0.2)
+        server.faults.append(Fault("/api/models/", "hang"))
+    elif what == "silent files":
+        patch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.2)
+        patch.setattr("huggingface_hub.file_download._ETAG_RETRY_TIMEOUT", 0.2)
+        server.faults.append(Fault("HEAD ", "hang"))
+    else:
+        where, fault = what.split(": ")
+        server.faults.append(Fault(where, int(fault) if fault.isdigit() else fault))
+
+
+@pytest.fixture
+def whole_disk() -> Iterator[Callable[[], None]]:
+    """What takes the limit of a file's size away again."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("refused", "cannot be reached"),
+        ("silence", "cannot be reached"),
+        ("silent files", "cannot be reached"),
+        ("no disk", "File too large"),
+        ("/api/models/: 401", "does not accept your token"),
+        ("/api/models/: 403", "your Hub token may not read me/model"),
+        ("/api/models/: 404", "answered with error 404"),
+        ("/api/models/: 429", "asks for patience"),
+        ("/api/models/: 500", "answered with error 500"),
+        ("/api/models/: 503", "answered with error 503"),
+        ("/api/models/: html", "something else answers"),
+        ("HEAD : html", "something else answers"),
+        ("HEAD : 403", "your Hub token may not read me/model"),
+        ("GET /storage/: 500", "answered with error 500"),
+        ("GET /storage/: cut", "cannot be reached"),
+        ("GET /storage/: flip", "model.safetensors arrived damaged twice"),
+        ("GET /storage/: html", "arrived damaged twice|could not be used"),
+    ],
+)
+def test_whatever_keeps_a_newer_version_away_the_last_good_one_serves(
+    server, sound, tmp_path, monkeypatch, caplog, whole_disk, what, reason
+):
+    """And the next one too, once it can be had; no address in the client's log is signed."""
     repo = publish(server, "me/model", sound)
     first = repo.branches["main"]
     hub.read("me/model")
     publish(server, "me/model", write_model(tmp_path / "second", seed=1))
-    server.faults.append(Fault("GET /storage/", "error"))
-    with pytest.raises(ModelError, match="answered with error 500"):
-        hub.read("me/model")
-    server.faults[:] = [Fault("GET /api/models/", "error")]
+    second = repo.branches["main"]
+    with monkeypatch.context() as patch:
+        out_of_order(server, patch, what)
+        package = hub.read("me/model")
+        assert package.revision == first
+        assert re.search(reason, package.stale), package.stale
+        assert f"{package.stale}; the last good version serves instead, commit {first[:12]}" in caplog.messages
+        assert hub.read(f"me/model@{first}").stale == ""
+    whole_disk()
+    server.faults.clear()
+    package = hub.read("me/model")
+    assert (package.revision, package.stale) == (second, "")
+    assert "Signature" not in caplog.text
+
+
+def test_a_version_that_does_not_load_leaves_the_one_before_in_service(server, sound, tmp_path):
+    """It is undamaged and not finite; with the Hub, without it, and by its commit."""
+    repo = publish(server, "me/model", sound)
+    first = repo.branches["main"]
+    hub.read("me/model")
+    shutil.copytree(sound, tmp_path / "second")
+    tensors = load_file(sound / "model.safetensors")
+    tensors["unet.enter.bias"][0] = float("nan")
+    save_file(tensors, tmp_path / "second" / "model.safetensors")
+    publish(server, "me/model", tmp_path / "second")
+    for faults in ([], [Fault("", 500)]):
+        server.faults[:] = faults
+        assert hub.read("me/model").revision == first
+    assert hub.read(f"me/model@{first}").revision == first
+    server.faults.clear()
+    assert "expected finite weights" in hub.read("me/model").stale
+    with pytest.raises(ModelError, match="expected finite weights"):
+        hub.read("me/model", revision=repo.branches["main"])
+
+
+def test_what_two_versions_share_is_not_fetched_again(server, sound, tmp_path):
+    """Where the second one's weights come damaged, and what it shares with the first would too."""
+    first = publish(server, "me/model", sound).branches["main"]
+    hub.read("me/model")
+    publish(server, "me/model", write_model(tmp_path / "second", seed=1))
+    server.requests.clear()
+    server.faults.append(Fault("GET ", "flip"))
     assert hub.read("me/model").revision == first
-    with pytest.raises(ModelError, match="answered with error 500"):
-        hub.read("me/other")
+    assert not [r for r in server.requests if r.method == "GET" and r.path.endswith(("config.json", "examples.png"))]
+    server.requests.clear()
+    server.faults[:] = [Fault("", 500)]
+    for source in ("me/model", f"me/model@{first}"):
+        assert hub.read(source).revision == first
+
+
+def test_a_cache_that_was_filled_file_by_file_serves(server, sound):
+    """As a Space's `preload_from_hub` fills it: what a model needs is there, and asks nobody for the rest."""
+    import huggingface_hub
+
+    commit = publish(server, "me/model", sound).branches["main"]
+    for name in ("config.json", "model.safetensors"):
+        huggingface_hub.hf_hub_download("me/model", name)
+    server.requests.clear()
+    assert hub.read(f"me/model@{commit}").revision == commit
+    assert server.requests == []
+    server.faults.append(Fault("", 500))
+    assert hub.read("me/model").revision == commit
+
+
+def test_the_configuration_is_read_before_anything_else_is_fetched(server, folder):
+    (folder / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    publish(server, "me/bert", folder)
+    with pytest.raises(ModelError, match=r"me/bert@\w{40}: config.json is not that of a genlab model"):
+        hub.read("me/bert")
+    assert {path.rsplit("/", 1)[1] for path in asked(server)} == {"config.json"}
+    (folder / "model_index.json").write_text("{}")
+    (folder / "config.json").unlink()
+    publish(server, "me/pipeline", folder)
+    with pytest.raises(ModelError, match="is no genlab model: it is a pipeline of diffusers") as raised:
+        hub.read("me/pipeline")
+    with pytest.raises(ModelError, match=str(raised.value).partition(": ")[2]):
+        hub.read(folder)
 
 
 def test_hub_that_is_not_there_is_named(server, monkeypatch, sound):
@@ -607,8 +732,7 @@ def test_private_repository_needs_the_right_token(server, sound, monkeypatch):
     with pytest.raises(ModelError, match="does not accept your token"):
         hub.read("me/model", token="hf_nobody")
     hub.read("me/model", token="hf_mine")
-    with pytest.raises(ModelError, match="no model me/model on the Hub, or it is private"):
-        hub.read("me/model")  # though it lies in the cache by now
+    assert "or it is private" in hub.read("me/model").stale  # it lies in the cache by now
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
     hub.read("me/model")
     assert not [r for r in server.requests if r.path.startswith("/storage/") and r.token]
@@ -624,7 +748,7 @@ def test_what_is_not_on_the_hub_is_said(server, sound):
 
 def test_messages_never_hold_the_token(server, sound, capfd):
     publish(server, "me/model", sound)
-    for fault in ("error", "cut"):
+    for fault in (500, "cut"):
         server.faults[:] = [Fault("/api/models/", fault)]
         with pytest.raises(ModelError) as raised:
             hub.read("me/model", token="hf_mine")

@@ -212,7 +212,7 @@ def test_a_push_that_is_not_allowed_says_so(server, folder, monkeypatch, token, 
      "/revision/", "/refs", "/tag/"],
 )  # fmt: skip
 def test_an_interrupted_push_leaves_main_whole_and_the_next_one_completes_it(server, folder, where):
-    server.faults.append(Fault(where, "error"))
+    server.faults.append(Fault(where, 500))
     with pytest.raises(ModelError, match="answered with error 500"):
         hub.push(folder, "me/model")
     if "me/model" in server.repos:
@@ -280,7 +280,7 @@ def test_train_and_push_and_push_again(server, tmp_path):
     assert not (tmp_path / "run").exists()
 
     server.requests.clear()
-    server.faults.append(Fault("/commit/", "error", times=1))
+    server.faults.append(Fault("/commit/", 500, times=1))
     trained = run(server, tmp_path / "home", "hf_mine", *train)
     assert trained.returncode == 3, trained.stderr
     assert "trained, but not pushed: the Hub at" in trained.stderr
@@ -315,7 +315,7 @@ def test_publish_says_how_it_ended(server, folder, monkeypatch, capsys):
     assert publish_with(folder.parent / "nothing") == 1
     assert "expected a run folder with a finished model" in capsys.readouterr().err
     assert publish_with(folder, "--repo-id", "you/model") == 1
-    server.faults.append(Fault("/commit/", "error", times=1))
+    server.faults.append(Fault("/commit/", 500, times=1))
     assert publish_with(folder, "--private") == 3
     assert "error: not pushed: the Hub at" in capsys.readouterr().err
     assert publish_with(folder, "--private") == 0
