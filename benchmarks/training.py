@@ -127,7 +127,7 @@ def our_loop(config: DDPMTraining, pictures: Dataset, build: Callable[[DataSpec]
     stop = Stop()
     stop.restore()  # a signal ends the benchmark, as it ends the other loops
     records = trainer.run(stop)
-    return Loop(lambda: next(records), lambda: trainer.shown.eval())
+    return Loop(lambda: next(records), lambda: trainer.average.eval())
 
 
 def diffusers(pictures: Dataset, batch_size: int, steps: int, folder: Path) -> tuple[str, Loop]:

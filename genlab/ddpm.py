@@ -36,7 +36,7 @@ from genlab.process import (
     x0_from_eps,
     x0_from_v,
 )
-from genlab.schedule import holds, make_schedule
+from genlab.schedule import any_true, make_schedule
 from genlab.unet import UNet
 from genlab.vlb import Decoder, step_term, strata
 
@@ -156,7 +156,7 @@ class DDPM(nn.Module):
             ValueError: a t is outside 1…T, or a label is not below the number of classes; not checked on a GPU.
         """
         self.schedule.check(t)
-        if label is not None and self.data.classes and holds(label >= len(self.data.classes)):
+        if label is not None and self.data.classes and any_true(label >= len(self.data.classes)):
             raise ValueError(f"expected labels below {len(self.data.classes)}, or negative for none, got {label.tolist()[:8]}")
         if label is None or guidance == 1.0:
             output = self.network(x_t, t, label)

@@ -71,7 +71,7 @@ def points(name: DataName, count: int, seed: int) -> Tensor:
     return _SHAPES[name](count, generator).float()
 
 
-def drawn(marks: Sequence[Sequence[float]], count: int, seed: int, jitter: float = 0.02) -> Tensor:
+def around(marks: Sequence[Sequence[float]], count: int, seed: int, jitter: float = 0.02) -> Tensor:
     """Return `count` points around drawn ones: each a random one of these plus N(0, jitter²) noise, (N, 2) float32.
 
     Args:
@@ -455,7 +455,7 @@ class Cloud:
     x_t: Tensor
 
 
-def forward(schedule: Schedule, x0: Tensor, times: Sequence[int], seed: int) -> Iterator[Cloud]:
+def noising(schedule: Schedule, x0: Tensor, times: Sequence[int], seed: int) -> Iterator[Cloud]:
     """Draw x_t along the chain from points x0 (N, 2), step by step from q(x_t|x_{t−1}); yields x_t at `times`.
 
     Raises:
@@ -471,7 +471,7 @@ def forward(schedule: Schedule, x0: Tensor, times: Sequence[int], seed: int) -> 
         yield Cloud(t, x)
 
 
-def reverse(
+def denoising(
     predict: Predict, schedule: Schedule, count: int, seed: int, way: Walk = "ancestral", steps: int | None = None
 ) -> Iterator[Frame]:
     """Draw `count` points from noise, yielding a `Frame` for each step; x_s of the last one are the samples.

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from genlab.config import Variance
 from genlab.divergence import Gaussian
-from genlab.schedule import Schedule, at, holds, spread
+from genlab.schedule import Schedule, any_true, at, spread
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _between(schedule: Schedule, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, 
         ValueError: a t is outside 1…T, or an s outside 0…t − 1.
     """
     schedule.check(t)
-    if holds(s < 0) or holds(s >= t):
+    if any_true(s < 0) or any_true(s >= t):
         raise ValueError(f"expected 0 ≤ s < t, got s = {s.tolist()[:8]} for t = {t.tolist()[:8]}")
     alpha_bar, betas = (table.to(t.device, non_blocking=True) for table in (schedule.alpha_bar, schedule.beta))
     ratio = 1 - alpha_bar[t] / alpha_bar[s]

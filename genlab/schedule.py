@@ -64,7 +64,7 @@ class Schedule:
 
     def check(self, t: Tensor, lowest: int = 1) -> None:
         """Raise ValueError unless every t is a whole number from `lowest` to T; on a GPU only the type is checked."""
-        if t.is_floating_point() or holds(t < lowest) or holds(t > self.T):
+        if t.is_floating_point() or any_true(t < lowest) or any_true(t > self.T):
             raise ValueError(f"expected whole t from {lowest} to {self.T}, got {t.tolist()[:8]}")
 
 
@@ -132,9 +132,9 @@ def make_schedule(name: ScheduleName, T: int) -> Schedule:
     return {"mixed": mixed_schedule, "linear": linear_schedule, "cosine": cosine_schedule}[name](T)
 
 
-def holds(condition: Tensor, unseen: bool = False) -> bool:
-    """Return True if any element is true. On a GPU, return `unseen` without checking, to avoid a device sync."""
-    return bool(condition.any()) if condition.device.type == "cpu" else unseen
+def any_true(condition: Tensor, on_gpu: bool = False) -> bool:
+    """Return True if any element is true; on a GPU return `on_gpu` without reading it back, to avoid a device sync."""
+    return bool(condition.any()) if condition.device.type == "cpu" else on_gpu
 
 
 def at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from torch import Tensor
 from genlab.divergence import Gaussian, kl, standard_normal
 from genlab.likelihood import discretised_log_prob
 from genlab.process import q_marginal, q_posterior
-from genlab.schedule import Schedule, holds
+from genlab.schedule import Schedule, any_true
 
 Reverse = Callable[[Tensor, Tensor], Gaussian]
 Decoder = Callable[[Gaussian, Tensor], Tensor]
@@ -58,7 +58,7 @@ def step_term(
     # q(x_0|x_1,x_0) is a point mass, and its KL is not used; t = 2 instead makes the unused branch finite.
     transition = kl(q_posterior(schedule, x_t, x0, t.clamp(min=2)), p)
     last = t == 1
-    return torch.where(last, -decoder(p, x0), transition) if holds(last, unseen=True) else transition
+    return torch.where(last, -decoder(p, x0), transition) if any_true(last, on_gpu=True) else transition
 
 
 def step_terms(

@@ -80,8 +80,8 @@ class Repo:
 
     def commit(self, files: dict[str, File], title: str) -> str:
         """Move main to a new commit."""
-        told = json.dumps([self.id, title, len(self.commits), sorted((p, f.sha256) for p, f in files.items())])
-        oid = hashlib.sha1(told.encode()).hexdigest()
+        written = json.dumps([self.id, title, len(self.commits), sorted((p, f.sha256) for p, f in files.items())])
+        oid = hashlib.sha1(written.encode()).hexdigest()
         self.commits[oid] = files
         self.titles.append(title)
         self.branches["main"] = oid
@@ -147,8 +147,8 @@ class Hub(ThreadingHTTPServer):
 
     def environment(self, home: object, token: str | None = None) -> dict[str, str]:
         """What a client process needs in its environment."""
-        told = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-        return {**told, "HF_TOKEN": token} if token else told
+        environment = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+        return {**environment, "HF_TOKEN": token} if token else environment
 
     def fault_of(self, line: str) -> str | int | None:
         with self.lock:
@@ -358,8 +358,8 @@ class Handler(BaseHTTPRequestHandler):
         return [self.entry(path, files[path]) for path in parse_qs(body.decode())["paths"] if path in files]
 
     def entry(self, path: str, file: File) -> dict[str, Any]:
-        told = {"type": "file", "path": path, "size": len(file.content), "oid": file.blob_id}
-        return {**told, "lfs": file.lfs_facts} if file.lfs else told
+        entry = {"type": "file", "path": path, "size": len(file.content), "oid": file.blob_id}
+        return {**entry, "lfs": file.lfs_facts} if file.lfs else entry
 
     def preupload(self, body: bytes, repo: str, revision: str) -> dict[str, Any]:
         found = self.repo(repo, write=True)
@@ -396,8 +396,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def verify(self, body: bytes, repo: str) -> dict[str, Any]:
         self.repo(repo, write=True)
-        told = json.loads(body)
-        if len(self.server.lfs.get(told["oid"], b"")) != told["size"]:
+        request = json.loads(body)
+        if len(self.server.lfs.get(request["oid"], b"")) != request["size"]:
             raise Refused(404, "the object was not uploaded")
         return {}
 

@@ -60,28 +60,28 @@ def page(meter: Meter) -> gr.Blocks:
             finally:
                 meter.ended += 1
 
-    def look(picture: np.ndarray | None) -> str:
+    def size(picture: np.ndarray | None) -> str:
         return "none" if picture is None else str(picture.shape)
 
     def fail(text: str) -> str:
         raise RuntimeError(f"{os.environ['HF_TOKEN']} {text}")
 
-    def say(text: str) -> str:
+    def echo(text: str) -> str:
         return text
 
     with gr.Blocks(title="a page") as demo:
         n, pause, text = gr.Number(3, label="n", precision=0), gr.Number(0.01, label="pause"), gr.Textbox(label="text")
         streaming = gr.Button("go").click(stream, [n, pause], text, api_name="stream", concurrency_id="model")
         gr.Button("stop").click(None, None, None, cancels=[streaming])
-        gr.Button("look").click(look, PictureInput(label="picture", required=False), text, api_name="look")
+        gr.Button("size").click(size, PictureInput(label="picture", required=False), text, api_name="size")
         gr.Button("fail").click(fail, text, text, api_name="fail")
-        gr.Button("say").click(say, text, text, api_name="say")
-        gr.Button("own").click(say, text, text, api_name="own", api_visibility="private")
+        gr.Button("echo").click(echo, text, text, api_name="echo")
+        gr.Button("own").click(echo, text, text, api_name="own", api_visibility="private")
         newest: dict[str, Any] = {"trigger_mode": "always_last", "api_visibility": "private"}
-        text.input(say, text, text, **newest, api_name="light")
+        text.input(echo, text, text, **newest, api_name="light")
         n.input(stream, [n, pause], text, **newest, api_name="light_stream", concurrency_id="model")
-        text.change(look, PictureInput(label="another", required=False), text, **newest, api_name="light_look")
-        pause.input(say, text, text, trigger_mode="always_last", api_name="newest", api_visibility="undocumented")
+        text.change(size, PictureInput(label="another", required=False), text, **newest, api_name="light_size")
+        pause.input(echo, text, text, trigger_mode="always_last", api_name="newest", api_visibility="undocumented")
     return demo
 
 

@@ -166,8 +166,8 @@ def test_diffusers_sees_our_network_as_it_is(folder: str) -> None:
     model = network.shipped_model(folder)
     x = torch.randn(3, 1, 28, 28)
     answer = sampling.our_network(model)(x, torch.tensor(6)).sample
-    seen = model.predict(x, torch.full((3,), 7), torch.arange(3), clip=False)
-    torch.testing.assert_close(answer, seen.eps_hat)  # the tiny model predicts ε
+    predicted = model.predict(x, torch.full((3,), 7), torch.arange(3), clip=False)
+    torch.testing.assert_close(answer, predicted.eps_hat)  # the tiny model predicts ε
 
 
 def test_the_whole_chain_is_on_the_line_through_short_ones(folder: str, monkeypatch) -> None:
@@ -217,26 +217,26 @@ def test_the_solvers_are_compared_and_a_stopped_comparison_goes_on(folder: str, 
     network = FeatureNet(ClassifierConfig(8, dims), pictures.spec).eval()
     monkeypatch.setattr("genlab.features.classifier_for", lambda data: Classifier(network, "mnist", "0" * 64, 0.5))
     monkeypatch.setattr("genlab.data.load", lambda *_: pictures)
-    looks: list[int] = []
-    look = DDPM.predict
+    evaluations: list[int] = []
+    predict = DDPM.predict
     monkeypatch.setattr(
-        DDPM, "predict", lambda self, x, *given, **named: (looks.append(len(x)), look(self, x, *given, **named))[1]
+        DDPM, "predict", lambda self, x, *given, **named: (evaluations.append(len(x)), predict(self, x, *given, **named))[1]
     )
     options = solvers.Options(model=folder, images=6, counts=(2, 3), chain=4, only=("UniPC, Karras",), out=tmp_path)
     solvers.run(options)
     table = capsys.readouterr().out
-    assert sum(looks) == 6 * (2 + 3 + 4)
+    assert sum(evaluations) == 6 * (2 + 3 + 4)
     solvers.run(dataclasses.replace(options, only=("UniPC, Karras", "DDIM", "diffusers DDIM")))
     more = capsys.readouterr().out
-    assert sum(looks) == 6 * (2 + 3 + 4) + 2 * 6 * (2 + 3)
+    assert sum(evaluations) == 6 * (2 + 3 + 4) + 2 * 6 * (2 + 3)
     (row,) = (line for line in table.splitlines() if line.startswith("| UniPC, Karras |"))
     assert row in more
     kept = json.loads((tmp_path / "solvers.json").read_text())
     ratio = kept["distances"]["UniPC, Karras"]["2"] / kept["chain_distance"]
     assert row.startswith(f"| UniPC, Karras | {ratio:.2f} |")
-    looks.clear()
+    evaluations.clear()
     solvers.run(dataclasses.replace(options, seed=1))
-    assert sum(looks) == 6 * (2 + 3 + 4)
+    assert sum(evaluations) == 6 * (2 + 3 + 4)
 
 
 def test_the_exponent_of_a_power_is_found() -> None:

@@ -139,11 +139,11 @@ def test_sigkill_at_random_moments(tmp_path: Path):
         time.sleep(float(torch.rand(1, generator=random)) * 0.05)
         os.kill(child, signal.SIGKILL)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
-        told = b""
+        output = b""
         while chunk := os.read(reading, 65536):
-            told += chunk
+            output += chunk
         os.close(reading)
-        last = int.from_bytes(told[-4:], "big") if told else reached + 1
+        last = int.from_bytes(output[-4:], "big") if output else reached + 1
         found = load_checkpoint(tmp_path)
         assert_whole(found, found.step)
         assert found.step >= last

@@ -20,7 +20,7 @@ from tests import tiny
 MNIST = tiny.dataset("mnist")
 
 
-def looks(model: DDPM, count: int, label: Tensor | None) -> Tensor:
+def evaluate(model: DDPM, count: int, label: Tensor | None) -> Tensor:
     x = torch.randn(count, 1, 28, 28, generator=torch.Generator().manual_seed(count))
     return model.predict(x, torch.arange(1, count + 1), label).eps_hat
 
@@ -49,14 +49,14 @@ def test_compiled_code_answers_unless_a_gradient_is_asked_for(loaded) -> None:
     asked.clear()
     for label in (None, torch.tensor([3, -1])):
         with torch.inference_mode():
-            assert torch.equal(looks(model, 2, label), looks(twin, 2, label))
+            assert torch.equal(evaluate(model, 2, label), evaluate(twin, 2, label))
     assert [given[2].tolist() for given in asked] == [[-1, -1], [3, -1]]
     with torch.inference_mode():
         model.predict(
             torch.randn(1, 1, 28, 28).mT.expand(2, -1, -1, -1), torch.tensor([9]).expand(2), torch.tensor([3]).expand(2)
         )
     assert all(each.is_contiguous() for each in asked[-1])
-    looks(model, 2, None).sum().backward()
+    evaluate(model, 2, None).sum().backward()
     assert len(asked) == 3
     assert all(p.grad is not None for p in model.unet.enter.parameters())
 
@@ -69,10 +69,10 @@ def test_where_the_cpu_computes_in_bf16_the_code_is_for_pictures_and_a_likelihoo
     compiled.use(model, Path("code.pt2"))
     asked.clear()
     with torch.inference_mode():
-        assert torch.equal(looks(model, 2, None), looks(twin, 2, None))
+        assert torch.equal(evaluate(model, 2, None), evaluate(twin, 2, None))
         assert not asked
         with nn.drawing_precision():
-            looks(model, 2, None)
+            evaluate(model, 2, None)
     assert len(asked) == 1
 
 
@@ -82,7 +82,7 @@ def test_a_model_without_classes_asks_for_none(loaded) -> None:
     asked = loaded(lambda *given: twin.network(*given))
     compiled.use(model, Path("code.pt2"))
     with torch.inference_mode():
-        assert torch.equal(looks(model, 3, None), looks(twin, 3, None))
+        assert torch.equal(evaluate(model, 3, None), evaluate(twin, 3, None))
     assert len(asked[-1]) == 2
 
 
@@ -93,7 +93,7 @@ def test_code_with_other_answers_is_not_used(loaded, wrong) -> None:
     with pytest.raises(ValueError, match=r"expected compiled code within 0\.0001 of the network for 1 pictures, got"):
         compiled.use(model, Path("code.pt2"))
     with torch.no_grad():
-        assert torch.equal(looks(model, 2, None), looks(twin, 2, None))
+        assert torch.equal(evaluate(model, 2, None), evaluate(twin, 2, None))
 
 
 def package_of(folder: Path) -> Package:
@@ -109,7 +109,7 @@ def test_a_model_that_cannot_be_compiled_goes_on(tmp_path: Path, caplog) -> None
     assert said.startswith("mine continues without being compiled: ModelError: ")
     assert "config.json" in said
     with torch.no_grad():
-        looks(package.model, 2, None)
+        evaluate(package.model, 2, None)
 
 
 def test_compiling_does_not_go_on_for_ever(tmp_path: Path, caplog, monkeypatch) -> None:
@@ -133,4 +133,6 @@ def test_a_compiled_network_says_what_the_network_says(tmp_path: Path, caplog) -
     with torch.inference_mode():
         for count in (1, 2, 7, 40):
             for label in (None, torch.arange(count) % 11 - 1):
-                torch.testing.assert_close(looks(package.model, count, label), looks(twin, count, label), rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(
+                    evaluate(package.model, count, label), evaluate(twin, count, label), rtol=1e-4, atol=1e-4
+                )

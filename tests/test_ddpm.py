@@ -129,13 +129,13 @@ def test_attention_is_softmax_attention(channels: int, heads: int) -> None:
 def test_eps_and_x0_belong_to_the_same_x_t(prediction: str, clip: bool) -> None:
     model, (x_t, t, _, label) = tiny(prediction), batch()
     with torch.no_grad():
-        seen = model.predict(x_t, t, label, clip=clip)
-        again = q_marginal(model.schedule, seen.x0_hat, t).sample(seen.eps_hat)
+        predicted = model.predict(x_t, t, label, clip=clip)
+        again = q_marginal(model.schedule, predicted.x0_hat, t).sample(predicted.eps_hat)
         free = model.predict(x_t, t, label, clip=False)
     torch.testing.assert_close(again, x_t, rtol=1e-4, atol=1e-4)
     assert float(free.x0_hat.abs().max()) > 1.5
     expected = free.x0_hat.clamp(-1, 1) if clip else free.x0_hat
-    torch.testing.assert_close(seen.x0_hat, expected, rtol=0, atol=0)
+    torch.testing.assert_close(predicted.x0_hat, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
@@ -143,26 +143,26 @@ def test_the_output_of_the_network_is_eps_or_v(prediction: str) -> None:
     model, (x_t, t, _, label) = tiny(prediction), batch()
     with torch.no_grad():
         output, place = model.network(x_t, t, label).chunk(2, dim=1)
-        seen = model.predict(x_t, t, label, clip=False)
-    got = v_from_eps(model.schedule, seen.x0_hat, seen.eps_hat, t) if prediction == "v" else seen.eps_hat
+        predicted = model.predict(x_t, t, label, clip=False)
+    got = v_from_eps(model.schedule, predicted.x0_hat, predicted.eps_hat, t) if prediction == "v" else predicted.eps_hat
     torch.testing.assert_close(got, output, rtol=1e-4, atol=1e-5)
-    assert seen.fraction is not None
-    torch.testing.assert_close(seen.fraction, (place + 1) / 2)
+    assert predicted.fraction is not None
+    torch.testing.assert_close(predicted.fraction, (place + 1) / 2)
 
 
 @pytest.mark.parametrize("variance", ["posterior", "beta", "learned"])
 def test_the_reverse_step_is_the_models_own_or_the_one_named(variance: str) -> None:
     model, (x_t, t, _, label) = tiny(variance=variance), batch()
     with torch.no_grad():
-        seen = model.predict(x_t, t, label)
+        predicted = model.predict(x_t, t, label)
         own = model.reverse(x_t, t, label=label)
         named = model.reverse(x_t, t, label=label, variance="beta")
-    expected = p_reverse(model.schedule, x_t, seen.x0_hat, t, None, variance, seen.fraction)  # type: ignore[arg-type]
+    expected = p_reverse(model.schedule, x_t, predicted.x0_hat, t, None, variance, predicted.fraction)  # type: ignore[arg-type]
     torch.testing.assert_close(own.mean, expected.mean)
     torch.testing.assert_close(own.log_var, expected.log_var)
     torch.testing.assert_close(named.log_var[:, 0, 0, 0].double(), model.schedule.beta[t].log(), rtol=1e-6, atol=1e-6)
     if variance != "learned":
-        assert seen.fraction is None
+        assert predicted.fraction is None
         with pytest.raises(ValueError, match="expected the network's fraction for the learned variance, got none"):
             model.reverse(x_t, t, variance="learned")
 
@@ -195,10 +195,10 @@ def test_guidance(prediction: str) -> None:
     with torch.no_grad():
         with_label, without = (model.predict(x_t, t, one, clip=False) for one in (label, None))
         for w in (0.0, 0.5, 1.0, 3.0, -1.0):
-            seen = model.predict(x_t, t, label, guidance=w, clip=False)
+            predicted = model.predict(x_t, t, label, guidance=w, clip=False)
             expected = without.eps_hat + w * (with_label.eps_hat - without.eps_hat)
-            torch.testing.assert_close(seen.eps_hat, expected, rtol=1e-4, atol=1e-4)
-            torch.testing.assert_close(seen.x0_hat, x0_from_eps(model.schedule, x_t, expected, t), rtol=1e-3, atol=2e-3)
+            torch.testing.assert_close(predicted.eps_hat, expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(predicted.x0_hat, x0_from_eps(model.schedule, x_t, expected, t), rtol=1e-3, atol=2e-3)
         plain, one = model.predict(x_t, t, label), model.predict(x_t, t, label, guidance=1.0)
         assert torch.equal(plain.eps_hat, one.eps_hat)
         torch.testing.assert_close(model.predict(x_t, t, None, guidance=3.0).eps_hat, model.predict(x_t, t).eps_hat)
@@ -239,8 +239,8 @@ def test_the_bound_part_is_T_times_a_term_of_the_bound_in_bits() -> None:
     x0 = (x0.clamp(-1, 1) * 127.5).round() / 127.5
     with torch.no_grad():
         x_t = q_marginal(model.schedule, x0, t).sample(eps)
-        seen = model.predict(x_t, t, label, clip=False)
-        reverse = p_reverse(model.schedule, x_t, seen.x0_hat, t, None, "learned", seen.fraction)
+        predicted = model.predict(x_t, t, label, clip=False)
+        reverse = p_reverse(model.schedule, x_t, predicted.x0_hat, t, None, "learned", predicted.fraction)
         term = step_term(model.schedule, lambda *_: reverse, x0, x_t, t)
         torch.testing.assert_close(model.loss(x0, t, eps, label).bound, 30 * bits_per_dim(term, 64))
 

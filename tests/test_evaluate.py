@@ -52,7 +52,7 @@ def randn(seed: int, *shape: int) -> Tensor:
 
 @pytest.fixture
 def progress() -> Iterator[Progress]:
-    one = Progress(1, "look")
+    one = Progress(1, "evaluation")
     yield one
     one.close()
 
@@ -70,9 +70,9 @@ class Perfect:
         return self.oracle.schedule
 
     def predict(self, x_t: Tensor, t: Tensor) -> Denoised:
-        seen = self.oracle.predict(x_t, t)
+        predicted = self.oracle.predict(x_t, t)
         low, high = (spread(reverse_log_var(self.schedule, v, t), x_t) for v in ("posterior", "beta"))  # type: ignore[arg-type]
-        return replace(seen, fraction=(self.oracle.reverse(x_t, t).log_var - low) / (high - low))
+        return replace(predicted, fraction=(self.oracle.reverse(x_t, t).log_var - low) / (high - low))
 
 
 def gaussian(schedule: Schedule) -> Perfect:
@@ -277,39 +277,39 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_numbers(
     model: DDPM | VAE = tiny_ddpm() if kind == "ddpm" else tiny_vae()
     pictures = torch.randint(0, 256, (11, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(partial, "SAVE_EVERY", 0.0)
-    looks = 0
+    evaluations = 0
     network = model.unet if isinstance(model, DDPM) else model.decoder
     forward = network.forward
 
     def counted(*given: Any, limit: int) -> Tensor:
-        nonlocal looks
-        looks += 1
-        if looks > limit:
+        nonlocal evaluations
+        evaluations += 1
+        if evaluations > limit:
             raise Killed
         return forward(*given)
 
     monkeypatch.setattr(network, "forward", lambda *given: counted(*given, limit=10**9))
     expected = measured(model, pictures, FRESH, progress)
-    whole = looks
+    whole = evaluations
     for limit in (whole // 3, 2 * whole // 3):
-        kept, looks = Partial(tmp_path / str(limit), {"seed": 1}), 0
+        kept, evaluations = Partial(tmp_path / str(limit), {"seed": 1}), 0
         kept.folder.mkdir()  # type: ignore[union-attr]
         monkeypatch.setattr(network, "forward", lambda *given, limit=limit: counted(*given, limit=limit))
         with pytest.raises(Killed):
             measured(model, pictures, kept, progress)
-        looks = 0
+        evaluations = 0
         monkeypatch.setattr(network, "forward", lambda *given: counted(*given, limit=10**9))
         assert json.dumps(measured(model, pictures, kept, progress)) == json.dumps(expected)
-        assert 0 < looks < whole
+        assert 0 < evaluations < whole
         # Sums that were made of anything else are not used, nor a damaged file.
-        looks = 0
+        evaluations = 0
         measured(model, pictures, Partial(kept.folder, {"seed": 2}), progress)
-        assert looks == whole
+        assert evaluations == whole
         for file in kept.folder.iterdir():  # type: ignore[union-attr]
             file.write_bytes(file.read_bytes()[:-3])
-        looks = 0
+        evaluations = 0
         assert json.dumps(measured(model, pictures, kept, progress)) == json.dumps(expected)
-        assert looks == whole
+        assert evaluations == whole
         kept.remove()
         assert not list(kept.folder.iterdir())  # type: ignore[union-attr]
 
@@ -324,13 +324,13 @@ def test_samples_are_those_that_are_drawn_at_once(progress: Progress) -> None:
 def test_lines_of_progress_say_how_much_is_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    progress = Progress(1000, "look")
+    progress = Progress(1000, "evaluation")
     progress.part("bound")
     progress.skip(400)
     clock[0] = 100.0
     progress.update(200)  # 200 in 100 s, 400 to go
     progress.close()
-    assert capsys.readouterr().err == "bound: 600 of 1,000 looks, 0:03:20 left\n"
+    assert capsys.readouterr().err == "bound: 600 of 1,000 evaluations, 0:03:20 left\n"
 
 
 # The command

@@ -158,7 +158,7 @@ def lost_places(cancel: Callable[[set[str]], Any]) -> int:
 
     async def start_and_cancel() -> int:
         queue.start()
-        fn = next(fn for fn in demo.fns.values() if fn.api_name == "say")
+        fn = next(fn for fn in demo.fns.values() if fn.api_name == "echo")
         body = gradio.routes.PredictBodyInternal(data=["x"], fn_index=fn._id, session_hash="s", request=None)
         await queue.push(body=body, request=None, username=None)  # type: ignore[arg-type]
         waiting = queue.event_queue_per_concurrency_id[fn.concurrency_id]
@@ -206,8 +206,8 @@ def test_gradio_still_stores_the_values_of_calls_in_the_session() -> None:
 
 def test_a_served_page_stores_no_value_of_a_call(site: SimpleNamespace) -> None:
     body = {"data": [CANARY], "session_hash": "visitor"}
-    joined = site.client.post("/gradio_api/call/say", json=body).json()["event_id"]
-    assert last_event(site.client, f"/gradio_api/call/say/{joined}") == ("complete", [CANARY])
+    joined = site.client.post("/gradio_api/call/echo", json=body).json()["event_id"]
+    assert last_event(site.client, f"/gradio_api/call/echo/{joined}") == ("complete", [CANARY])
     assert CANARY not in repr(site.demo.state_holder.session_data["visitor"].config_values)
 
 
@@ -240,7 +240,7 @@ def test_gradio_still_checks_its_queue_more_often() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # gradio's use of pandas
 def test_gradio_still_summarises_calls_after_each() -> None:
-    calls = [{"function": "say", "status": "success", "process_time": 0.1}]
+    calls = [{"function": "echo", "status": "success", "process_time": 0.1}]
     demo = mounted(page(Meter()))
     demo._queue.events_recorded = 1
     assert demo._queue.compute_analytics_summary(calls)["functions"]

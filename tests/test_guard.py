@@ -142,8 +142,8 @@ def test_headers(site: SimpleNamespace, picture: bytes) -> None:
     frames = "frame-ancestors 'self' https://huggingface.co https://*.hf.space"
     path = site.client.post("/gradio_api/upload", files={"files": ("a.png", picture)}).json()[0]
     replies = [site.client.get(route) for route in ("/", "/config", "/nothing", "/readyz", f"/gradio_api/file={path}")]
-    replies.append(site.client.post("/gradio_api/call/say", json={"data": ["x"]}))
-    replies.append(site.client.post("/gradio_api/call/say", content=b"["))
+    replies.append(site.client.post("/gradio_api/call/echo", json={"data": ["x"]}))
+    replies.append(site.client.post("/gradio_api/call/echo", content=b"["))
     assert [reply.status_code for reply in replies] == [200, 200, 404, 200, 200, 200, 400]
     for reply in replies:
         assert reply.headers["x-content-type-options"] == "nosniff", reply.url
@@ -157,7 +157,7 @@ def test_headers(site: SimpleNamespace, picture: bytes) -> None:
 )
 def test_uploaded_documents_run_nothing(site: SimpleNamespace, name: str, content: bytes) -> None:
     path = site.client.post("/gradio_api/upload", files={"files": (name, content)}).json()[0]
-    assert site.client.post("/gradio_api/call/look", json={"data": [{"path": path, "meta": MARK}]}).status_code == 422
+    assert site.client.post("/gradio_api/call/size", json={"data": [{"path": path, "meta": MARK}]}).status_code == 422
     reply = site.client.get(f"/gradio_api/file={path}")
     assert reply.headers["content-disposition"].startswith("attachment")
     assert reply.headers["content-type"] == "application/octet-stream"
@@ -184,7 +184,7 @@ def test_large_bodies_are_refused_and_leave_nothing(site: SimpleNamespace, kind:
         + (b'; filename="x.png"' if kind == "file" else b"")
         + b"\r\n\r\n"
     )
-    path = {"field": "upload", "file": "upload", "call": "call/say", "join": "queue/join", "cancel": "cancel"}[kind]
+    path = {"field": "upload", "file": "upload", "call": "call/echo", "join": "queue/join", "cancel": "cancel"}[kind]
     headers = {"content-type": "multipart/form-data; boundary=b" if path == "upload" else "application/json"}
     head = field if path == "upload" else b'{"data": ["'
     if not chunked:
@@ -214,7 +214,7 @@ def test_slow_body_is_given_up(sent: bytes) -> None:
         await asyncio.sleep(3600)
         raise AssertionError
 
-    for path in ("/gradio_api/call/say", "/gradio_api/upload"):
+    for path in ("/gradio_api/call/echo", "/gradio_api/upload"):
         replies = exchange(bare_guard(Limits(body_seconds=0.05)), "POST", path, receive=receive)
         assert replies[0]["status"] == 408
 
@@ -266,7 +266,7 @@ def exchange(
 
 
 def statuses(guard: Guard, n: int, **options: Any) -> list[int]:
-    return [exchange(guard, "POST", "/gradio_api/call/say", **options)[0]["status"] for _ in range(n)]
+    return [exchange(guard, "POST", "/gradio_api/call/echo", **options)[0]["status"] for _ in range(n)]
 
 
 def test_rate_of_one_visitor() -> None:
@@ -274,7 +274,7 @@ def test_rate_of_one_visitor() -> None:
     now = 0.0
     guard.calls.clock = lambda: now
     assert statuses(guard, 5) == [200, 200, 200, 429, 429]
-    refused = exchange(guard, "POST", "/gradio_api/call/say")[0]
+    refused = exchange(guard, "POST", "/gradio_api/call/echo")[0]
     assert (refused["status"], dict(refused["headers"])[b"retry-after"]) == (429, b"10")
     assert statuses(guard, 1, peer="192.0.2.2") == [200]
     assert exchange(guard, "GET", "/gradio_api/queue/data")[0]["status"] == 200
@@ -359,12 +359,12 @@ def test_a_visitor_who_leaves_before_the_results_are_asked_for_leaves_no_job(sit
 
 def test_results_that_nobody_fetches_are_dropped(site: SimpleNamespace) -> None:
     queue = site.demo._queue
-    for name, path in (("page", "queue/join"), ("named", "call/say")):
+    for name, path in (("page", "queue/join"), ("named", "call/echo")):
         for _ in range(3):
-            body = {"data": ["x"], "fn_index": index_of(site, "say"), "session_hash": name}
+            body = {"data": ["x"], "fn_index": index_of(site, "echo"), "session_hash": name}
             assert site.client.post(f"/gradio_api/{path}", json=body).status_code == 200
         wait_until(lambda name=name: queue.pending_messages_per_session[name].qsize() >= 6)
-    anonymous = site.client.post("/gradio_api/call/say", json={"data": ["x"]}).json()["event_id"]
+    anonymous = site.client.post("/gradio_api/call/echo", json={"data": ["x"]}).json()["event_id"]
     kept = (queue.pending_messages_per_session, queue.pending_event_ids_session)
     assert all(name in sessions for sessions in kept for name in ("page", "named", anonymous))
     wait_until(lambda: not any(name in sessions for sessions in kept for name in ("page", "named", anonymous)))

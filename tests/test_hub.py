@@ -756,8 +756,8 @@ def test_messages_never_hold_the_token(server, sound, capfd):
         while error is not None:
             assert "hf_mine" not in f"{error!s} {error!r}"
             error = error.__cause__
-    told = capfd.readouterr()
-    assert "hf_mine" not in told.out + told.err
+    captured = capfd.readouterr()
+    assert "hf_mine" not in captured.out + captured.err
 
 
 # The Space's card

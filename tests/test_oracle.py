@@ -56,14 +56,14 @@ def test_the_score_is_the_gradient_of_the_log_density(oracle: Oracle) -> None:
 @pytest.mark.parametrize("oracle", ORACLES)
 def test_eps_x0_v_and_score_say_the_same(oracle: Oracle) -> None:
     x_t = randn(5, 5, 3)
-    seen, score = oracle.predict(x_t, TIMES), oracle.score(x_t, TIMES)
+    predicted, score = oracle.predict(x_t, TIMES), oracle.score(x_t, TIMES)
     noise = at((1 - SCHEDULE.alpha_bar).sqrt(), TIMES, x_t)
-    torch.testing.assert_close(-seen.eps_hat / noise, score, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(x0_from_eps(SCHEDULE, x_t, seen.eps_hat, TIMES), seen.x0_hat, rtol=1e-9, atol=1e-9)
-    v = v_from_eps(SCHEDULE, seen.x0_hat, seen.eps_hat, TIMES)
-    torch.testing.assert_close(x0_from_v(SCHEDULE, x_t, v, TIMES), seen.x0_hat, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(eps_from_v(SCHEDULE, x_t, v, TIMES), seen.eps_hat, rtol=1e-9, atol=1e-9)
-    assert seen.fraction is None
+    torch.testing.assert_close(-predicted.eps_hat / noise, score, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(x0_from_eps(SCHEDULE, x_t, predicted.eps_hat, TIMES), predicted.x0_hat, rtol=1e-9, atol=1e-9)
+    v = v_from_eps(SCHEDULE, predicted.x0_hat, predicted.eps_hat, TIMES)
+    torch.testing.assert_close(x0_from_v(SCHEDULE, x_t, v, TIMES), predicted.x0_hat, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(eps_from_v(SCHEDULE, x_t, v, TIMES), predicted.eps_hat, rtol=1e-9, atol=1e-9)
+    assert predicted.fraction is None
 
 
 @pytest.mark.parametrize("oracle", ORACLES)

@@ -220,7 +220,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     patch.setattr("gradio.processing_utils.async_ssrf_protected_download", download)
     patch.setattr("gradio.processing_utils.save_url_to_cache", download)
 
-    def look(picture: Any) -> str:
+    def size(picture: Any) -> str:
         seen.append(picture)
         return "none" if picture is None else str(picture.shape)
 
@@ -230,8 +230,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
 
     with gr.Blocks() as demo:
         shape = gr.Textbox(label="shape")
-        gr.Button().click(look, PictureInput(label="picture"), shape, api_name="look")
-        gr.Button().click(look, PictureInput(label="optional", required=False), shape, api_name="optional")
+        gr.Button().click(size, PictureInput(label="picture"), shape, api_name="size")
+        gr.Button().click(size, PictureInput(label="optional", required=False), shape, api_name="optional")
         gr.Button().click(name_of, gr.Image(type="filepath", label="image"), shape, api_name="image")
         gr.Button().click(name_of, gr.File(label="file"), shape, api_name="file")
     app = server.build(demo, ready=lambda: True)
@@ -255,7 +255,7 @@ def upload(site: SimpleNamespace, content: bytes, name: str = "picture.png") -> 
     return reply.json()[0]
 
 
-def call(site: SimpleNamespace, value: Any, endpoint: str = "look") -> tuple[str, Any]:
+def call(site: SimpleNamespace, value: Any, endpoint: str = "size") -> tuple[str, Any]:
     """The last event of a call and its data."""
     joined = site.client.post(f"/gradio_api/call/{endpoint}", json={"data": [value]})
     assert joined.status_code == 200, joined.text

@@ -19,15 +19,15 @@ from genlab.plane import (
     PointDDPM,
     PointVAE,
     Walk,
-    drawn,
+    around,
+    denoising,
     empirical,
     field,
-    forward,
     lattice,
     mixture,
+    noising,
     particles,
     points,
-    reverse,
     train,
 )
 from genlab.process import eps_from_x0
@@ -113,13 +113,13 @@ def test_mixtures_are_the_data_whose_density_they_give(name: Literal["gaussians"
 
 def test_drawn_points_are_taken_with_a_little_jitter() -> None:
     marks = [[-0.5, 0.5], (0.5, 0), [0, -1]]
-    x = drawn(marks, 3000, 0)
+    x = around(marks, 3000, 0)
     near = torch.cdist(x, torch.tensor([[-0.5, 0.5], [0.5, 0.0], [0.0, -1.0]])).min(dim=1)
     assert x.shape == (3000, 2)
     assert x.dtype == torch.float32
     assert float(near.values.max()) < 6 * 0.02
     assert int(torch.bincount(near.indices).min()) > 850
-    assert torch.equal(drawn(marks, 3000, 0), x)
+    assert torch.equal(around(marks, 3000, 0), x)
 
 
 @pytest.mark.parametrize(
@@ -127,17 +127,17 @@ def test_drawn_points_are_taken_with_a_little_jitter() -> None:
 )
 def test_drawn_points_that_are_none_are_refused(mark: object) -> None:
     with pytest.raises(ValueError, match="expected drawn points as pairs"):
-        drawn([[0.0, 0.0], mark], 10, 0)  # type: ignore[list-item]
+        around([[0.0, 0.0], mark], 10, 0)  # type: ignore[list-item]
 
 
 def test_counts_and_names_are_checked() -> None:
     for marks in ([], [[0.0, 0.0]] * 2001):
         with pytest.raises(ValueError, match=f"expected 1 to 2000 drawn points, got {len(marks)}"):
-            drawn(marks, 10, 0)
+            around(marks, 10, 0)
     with pytest.raises(ValueError, match="expected 1 to 100000 points, got 0"):
         points("moons", 0, 0)
     with pytest.raises(ValueError, match="expected 1 to 100000 points, got 100001"):
-        drawn([[0.0, 0.0]], 100_001, 0)
+        around([[0.0, 0.0]], 100_001, 0)
     with pytest.raises(ValueError, match=r"expected a data set of moons, rings, .*got 'stars'"):
         points("stars", 10, 0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected gaussians or blobs, got 'moons'"):
@@ -167,9 +167,11 @@ def test_the_loss_of_the_perfect_network_is_the_floor(prediction: Literal["v", "
 
     class Perfect(torch.nn.Module):
         def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-            seen, alpha_bar = data.predict(x_t, t), SCHEDULE.alpha_bar[t][:, None].float()
+            predicted, alpha_bar = data.predict(x_t, t), SCHEDULE.alpha_bar[t][:, None].float()
             return (
-                seen.eps_hat if prediction == "eps" else alpha_bar.sqrt() * seen.eps_hat - (1 - alpha_bar).sqrt() * seen.x0_hat
+                predicted.eps_hat
+                if prediction == "eps"
+                else alpha_bar.sqrt() * predicted.eps_hat - (1 - alpha_bar).sqrt() * predicted.x0_hat
             )
 
     model.net = Perfect()  # type: ignore[assignment]
@@ -270,7 +272,7 @@ def test_learning_takes_points_and_positive_numbers_alone() -> None:
 
 def test_the_forward_process_has_the_marginals_of_the_chain() -> None:
     x0 = torch.tensor([[0.8, -0.4]]).expand(20_000, 2)
-    clouds = list(forward(SCHEDULE, x0, [0, 1, 30, 100], seed=0))
+    clouds = list(noising(SCHEDULE, x0, [0, 1, 30, 100], seed=0))
     assert [cloud.t for cloud in clouds] == [0, 1, 30, 100]
     assert torch.equal(clouds[0].x_t, x0)
     for cloud in clouds[1:]:
@@ -279,17 +281,17 @@ def test_the_forward_process_has_the_marginals_of_the_chain() -> None:
         torch.testing.assert_close(cloud.x_t.mean(0), alpha_bar**0.5 * x0[0], rtol=0, atol=4 * std / 20_000**0.5)
         torch.testing.assert_close(cloud.x_t.std(0), torch.full((2,), std), rtol=4 / 40_000**0.5, atol=0)
     # It is a path: where a point was at t = 30 says where it is a little later.
-    near = list(forward(SCHEDULE, x0, [30, 31], seed=0))
+    near = list(noising(SCHEDULE, x0, [30, 31], seed=0))
     assert float((near[1].x_t - near[0].x_t).std()) < 2 * float(SCHEDULE.beta[31]) ** 0.5
     for times in ([], [3, 3], [5, 4], [-1, 2], [0, 101]):
         with pytest.raises(ValueError, match="expected rising times from 0 to 100"):
-            next(forward(SCHEDULE, x0, times, seed=0))
+            next(noising(SCHEDULE, x0, times, seed=0))
 
 
 @pytest.mark.parametrize("way", WALKS)
 def test_every_way_back_makes_the_blobs(way: Walk) -> None:
     oracle, n = mixture("blobs", cosine_schedule(100)), 1500
-    frames = list(reverse(oracle.predict, oracle.schedule, n, 0, way))
+    frames = list(denoising(oracle.predict, oracle.schedule, n, 0, way))
     assert frames[0].t == 100
     assert frames[-1].s == 0
     assert len(frames) == 100
@@ -305,17 +307,17 @@ def test_every_way_back_makes_the_blobs(way: Walk) -> None:
 
 def test_fewer_steps_and_wrong_ways() -> None:
     oracle = mixture("blobs", SCHEDULE)
-    assert len(list(reverse(oracle.predict, SCHEDULE, 3, 0, "ancestral", steps=10))) == 10
-    assert len(list(reverse(oracle.predict, SCHEDULE, 3, 0, "Langevin", steps=10))) == 10
+    assert len(list(denoising(oracle.predict, SCHEDULE, 3, 0, "ancestral", steps=10))) == 10
+    assert len(list(denoising(oracle.predict, SCHEDULE, 3, 0, "Langevin", steps=10))) == 10
     for steps in (4, SCHEDULE.T + 1):
         with pytest.raises(ValueError, match=f"expected 5 to {SCHEDULE.T} steps of Langevin dynamics, got {steps}"):
-            reverse(oracle.predict, SCHEDULE, 3, 0, "Langevin", steps=steps)
+            denoising(oracle.predict, SCHEDULE, 3, 0, "Langevin", steps=steps)
     with pytest.raises(ValueError, match="expected one of ancestral, flow, reverse SDE, Langevin; got 'up'"):
-        reverse(oracle.predict, SCHEDULE, 3, 0, "up")  # type: ignore[arg-type]
+        denoising(oracle.predict, SCHEDULE, 3, 0, "up")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected 1 to 100000 points, got 0"):
-        reverse(oracle.predict, SCHEDULE, 0, 0)
+        denoising(oracle.predict, SCHEDULE, 0, 0)
     with pytest.raises(ValueError, match="expected 1 to 100 steps, got 101"):
-        reverse(oracle.predict, SCHEDULE, 3, 0, steps=101)
+        denoising(oracle.predict, SCHEDULE, 3, 0, steps=101)
 
 
 def test_particles_come_to_the_level_they_are_put_at() -> None:

@@ -120,14 +120,16 @@ def test_a_ddpm_is_measured_with_all_that_was_chosen(tmp_path: Path, eye: Classi
         assert page.height > SHOWN / 2 * 28 * 2
 
 
-def test_the_reference_is_looked_at_once(monkeypatch: pytest.MonkeyPatch):
-    looks: list[int] = []
-    look = Classifier.features
-    monkeypatch.setattr(Classifier, "features", lambda eye, given: (looks.append(len(given)), look(eye, given))[1])
+def test_the_reference_is_computed_once(monkeypatch: pytest.MonkeyPatch):
+    batches: list[int] = []
+    features = Classifier.features
+    monkeypatch.setattr(
+        Classifier, "features", lambda network, given: (batches.append(len(given)), features(network, given))[1]
+    )
     reference, model = Reference(TEST, TRAIN), vae()
     shared = [measure(model, reference, 40, seed)[0] for seed in (5, 5, 6)]
     curve(reference, {4: TEST.images[:40]}, 0, Sampling())
-    assert sorted(looks) == [40, 40, 40, 40, 120, 300]
+    assert sorted(batches) == [40, 40, 40, 40, 120, 300]
     assert shared == [measure(model, Reference(TEST, TRAIN), 40, seed)[0] for seed in (5, 5, 6)]
 
 

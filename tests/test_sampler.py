@@ -168,9 +168,9 @@ def test_dpm_solver_steps_agree_with_diffusers(
     noise = Given(lambda: drawn.append(randn(len(drawn) + 1, *x.shape)) or drawn[-1]) if kind.startswith("sde") else None
     predict = predictor(schedule, clip)
     for frame in walk(predict, dpm_solver(schedule, noise), x, times):
-        seen = predict(expected, in_time(x, frame.t)).x0_hat
+        predicted = predict(expected, in_time(x, frame.t)).x0_hat
         z = drawn[-1] if drawn else torch.zeros_like(x)
-        expected = peer.step(seen, torch.tensor(frame.t - 1), expected, variance_noise=z).prev_sample
+        expected = peer.step(predicted, torch.tensor(frame.t - 1), expected, variance_noise=z).prev_sample
         # Theirs casts the state to float32 in every step.
         torch.testing.assert_close(frame.x_s, expected, rtol=1e-5, atol=1e-5)
     assert len(drawn) == (len(times) - 2 if noise else 0)
@@ -188,8 +188,8 @@ def test_unipc_steps_agree_with_diffusers(
     x = expected = 1.5 * randn(0, 2, 1, 4, 4)
     predict = predictor(schedule, clip)
     for frame in walk(predict, unipc(schedule, order, times, b), x, times):  # type: ignore[arg-type]
-        seen = predict(expected, in_time(x, frame.t)).x0_hat
-        expected = peer.step(seen, torch.tensor(frame.t - 1), expected).prev_sample
+        predicted = predict(expected, in_time(x, frame.t)).x0_hat
+        expected = peer.step(predicted, torch.tensor(frame.t - 1), expected).prev_sample
         if b == "B1" and frame.s == 0:
             assert bool(expected.isnan().all())  # theirs multiplies B₁(∞) by zero
             expected = frame.x0_hat
@@ -201,9 +201,9 @@ def test_ddim_with_eta_one_is_the_ancestral_step() -> None:
     x, z = randn(0, 3, 1, 2, 2), randn(1, 3, 1, 2, 2)
     noise = Given(lambda: z)
     for t, s in pairwise([40, 33, 32, 8, 1, 0]):
-        seen = predictor(schedule, False)(x, in_time(x, t))
+        predicted = predictor(schedule, False)(x, in_time(x, t))
         steps = (ddim(schedule, noise, 1.0), ancestral(schedule, noise))
-        one, other = (step(History(), x, seen, in_time(x, t), in_time(x, s))[0] for step in steps)
+        one, other = (step(History(), x, predicted, in_time(x, t), in_time(x, s))[0] for step in steps)
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
@@ -212,11 +212,11 @@ def test_float32_steps_keep_their_digits_near_clean_data() -> None:
     x, z = randn(0, 3, 1, 2, 2), randn(1, 3, 1, 2, 2)
     noise = Given(lambda: z)
     for t, s in ((3, 2), (2, 1), (50, 1), (1000, 999)):
-        seen = Denoised(z.flip(0), x.flip(1), None)
-        single = Denoised(seen.eps_hat.float(), seen.x0_hat.float(), None)
+        predicted = Denoised(z.flip(0), x.flip(1), None)
+        single = Denoised(predicted.eps_hat.float(), predicted.x0_hat.float(), None)
         for eta in (0.0, 1.0):
             step = ddim(schedule, noise, eta)
-            exact, _ = step(History(), x, seen, in_time(x, t), in_time(x, s))
+            exact, _ = step(History(), x, predicted, in_time(x, t), in_time(x, s))
             got, _ = step(History(), x.float(), single, in_time(x, t), in_time(x, s))
             assert got.dtype == torch.float32
             torch.testing.assert_close(got.double(), exact, rtol=0, atol=5e-7)

@@ -222,11 +222,11 @@ def test_short_steps_of_the_reverse_sde_have_its_drift_and_diffusion() -> None:
         schedule = linear_schedule(T)
         oracle, t = clover(schedule), torch.full((5,), T // 2)
         x_t = randn(0, 5, 2)
-        seen, beta = oracle.predict(x_t, t), schedule.beta[T // 2]
-        still, _ = reverse_sde(schedule, Fixed(0.0))(History(), x_t, seen, t, t - 1)
+        predicted, beta = oracle.predict(x_t, t), schedule.beta[T // 2]
+        still, _ = reverse_sde(schedule, Fixed(0.0))(History(), x_t, predicted, t, t - 1)
         drift = 0.5 * x_t + oracle.score(x_t, t)
         errors.append(float(((still - x_t) / beta - drift).abs().max()))
-        kicked, _ = reverse_sde(schedule, Fixed(1.0))(History(), x_t, seen, t, t - 1)
+        kicked, _ = reverse_sde(schedule, Fixed(1.0))(History(), x_t, predicted, t, t - 1)
         torch.testing.assert_close(kicked - still, beta.sqrt().expand_as(x_t), rtol=1e-9, atol=1e-12)
     assert errors[0] < 0.01
     assert errors[1] < errors[0] / 8

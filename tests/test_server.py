@@ -48,7 +48,7 @@ def test_page_carries_theme_style_and_script(site: SimpleNamespace) -> None:
 def test_python_client_calls_streams_and_cancels(site: SimpleNamespace, picture: bytes, tmp_path: Path) -> None:
     (tmp_path / "red.png").write_bytes(picture)
     client = Client(site.url, token=False, verbose=False)
-    assert client.predict(handle_file(tmp_path / "red.png"), api_name="/look") == "(5, 7, 3)"
+    assert client.predict(handle_file(tmp_path / "red.png"), api_name="/size") == "(5, 7, 3)"
     assert list(client.submit(3, 0.01, api_name="/stream")) == ["step 1", "step 2", "step 3"]
     ended = site.meter.ended
     job = client.submit(10_000, 0.02, api_name="/stream")
@@ -58,7 +58,7 @@ def test_python_client_calls_streams_and_cancels(site: SimpleNamespace, picture:
     assert client.predict(1, 0.01, api_name="/stream") == "step 1"
     assert site.meter.ended == ended + 2
     with pytest.raises(ValidationError, match="Expected one still PNG"):
-        client.predict({"path": "/etc/hostname", "meta": MARK}, api_name="/look")
+        client.predict({"path": "/etc/hostname", "meta": MARK}, api_name="/size")
     with pytest.raises(AppError) as failure:
         client.predict("x", api_name="/fail")
     assert CANARY not in str(failure.value)
@@ -70,7 +70,7 @@ def test_rest_call_by_name(site: SimpleNamespace) -> None:
     event_id = joined.json()["event_id"]
     assert last_event(site.client, f"/gradio_api/call/stream/{event_id}") == ("complete", ["step 2"])
     assert "/call/v2/stream" in site.client.get("/gradio_api/openapi.json").text
-    assert set(site.client.get("/gradio_api/info").json()["named_endpoints"]) == {"/stream", "/look", "/fail", "/say"}
+    assert set(site.client.get("/gradio_api/info").json()["named_endpoints"]) == {"/stream", "/size", "/fail", "/echo"}
 
 
 def test_stream_arrives_piece_by_piece(site: SimpleNamespace) -> None:
@@ -99,7 +99,7 @@ def test_health_and_readiness(site: SimpleNamespace) -> None:
 
 def test_token_in_the_environment_is_in_no_reply(site: SimpleNamespace) -> None:
     texts = [site.client.get(path).text for path in ("/", "/config", "/gradio_api/info", "/gradio_api/openapi.json", "/readyz")]
-    texts += [str(call(site.client, "fail", "x")), str(call(site.client, "say", "$HF_TOKEN {HF_TOKEN} ${HF_TOKEN}"))]
+    texts += [str(call(site.client, "fail", "x")), str(call(site.client, "echo", "$HF_TOKEN {HF_TOKEN} ${HF_TOKEN}"))]
     for body in (b"{", b"{}", b'{"data": 5}', b'{"data": [1, 2, 3]}', b"\xff"):
         for path in ("queue/join", "call/fail", "call/v2/fail", "cancel", "reset", "upload"):
             texts.append(site.client.post(f"/gradio_api/{path}", content=body).text)
@@ -119,10 +119,10 @@ def test_mutated_bodies_never_break_the_server(site: SimpleNamespace, picture: b
         + b"\r\n--boundary--\r\n"
     )
     seeds = {
-        "queue/join": json.dumps({"data": ["x"], "fn_index": index_of(site, "say"), "session_hash": "s"}).encode(),
-        "call/say": b'{"data": ["x"]}',
-        "call/look": b'{"data": [{"path": "x.png", "meta": {"_type": "gradio.FileData"}, "size": 5}]}',
-        "call/v2/say": b'{"text": "x"}',
+        "queue/join": json.dumps({"data": ["x"], "fn_index": index_of(site, "echo"), "session_hash": "s"}).encode(),
+        "call/echo": b'{"data": ["x"]}',
+        "call/size": b'{"data": [{"path": "x.png", "meta": {"_type": "gradio.FileData"}, "size": 5}]}',
+        "call/v2/echo": b'{"text": "x"}',
         "cancel": b'{"session_hash": "s", "fn_index": 0, "event_id": "e"}',
         "reset": b'{"event_id": "e"}',
         "upload": form,
@@ -155,7 +155,7 @@ def test_mutated_bodies_never_break_the_server(site: SimpleNamespace, picture: b
         kind = rng.choice([kind] * 6 + [b"", b"text/plain", b"multipart/form-data", b"application/json; charset=utf-16"])
         reply = site.client.post(f"/gradio_api/{path}", content=bytes(body), headers={b"content-type": kind}, timeout=10)
         assert reply.status_code < 500, (path, kind, bytes(body), reply.text)
-    assert call(site.client, "say", "well") == ("complete", ["well"])
+    assert call(site.client, "echo", "well") == ("complete", ["well"])
 
 
 def test_start_and_cancel_storm(site: SimpleNamespace) -> None:

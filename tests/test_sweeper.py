@@ -34,7 +34,7 @@ def test_aborted_uploads_are_swept(site: SimpleNamespace, picture: bytes) -> Non
     Sweeper(str(site.uploads), exempt=set, max_seconds=-1).sweep()
     assert [path for path in site.uploads.rglob("*") if path.is_file()] == []
     path = site.client.post("/gradio_api/upload", files={"files": ("a.png", picture)}).json()[0]
-    assert call(site.client, "look", {"path": path, "meta": MARK}) == ("complete", ["(5, 7, 3)"])
+    assert call(site.client, "size", {"path": path, "meta": MARK}) == ("complete", ["(5, 7, 3)"])
 
 
 def test_sweeper_takes_the_oldest_and_leaves_what_is_kept(tmp_path: Path) -> None:

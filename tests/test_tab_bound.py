@@ -122,8 +122,8 @@ def test_a_step_is_the_divergence_of_the_two_gaussians(models: Models, t: int) -
     x_t = bar.sqrt() * x0 + (1 - bar).sqrt() * torch.randn(x0.shape, generator=torch.Generator().manual_seed(5))
     assert torch.equal(step.x0, x0)
     assert torch.allclose(step.x_t, x_t.float(), atol=1e-6)
-    seen = model.predict(step.x_t[None], torch.tensor([t]))
-    assert torch.equal(step.x0_hat, seen.x0_hat[0])
+    predicted = model.predict(step.x_t[None], torch.tensor([t]))
+    assert torch.equal(step.x0_hat, predicted.x0_hat[0])
 
     def posterior(clean: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the product N(x_t; √α x, β) N(x; √ᾱ_{t−1} x_0, 1 − ᾱ_{t−1}): precisions add."""
@@ -137,14 +137,14 @@ def test_a_step_is_the_divergence_of_the_two_gaussians(models: Models, t: int) -
     assert torch.allclose(step.q.variance.double(), variance.expand_as(mean), rtol=1e-5)
     assert (step.beta_tilde, step.beta) == pytest.approx((float(variance), float(beta)))
     fraction = {"posterior": 0.0, "beta": 1.0, "learned": None}[model.config.variance]
-    w = seen.fraction[0].double() if fraction is None else torch.full_like(mean, fraction)  # type: ignore[index]
+    w = predicted.fraction[0].double() if fraction is None else torch.full_like(mean, fraction)  # type: ignore[index]
     sigma = beta**w * variance ** (1 - w)
     assert torch.allclose(step.fraction.double(), w)
-    assert torch.allclose(step.p.mean.double(), posterior(seen.x0_hat[0])[0], atol=1e-6)
+    assert torch.allclose(step.p.mean.double(), posterior(predicted.x0_hat[0])[0], atol=1e-6)
     assert torch.allclose(step.p.variance.double(), sigma, rtol=1e-5)
 
     def terms(var: Tensor) -> Tensor:
-        q, p = Normal(mean, variance.sqrt()), Normal(posterior(seen.x0_hat[0])[0], var.sqrt())
+        q, p = Normal(mean, variance.sqrt()), Normal(posterior(predicted.x0_hat[0])[0], var.sqrt())
         return kl_divergence(q, p)
 
     assert torch.allclose(step.terms.double(), terms(sigma), rtol=1e-3, atol=2e-5)  # means are float32, σ some 1e-3
@@ -213,7 +213,7 @@ def test_noise_begins_to_show_at_the_first_t() -> None:
 @pytest.fixture(scope="module")
 def section() -> dict[str, Any]:
     """The ledger as evaluation writes it, through JSON."""
-    progress = Progress(1, "look")
+    progress = Progress(1, "evaluation")
     pictures = tiny.dataset("mnist").images[:6]
     found = diffusion_bound(model_of("learned"), pictures, 12, 0, 6, Partial(None, {}), progress)
     progress.close()

@@ -421,7 +421,7 @@ def test_a_loss_that_is_not_finite_is_named_by_its_own_step_however_seldom_it_is
 
 
 def test_no_loss_waits_for_another_device(data_dir: Path):
-    """The device "meta" stands for a GPU: looking at a value there is an error, and every copy from here can be seen."""
+    """The device "meta" stands for a GPU: reading a value back is an error there, and every copy from here is recorded."""
     copies: list[tuple[str, bool]] = []
 
     class Copies(TorchDispatchMode):
@@ -441,8 +441,8 @@ def test_no_loss_waits_for_another_device(data_dir: Path):
         assert {waits_not for there, waits_not in copies if there == "cpu"} == ({True} if config.kind == "ddpm" else set())
 
 
-def test_the_average_follows_without_a_look(tmp_path: Path, data_dir: Path):
-    """After n steps it is Σ of the models with the weights of the recursion; on the device "meta" nothing can be looked at."""
+def test_the_average_follows_without_reading_values_back(tmp_path: Path, data_dir: Path):
+    """After n steps it is Σ of the models with the weights of the recursion; on the device "meta" no value can be read back."""
     config = options("vae", tmp_path / "run", data_dir, ema=0.9)
     trainer = trainer_on(load("mnist", "train", str(data_dir)), config, task_of(config))
     expected = None
@@ -455,10 +455,10 @@ def test_the_average_follows_without_a_look(tmp_path: Path, data_dir: Path):
         expected = now if expected is None else decay * expected + (1 - decay) * now
         trainer._follow()
         trainer.step += 1
-        found = torch.cat([weight.double().flatten() for weight in trainer.shown.parameters()])
+        found = torch.cat([weight.double().flatten() for weight in trainer.average.parameters()])
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     trainer.model.to("meta")
-    trainer.shown.to("meta")
+    trainer.average.to("meta")
     trainer._follow()
 
 
@@ -524,7 +524,7 @@ def test_weights_that_are_not_finite_are_never_saved(
     def overflow(self: Trainer) -> None:
         real(self)
         if self.step == 11:  # the last step of all: no later loss would show it
-            next(self.shown.parameters()).data.fill_(math.inf)
+            next(self.average.parameters()).data.fill_(math.inf)
 
     monkeypatch.setattr(Trainer, "_follow", overflow)
     config = options("vae", tmp_path / "run", data_dir)
@@ -687,7 +687,7 @@ def test_the_moving_average_is_the_one_that_its_formula_says(tmp_path: Path, dat
         weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()]).double()
         decay = min(0.3, (1 + n) / (10 + n))
         expected = weights if n == 0 else decay * expected + (1 - decay) * weights
-        shown = torch.cat([p.detach().flatten() for p in trainer.shown.parameters()])
+        shown = torch.cat([p.detach().flatten() for p in trainer.average.parameters()])
         torch.testing.assert_close(shown.double(), expected, atol=1e-6, rtol=0)
     stop.restore()
 
@@ -898,7 +898,7 @@ def test_a_ddpm_learns_two_pictures_as_well_as_can_be_told(tmp_path: Path):
     for _ in trainer.run(stop):
         pass
     stop.restore()
-    model = trainer.shown.eval()
+    model = trainer.average.eval()
     assert isinstance(model, DDPM)
 
     pictures = to_model(data.images)
@@ -911,12 +911,12 @@ def test_a_ddpm_learns_two_pictures_as_well_as_can_be_told(tmp_path: Path):
     v = v_from_eps(model.schedule, x0, eps, t)
     exact = oracle.predict(x_t, t)
     with torch.inference_mode():
-        seen = model.predict(x_t, t, clip=False)
+        predicted = model.predict(x_t, t, clip=False)
 
     def error(what: Any) -> float:
         return float((v - v_from_eps(model.schedule, what.x0_hat, what.eps_hat, t)).pow(2).mean())
 
-    constant, best, learned = float(v.pow(2).mean()), error(exact), error(seen)
+    constant, best, learned = float(v.pow(2).mean()), error(exact), error(predicted)
     assert best < 0.1 * constant
     assert best - 1e-3 < learned < best + 0.2 * (constant - best)
     samples = task.sample(model)
@@ -943,7 +943,7 @@ def test_a_vae_learns_more_than_independent_pixels_can(tmp_path: Path):
     for _ in trainer.run(stop):
         pass
     stop.restore()
-    model = trainer.shown.eval()
+    model = trainer.average.eval()
     assert isinstance(model, VAE)
     x = to_model(images)
     independent = float(-0.5 * (2 * math.pi * math.e * x.double().var(dim=0, correction=0)).log().sum())

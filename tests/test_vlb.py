@@ -267,7 +267,7 @@ def test_agrees_with_the_published_definition(variance: str, schedule: str) -> N
 def test_what_is_measured_agrees_with_the_published_definition_for_every_variance(schedule: str) -> None:
     """training/evaluate.py's way: all three Σ from the same looks, every t, the noise of each batch from its own generator."""
     model, pixels = random_model("learned", schedule)
-    T, progress = model.schedule.T, Progress(1, "look")
+    T, progress = model.schedule.T, Progress(1, "evaluation")
     section = diffusion_bound(model, pixels, T, 4, 2, Partial(None, {}), progress)
     progress.close()
     noise: dict[int, list[Tensor]] = {t: [] for t in range(T)}

@@ -94,7 +94,7 @@ class Trainer:
         step: number of steps so far.
         seconds: time spent in them, over all sessions of the run.
         stopped: the signal on which all processes agreed to stop, or None.
-        shown: the model with the moving average of the weights.
+        average: the model with the moving average of the weights.
         sync_every: steps between two reads of the losses, if nothing else requires one.
 
     Raises:
@@ -120,7 +120,7 @@ class Trainer:
             )
         torch.manual_seed(config.seed)
         self.model = build(data.spec).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.shown = copy.deepcopy(self.model).requires_grad_(False)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
@@ -223,8 +223,8 @@ class Trainer:
     def _follow(self) -> None:
         """Update the moving average, with a weight that falls from 9/11 to 1 − ema, to discard the initial weights quickly."""
         share = 1 - min(self.config.ema, (1 + self.step) / (10 + self.step)) if self.step else 1.0
-        shown, model = ([*each.parameters(), *each.buffers()] for each in (self.shown, self.model))
-        torch._foreach_lerp_(shown, model, share)
+        average, model = ([*each.parameters(), *each.buffers()] for each in (self.average, self.model))
+        torch._foreach_lerp_(average, model, share)
 
     def _read_back(self, names: list[str], stop: Stop) -> float:
         """Read back and sum the losses since the last call, agree on whether to stop, and return the latest gradient norm.
@@ -290,7 +290,7 @@ class Trainer:
 
     def _write(self) -> None:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.shown.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         tensors |= {f"loss.{k}": v for k, v in self._loss_state.items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
@@ -337,7 +337,7 @@ class Trainer:
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         self.model.load_state_dict(parts["model"])
-        self.shown.load_state_dict(parts["average"])
+        self.average.load_state_dict(parts["average"])
         for name, tensor in parts["loss"].items():
             self._loss_state[name].copy_(tensor)
         weights = [*self.model.parameters()]

@@ -255,7 +255,7 @@ def check_size(build: Callable[[DataSpec], nn.Module], spec: DataSpec) -> None:
 @torch.inference_mode()
 def held_out_loss(trainer: Trainer, task: Task, held_out: Dataset) -> dict[str, float]:
     """Return the mean losses of the averaged weights on the first held-out examples, with the same noise every time."""
-    model = trainer.shown.eval()
+    model = trainer.average.eval()
     torch.manual_seed(trainer.config.seed)
     count = min(HELD_OUT, len(held_out))
     chunk = max(1, AT_ONCE // held_out.images[0].numel())
@@ -273,7 +273,7 @@ def held_out_loss(trainer: Trainer, task: Task, held_out: Dataset) -> dict[str, 
 def save_samples(trainer: Trainer, task: Task, path: Path) -> None:
     """Draw and save a sheet of 64 samples with the averaged weights."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures.grid(pictures.to_pixels(task.sample(trainer.shown.eval()).cpu())).save(path)
+    pictures.grid(pictures.to_pixels(task.sample(trainer.average.eval()).cpu())).save(path)
 
 
 def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: TrainingData) -> None:
@@ -299,7 +299,7 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: Trai
             "held_out_images": min(HELD_OUT, len(given.held_out)),
         },
     }
-    model = trainer.shown
+    model = trainer.average
     assert isinstance(model, get_args(Model))
     save_samples(trainer, task, folder / "samples.png")
     log.plot(folder / "loss.png")

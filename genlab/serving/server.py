@@ -1,6 +1,6 @@
 """The public server of a page: its settings, and its life from binding the port to the last reply.
 
-`build` mounts any `gr.Blocks` in a FastAPI application behind the guard; `serve` runs that until it is told to stop.
+`build` mounts any `gr.Blocks` in a FastAPI application behind the guard; `serve` runs that until a signal stops it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SESSIONS = 200
 """Visitors whose state is stored."""
 CONNECTIONS = 512
 GRACE_SECONDS = 5
-"""How long running replies may go on when the server is told to stop."""
+"""How long running replies may go on after a signal to stop."""
 
 
 def build(demo: gr.Blocks, *, ready: Callable[[], bool | str], limits: Limits | None = None, **page: Any) -> FastAPI:
@@ -180,7 +180,7 @@ def serve(
         answering: as for `Server`.
 
     Raises:
-        SystemExit: the port cannot be had, or the server was told to stop.
+        SystemExit: the port cannot be had, or a signal stopped the server.
     """
     server = Server(build(demo, ready=ready, **page), *address(host, port), answering)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -12,8 +12,7 @@ from torch import Tensor
 from genlab.demo.live import learn
 from genlab.demo.tabs.playground.request import DRAWING, Marks, PlaygroundRequest
 from genlab.demo.tabs.points import SCHEDULE
-from genlab.plane import PointDDPM, PointVAE, Progress, Walk, points, reverse
-from genlab.plane import drawn as around
+from genlab.plane import PointDDPM, PointVAE, Progress, Walk, around, denoising, points
 from genlab.sampler import Frame
 
 DATA_SEED = 0
@@ -79,7 +78,7 @@ def play(request: PlaygroundRequest, run: Run) -> Iterator[int | Run]:
 def way_back(request: PlaygroundRequest, model: PointDDPM, count: int, seed: int, steps: int) -> Iterator[Frame]:
     """Walk from noise to samples in the way of the request."""
     way: Walk = "ancestral" if request.model == "DDPM" else request.walk
-    return reverse(model.predict, model.schedule, count, seed, way, 5 * steps if way == "Langevin" else steps)
+    return denoising(model.predict, model.schedule, count, seed, way, 5 * steps if way == "Langevin" else steps)
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from genlab.demo.tabs.playground.request import DRAWING, Marks, PlaygroundReques
 from genlab.demo.tabs.playground.text import NAMES, TEXT
 from genlab.demo.tabs.points import NAMES as DATA_TITLES
 from genlab.demo.tabs.points import SCHEDULE, T
-from genlab.plane import PointDDPM, PointVAE, field, forward, lattice
+from genlab.plane import PointDDPM, PointVAE, field, lattice, noising
 
 MARKS, CROWD = 500, 300
 """Points of the data, and samples, that are drawn."""
@@ -148,7 +148,7 @@ def animation(run: Run, seed: int) -> FigureData:
 def _chain_ways(request: PlaygroundRequest, model: PointDDPM, x0: Tensor, seed: int) -> Ways:
     """Return x_t on the way to noise and on the way back, and the samples."""
     there: list[Picture] = [
-        (TEXT["forward t"].format(t=cloud.t), cloud.x_t, {}) for cloud in forward(SCHEDULE, x0, FORWARD_TIMES, seed)
+        (TEXT["forward t"].format(t=cloud.t), cloud.x_t, {}) for cloud in noising(SCHEDULE, x0, FORWARD_TIMES, seed)
     ]
     key = f"{request.model} t"
     walk = TEXT[f"walk {request.walk}"]
