@@ -1,13 +1,17 @@
 """The only component that takes a picture from a visitor.
 
-A value must name a file in the server's own upload folder; the file is opened only as PNG, JPEG or WebP; its size and number
-of frames are read from its header before a pixel is decoded. Every refusal has the same message, so that it reveals nothing
-about the server's files.
+A value must name a file in the server's own upload folder; the file is opened only as PNG, JPEG or WebP, which its first bytes
+say and not its name. Its size, its frames and its parts are counted before a pixel is decoded, so that the work is bounded.
+Every refusal has the same message, so that it reveals nothing about the server's files.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -22,20 +26,43 @@ from PIL import Image, ImageOps
 from genlab.serving.language import both
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SIGNATURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP", re.DOTALL)
+"""Matches the first bytes of a PNG, a JPEG or a WebP."""
+VECTOR = (".svg", ".svgz")
+"""Suffixes of files that gradio hands on without decoding them."""
 MAX_PIXELS = 16_000_000
 MAX_SIDE = 10_000
+MAX_SCANS = 32
+"""Scans of a JPEG: each takes time for every pixel, whatever its size in the file. Encoders write some ten."""
+MAX_PARTS = 5000
+"""Chunks of a PNG and segments of a JPEG, each of which Pillow reads in Python; encoders write one for 8 KB."""
+EXIF_BYTES = 64 * 1024
+"""Largest Exif that is read for the orientation; a JPEG can have no larger one."""
+WAIT_SECONDS = 30.0
+"""How long a picture may wait to be decoded: one is at a time."""
 REDUCED_SIDE = 1024
 """Pictures with a longer side are reduced to it: the models work on far fewer pixels, and the array stays under 4 MB."""
 TEXT = {
     "refused": both(
         "Expected one still PNG, JPEG or WebP picture of at most {most} megapixels, uploaded on this page.",
         "请在本页上传一张静态的 PNG、JPEG 或 WebP 图片，不超过 {most} 百万像素。",
-    )
+    ),
+    "busy": both(
+        "The server is busy with other pictures: try again in a few seconds.", "服务器正忙于处理其他图片，请几秒后再试。"
+    ),
 }
 REFUSED = TEXT["refused"].format(most=MAX_PIXELS // 1_000_000)
 
+_PAIR = re.compile(rb"\xff(.)", re.DOTALL)
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7])", re.DOTALL)
+"""A marker within or after a scan of a JPEG, where a stuffed zero or a restart is none."""
+
+_SEGMENTS = bytes([0xC0, 0xC1, 0xC2, 0xC4, 0xC9, 0xCA, 0xCC, 0xDA, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE])
+"""Markers of a JPEG that are followed by a length, of the kinds that are decoded."""
+
 _decoding = Lock()
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+"""glibc's: without it the memory of large pictures stays with the process."""
 
 
 class PictureInput(gr.Image):
@@ -64,7 +91,7 @@ class PictureInput(gr.Image):
             return self.required
         if not isinstance(value, dict):
             return True
-        return _own_upload(value.get("path")) is None or _inline(value.get("url")) or not _named_as_picture(value)
+        return _own_upload(value.get("path")) is None or _inline(value.get("url")) or _names_vector(value.get("orig_name"))
 
     def move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
         return _checked_upload(url_or_file_path)
@@ -75,7 +102,7 @@ class PictureInput(gr.Image):
     def preprocess(self, payload: ImageData | None) -> np.ndarray | None:
         if payload is None and not self.required:
             return None
-        if payload is None or _inline(payload.url) or not _named_as_picture(payload.model_dump()):
+        if payload is None or _inline(payload.url) or _names_vector(payload.orig_name):
             raise _refusal()
         return decode(_checked_upload(payload.path))
 
@@ -91,6 +118,17 @@ def decode(path: str) -> np.ndarray:
         gr.Error: with `REFUSED`, whatever is wrong with the file.
     """
     try:
+        return _decoded(path)
+    finally:
+        if _trim is not None:
+            _trim(0)
+
+
+def _decoded(path: str) -> np.ndarray:
+    """Decode a picture that keeps to the limits."""
+    try:
+        if not bounded(Path(path).read_bytes()):
+            raise _refusal()
         with Image.open(path, formats=FORMATS) as picture:
             width, height = picture.size
             still = (
@@ -98,7 +136,7 @@ def decode(path: str) -> np.ndarray:
             )  # a JPEG with several pictures counts as its first
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE or not still:
                 raise _refusal()
-            with _decoding:
+            with _alone():
                 return _pixels(picture)
     except gr.Error:
         raise
@@ -106,10 +144,69 @@ def decode(path: str) -> np.ndarray:
         raise _refusal() from error
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Decode one picture at a time.
+
+    Raises:
+        gr.Error: others were decoded for `WAIT_SECONDS`.
+    """
+    if not _decoding.acquire(timeout=WAIT_SECONDS):
+        raise gr.Error(TEXT["busy"], print_exception=False)
+    try:
+        yield
+    finally:
+        _decoding.release()
+
+
+def bounded(content: bytes) -> bool:
+    """Return whether a file has at most `MAX_PARTS` parts and, as a JPEG, `MAX_SCANS` scans, so that decoding it takes a
+    second at most.
+    """
+    if content.startswith(b"\xff\xd8"):
+        return _bounded_jpeg(content)
+    return not content.startswith(b"\x89PNG") or _bounded_png(content)
+
+
+def _bounded_png(content: bytes) -> bool:
+    """Return whether a PNG has at most `MAX_PARTS` chunks (PNG specification, 5.3)."""
+    place = 8
+    for _ in range(MAX_PARTS):
+        if place >= len(content):
+            return True
+        place += 12 + int.from_bytes(content[place : place + 4], "big")
+    return place >= len(content)
+
+
+def _bounded_jpeg(content: bytes) -> bool:
+    """Return whether a JPEG has at most `MAX_PARTS` markers, of which at most `MAX_SCANS` begin a scan (ITU T.81, B.1), and
+    none that Pillow or libjpeg could read otherwise.
+    """
+    place, scans = 2, 0
+    for _ in range(MAX_PARTS):
+        found = _MARKER.search(content, place) if scans else _PAIR.match(content, place)
+        if found is None:
+            return scans > 0
+        place, kind = found.end(), found[1]
+        if kind == b"\xd9":  # the end of the picture; what follows is not decoded
+            return True
+        if kind == b"\xff":  # fills up; the marker follows
+            place -= 1
+            continue
+        length = int.from_bytes(content[place : place + 2], "big")
+        scans += kind == b"\xda"
+        if kind not in _SEGMENTS or length < 2 or scans > MAX_SCANS:
+            return False
+        place += length
+    return False
+
+
 def _pixels(picture: Image.Image) -> np.ndarray:
     """Decode an opened picture, reduced to `REDUCED_SIDE`: (H W 3) uint8."""
     picture.draft("RGB", (REDUCED_SIDE, REDUCED_SIDE))
     picture.load()
+    if len(picture.info.get("exif", b"")) > EXIF_BYTES:
+        del picture.info["exif"]
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):
         upright = Image.fromarray((np.asarray(upright, dtype=np.float32) / 257).clip(0, 255).astype(np.uint8))
@@ -134,12 +231,17 @@ def _checked_upload(path: str | Path | None) -> str:
 
 
 def _own_upload(path: Any) -> str | None:
-    """Return the real path of a file in the upload folder with the suffix of a picture, None for every other value."""
-    if not isinstance(path, (str, Path)) or "\0" in str(path):
+    """Return the real path of a file in the upload folder that begins like a picture, None for every other value."""
+    if not isinstance(path, (str, Path)) or "\0" in str(path) or _names_vector(str(path)):
         return None
     folder, real = os.path.realpath(get_upload_folder()), os.path.realpath(path)
-    inside = real.startswith(folder + os.sep) and real.lower().endswith(SUFFIXES)
-    return real if inside else None
+    if not real.startswith(folder + os.sep):
+        return None
+    try:
+        with open(real, "rb") as file:
+            return real if SIGNATURE.match(file.read(12)) else None
+    except OSError:
+        return None
 
 
 def _inline(url: Any) -> bool:
@@ -147,10 +249,9 @@ def _inline(url: Any) -> bool:
     return isinstance(url, str) and url.lower().lstrip().startswith("data:")
 
 
-def _named_as_picture(value: dict[str, Any]) -> bool:
-    """Return whether the visitor's name for the file, if any, has the suffix of a picture."""
-    name = value.get("orig_name")
-    return name is None or (isinstance(name, str) and name.lower().endswith(SUFFIXES))
+def _names_vector(name: Any) -> bool:
+    """Return whether a file's name has the suffix of a vector image."""
+    return isinstance(name, str) and name.lower().endswith(VECTOR)
 
 
 def _refusal() -> gr.Error:
