@@ -16,7 +16,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from genlab.card import NOTHING, SIGMA
-from genlab.measurements import DiffusionBound, Samples, VAEBound, read_evaluation
+from genlab.measurements import DiffusionBound, LatentBound, Samples, VAEBound, read_evaluation
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "genlab" / "pretrained"
 REFERENCES = Path(__file__).resolve().parent / "references"
@@ -45,22 +45,28 @@ def rows(folder: Path) -> Iterator[str]:
     """
     evaluation = read_evaluation(json.loads((folder / "metrics.json").read_text()))
     bound, chain = evaluation.likelihood, evaluation.chain or {}
-    if bound is None:
+    if bound is None and evaluation.samples is None:
         command = f"python training/evaluate.py {folder.name} --out {folder}"
         raise ValueError(f"{folder.name}: expected a measured model; run `{command}`")
-    second = NOTHING
+    ways = []
+    if evaluation.continuous is not None:
+        ways.append(f"continuous time {plus_minus(evaluation.continuous)} ({evaluation.continuous.images:,})")
     if evaluation.ode is not None:
-        second = f"flow ODE {plus_minus(evaluation.ode)} ({evaluation.ode.images:,})"
-    for weighted in bound.importance_weighted if isinstance(bound, VAEBound) else ():
-        if weighted.k > 1 and weighted.images == bound.images:
-            second = f"k = {weighted.k}: {plus_minus(weighted)} ({weighted.images:,})"
-    images = f" ({bound.images:,})"
+        ways.append(f"flow ODE {plus_minus(evaluation.ode)} ({evaluation.ode.images:,})")
+    if isinstance(bound, VAEBound):
+        for weighted in (w for w in bound.importance_weighted if w.k > 1 and w.images == bound.images):
+            ways.append(f"k = {weighted.k}: {plus_minus(weighted)} ({weighted.images:,})")
+    if isinstance(bound, LatentBound):
+        ways.append(f"N(0, I) as prior: {bound.standard_normal_prior_bound_bits_per_dim:.3f} ({bound.images:,})")
     name = f"[`{folder.name}`](../genlab/pretrained/{folder.name})"
-    yield _row(name, evaluation.samples, plus_minus(bound) + images, second)
-    by_variance = bound.by_variance if isinstance(bound, DiffusionBound) else {}
-    for variance in (v for v in SIGMA if v in by_variance):
-        value = plus_minus(by_variance[variance]) + images
-        yield _row(f"… {SIGMA[variance]}", chain.get(variance), value, NOTHING)
+    value = NOTHING if bound is None else f"{plus_minus(bound)} ({bound.images:,})"
+    yield _row(name, evaluation.samples, value, "; ".join(ways) or NOTHING)
+    for count, samples in sorted((evaluation.few or {}).items()):
+        yield _row(f"… {count} evaluation{'s' * (count != '1')}", samples, NOTHING, NOTHING)
+    if isinstance(bound, DiffusionBound):
+        for variance in (v for v in SIGMA if v in bound.by_variance):
+            value = f"{plus_minus(bound.by_variance[variance])} ({bound.images:,})"
+            yield _row(f"… {SIGMA[variance]}", chain.get(variance), value, NOTHING)
 
 
 def _row(name: str, samples: Samples | None, bound: str, second: str) -> str:
@@ -95,8 +101,8 @@ def table() -> str:
     """Return the table as Markdown: for each data set its models, then the references to compare them with."""
     lines = [HEAD]
     for path in sorted(REFERENCES.glob("*.json")):
-        for folder in sorted(PRETRAINED.glob(f"*-{path.stem}")):
-            if folder.name.split("-", 1)[1] == path.stem:
+        for folder in sorted(PRETRAINED.iterdir()):
+            if json.loads((folder / "config.json").read_text())["data"]["name"] == path.stem:
                 lines += rows(folder)
         lines += beside(path)
     return "\n".join(lines)

@@ -14,7 +14,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from genlab.config import Variance
-from genlab.measurements import ODE, Curve, DiffusionBound, Evaluation, LatentBound, Samples, VAEBound, read_evaluation
+from genlab.measurements import (
+    ODE,
+    Continuous,
+    Curve,
+    DiffusionBound,
+    Evaluation,
+    LatentBound,
+    Reconstructions,
+    Samples,
+    VAEBound,
+    read_evaluation,
+)
 
 REPO_ID = "YOU/NAME"
 """Placeholder for the repository in a card; `hub.push` replaces it."""
@@ -155,13 +166,15 @@ def measured_tables(metrics: dict[str, Any]) -> list[str]:
 def _tables(evaluation: Evaluation) -> Iterator[list[str]]:
     """Yield a table, as paragraphs of Markdown, for each part of the evaluation that has one."""
     if isinstance(evaluation.likelihood, DiffusionBound):
-        yield _ledger_table(evaluation.likelihood, evaluation.ode)
+        yield _ledger_table(evaluation.likelihood, evaluation.continuous, evaluation.ode)
     elif isinstance(evaluation.likelihood, VAEBound):
         yield _weighted_table(evaluation.likelihood)
     elif evaluation.likelihood is not None:
         yield _latent_table(evaluation.likelihood)
     if evaluation.samples is not None:
         yield _samples_table(evaluation.samples)
+    if evaluation.reconstructions is not None:
+        yield [_reconstructions(evaluation.reconstructions)]
     if evaluation.few is not None:
         what = "samples by number of evaluations"
         yield _variants_table(what, "evaluations", {name: each for name, each in evaluation.few.items() if name.isdigit()})
@@ -180,7 +193,7 @@ LEDGER = {
 }
 
 
-def _ledger_table(likelihood: DiffusionBound, ode: ODE | None) -> list[str]:
+def _ledger_table(likelihood: DiffusionBound, continuous: Continuous | None, ode: ODE | None) -> list[str]:
     own, by_variance = likelihood.variance, likelihood.by_variance
     names = sorted(by_variance, key=lambda name: name != own)
     every = likelihood.mode == "every t"
@@ -192,6 +205,9 @@ def _ledger_table(likelihood: DiffusionBound, ode: ODE | None) -> list[str]:
         ("L_0", *(_value(by_variance[n], "decoder_term_L_0", "bits_per_dim") for n in names)),
         ("**bound on −log p(x)**", *(f"**{_value(by_variance[n], 'bound', 'bits_per_dim')}**" for n in names)),
     ]
+    if continuous is not None:
+        label = f"in continuous time (a chain of {_text(continuous.steps)} steps), {_text(continuous.images)} pictures"
+        rows.append((label, _value(continuous, "bound", "bits_per_dim"), *[NOTHING] * (len(names) - 1)))
     if ode is not None:
         label = f"by the flow ODE, {_text(ode.images)} pictures"
         label += f" (half the solver's steps change it by {_short(ode.half_the_steps_change_bits_per_dim)})"
@@ -272,6 +288,15 @@ def _variants_table(what: str, head: str, variants: dict[str, Samples]) -> list[
         f"{_text(some.images)} {what}, measured in the same way.",
         _table((head, "Fréchet distance", "precision", "recall", "memorised"), rows),
     ]
+
+
+def _reconstructions(found: Reconstructions) -> str:
+    low, high = (_short(end) for end in found.frechet_interval_95)
+    return (
+        f"Reconstructions of {_text(found.images)} training pictures have a Fréchet distance of "
+        f"{_short(found.frechet_distance)} (95 %: {low} to {high}); those pictures themselves have "
+        f"{_short(found.frechet_floor)}. This is what samples with a perfect prior would have."
+    )
 
 
 def _curve_table(curve: Curve) -> list[str]:
@@ -358,9 +383,10 @@ def _rest(kind: str, metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         for name, value in loss.get(key, {}).items():
             yield f"{_words(name)}, {where}", _text(value), LOSS_UNITS[kind].get(name, "")
     read = read_evaluation(metrics)
-    shown = {"command", *(name for name in ("likelihood", "samples", "chain", "steps") if getattr(read, name) is not None)}
-    if isinstance(read.likelihood, DiffusionBound) and read.ode is not None:  # it is a row of the likelihood's table
-        shown.add("ode")
+    tables = ("likelihood", "samples", "reconstructions", "chain", "few", "steps")
+    shown = {"command", *(name for name in tables if getattr(read, name) is not None)}
+    if isinstance(read.likelihood, DiffusionBound):  # they are rows of the likelihood's table
+        shown |= {name for name in ("continuous", "ode") if getattr(read, name) is not None}
     for name, value in _leaves({k: v for k, v in metrics.get("evaluation", {}).items() if k not in shown}):
         yield _named(name, value)
 

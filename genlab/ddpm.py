@@ -17,6 +17,7 @@ gives the estimate of (3) the least variance; `TimeSampler` estimates it during 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +37,7 @@ from genlab.process import (
     x0_from_eps,
     x0_from_v,
 )
-from genlab.schedule import any_true, make_schedule
+from genlab.schedule import any_true, make_schedule, refined_schedule
 from genlab.unet import UNet
 from genlab.vlb import Decoder, step_term, strata
 
@@ -138,8 +139,18 @@ class DDPM(nn.Module):
         self.data = data
         with torch.device("cpu"):  # the schedule needs its values even if the network is built on the device "meta"
             self.schedule = make_schedule(config.schedule, config.T)
+        self.parts = 1
         outputs = data.channels * (2 if config.variance == "learned" else 1)
         self.unet = UNet(config.unet, data.channels * (1 + len(config.grids)), outputs, data.size, len(data.classes))
+
+    def refined(self, parts: int) -> DDPM:
+        """Return the same network on a chain with `parts` steps for each (`schedule.refined_schedule`), sharing all weights.
+
+        It is evaluated between the times that it was trained at, which its embedding of t allows.
+        """
+        model = copy.copy(self)
+        model.schedule, model.parts = refined_schedule(self.schedule, parts), parts
+        return model
 
     def predict(
         self, x_t: Tensor, t: Tensor, label: Tensor | None = None, guidance: float = 1.0, clip: bool = True
@@ -180,7 +191,8 @@ class DDPM(nn.Module):
         small that a convolution learns them slowly (Kingma et al. 2021, appendix C, add sines of x_t as inputs for this).
         """
         grids = grid_eps(self.schedule, x_t, t, self.config.grids)
-        return self.unet(torch.cat([x_t[:, None], grids], dim=1).flatten(1, 2), t, label).to(x_t.dtype)
+        time = t if self.parts == 1 else 1 + (t - 1) / self.parts
+        return self.unet(torch.cat([x_t[:, None], grids], dim=1).flatten(1, 2), time, label).to(x_t.dtype)
 
     def _denoised(self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool, fraction: Tensor | None) -> Denoised:
         if self.config.prediction == "v":

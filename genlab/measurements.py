@@ -6,8 +6,10 @@
                 measurement:
       likelihood  the bound of a DDPM (`DiffusionBound`), of a VAE (`VAEBound`), or of a VAE with a DDPM for its prior
                   (`LatentBound`); a consistency function has none
+      continuous  a DDPM's bound in continuous time (`Continuous`)
       ode         a DDPM's likelihood by the probability-flow ODE (`ODE`)
       samples     distances between samples and held-out pictures, and memorisation (`Samples`)
+      reconstructions  the distance of a VAE's reconstructions (`Reconstructions`)
       steps       a DDPM's distance by number of sampling steps (`Curve`)
       chain       Σ → `Samples` of the ancestral chain with that Σ
       few         a consistency function's `Samples` by number of evaluations, without that of `samples`
@@ -95,6 +97,17 @@ class DiffusionBound:
     def stratum(self, t: int) -> int:
         """Return the index of the stratum of step t in 1…T."""
         return next(k for k, last in enumerate(self.ledger.last_t) if t <= last)
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """The variational bound in continuous time: that of the same network on a chain of many more steps."""
+
+    bound_bits_per_dim: float
+    bound_standard_error_bits_per_dim: float
+    images: int
+    looks_per_image: int
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -237,6 +250,20 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Reconstructions:
+    """The Fréchet distance of a VAE's reconstructions of training pictures, and of those pictures themselves.
+
+    It is that of samples with a perfect prior, and tells whether prior or decoder limits the samples.
+    """
+
+    images: int
+    features: Features
+    frechet_distance: float
+    frechet_interval_95: tuple[float, float]
+    frechet_floor: float
+
+
+@dataclass(frozen=True)
 class Curve:
     """The Fréchet distance of samples to held-out pictures by the number of steps of the sampler."""
 
@@ -278,8 +305,10 @@ class Evaluation:
     command: str | None = None
     data: Data | None = None
     likelihood: DiffusionBound | VAEBound | LatentBound | None = None
+    continuous: Continuous | None = None
     ode: ODE | None = None
     samples: Samples | None = None
+    reconstructions: Reconstructions | None = None
     steps: Curve | None = None
     chain: dict[Variance, Samples] | None = None
     few: dict[str, Samples] | None = None

@@ -132,6 +132,24 @@ def make_schedule(name: ScheduleName, T: int) -> Schedule:
     return {"mixed": mixed_schedule, "linear": linear_schedule, "cosine": cosine_schedule}[name](T)
 
 
+def refined_schedule(schedule: Schedule, parts: int) -> Schedule:
+    """Return the chain with `parts` steps in the place of each step t ≥ 2, λ linear between t − 1 and t; ᾱ_1 stays.
+
+    Its step i is at time 1 + (i − 1)/parts of the given chain, and it has (T − 1)·parts + 1 steps.
+
+    Raises:
+        ValueError: `parts` is below 1.
+    """
+    if parts < 1:
+        raise ValueError(f"expected 1 part or more, got {parts}")
+    known = schedule.half_log_snr[1:]
+    share = torch.arange(parts, dtype=torch.float64) / parts
+    between = (known[:-1, None] + share * known.diff()[:, None]).flatten()
+    alpha_bar = torch.sigmoid(2 * torch.cat([torch.full((1,), math.inf, dtype=torch.float64), between, known[-1:]]))
+    beta = 1 - alpha_bar[1:] / alpha_bar[:-1]
+    return Schedule(torch.cat([torch.zeros(1, dtype=torch.float64), beta]))
+
+
 def any_true(condition: Tensor, on_gpu: bool = False) -> bool:
     """Return True if any element is true; on a GPU return `on_gpu` without reading it back, to avoid a device sync."""
     return bool(condition.any()) if condition.device.type == "cpu" else on_gpu

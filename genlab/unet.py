@@ -69,7 +69,7 @@ class UNet(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         embedding = self.time(sinusoidal_embedding(t, self.width).to(x_t.dtype))
         if self.label is not None:
-            label = torch.full_like(t, -1) if label is None else label
+            label = torch.full(t.shape, -1, device=t.device) if label is None else label
             embedding = embedding + self.label(label.where(label >= 0, self.label.num_embeddings - 1))
 
         h = self.enter(rearrange(x_t, "b c (h p) (w q) -> b (c p q) h w", p=self.patch, q=self.patch))

@@ -19,6 +19,12 @@ then, with ℓ_t the term of step t (ℓ_1 = L_0, else L_{t−1}),
 K = T is every t once. On the linear chain ℓ_t falls about as 1/t and ℓ_1 alone is about half of the bound, so |S_k| ∝ t makes
 the terms of (6) about equal: `strata` grow geometrically, and t = 1 is a stratum of its own. (5) holds on any chain.
 
+With Σ = β̃ and μ_θ = μ̃_t(x_t, x̂_0), (3) is ½ (SNR_{t−1} − SNR_t) E‖x_0 − x̂_0‖². More steps between the same two ends
+lower the bound, since the error of x̂_0 grows with t. In the limit it is the bound in continuous time, which no longer depends
+on the chain (Kingma et al. 2021, eqs. 14 and 15):
+
+    L_∞ = L_T + ½ ∫ E‖x_0 − x̂_0(x_λ, λ)‖² dSNR + L_0                          (7)
+
 Every function returns nats per picture, (B); `divergence.bits_per_dim` turns them into bits per dimension at the edge.
 A `Reverse` is p_θ(x_{t−1}|x_t): a function of x_t (B, …) and t (B) that returns a `Gaussian`.
 """
@@ -31,7 +37,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genlab.divergence import Gaussian, kl, standard_normal
+from genlab.divergence import Gaussian, kl, standard_normal, sum_dims
 from genlab.likelihood import discretised_log_prob
 from genlab.process import q_marginal, q_posterior
 from genlab.schedule import Schedule, any_true
@@ -59,6 +65,16 @@ def step_term(
     transition = kl(q_posterior(schedule, x_t, x0, t.clamp(min=2)), p)
     last = t == 1
     return torch.where(last, -decoder(p, x0), transition) if any_true(last, on_gpu=True) else transition
+
+
+def denoising_term(schedule: Schedule, x0: Tensor, x0_hat: Tensor, t: Tensor) -> Tensor:
+    """Return L_{t−1} for Σ = β̃ from x̂_0 alone, ½ (SNR_{t−1} − SNR_t) ‖x_0 − x̂_0‖², nats (B), for t (B) in 2…T.
+
+    Unlike the KL divergence of two nearly equal Gaussians it keeps its digits for any number of steps.
+    """
+    schedule.check(t, lowest=2)
+    snr = schedule.snr.to(t.device, non_blocking=True)
+    return (snr[t - 1] - snr[t]) / 2 * sum_dims((x0 - x0_hat) ** 2)
 
 
 def step_terms(

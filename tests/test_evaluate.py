@@ -32,13 +32,21 @@ from genlab.draw import draw
 from genlab.oracle import GaussianData
 from genlab.package import PRETRAINED, write_package
 from genlab.process import Denoised, q_marginal, reverse_log_var
-from genlab.schedule import Schedule, cosine_schedule, linear_schedule, spread
+from genlab.schedule import Schedule, cosine_schedule, linear_schedule, refined_schedule, spread
 from genlab.vae import VAE
 from genlab.vlb import draw_times, strata
 from tests import tiny
 from training import evaluate, likelihood, partial
 from training.evaluate import SCHEMA, Evaluation
-from training.likelihood import diffusion_bound, draw_samples, ode_likelihood, per_stratum, vae_bound
+from training.likelihood import (
+    continuous_bound,
+    diffusion_bound,
+    diffusion_sums,
+    draw_samples,
+    ode_likelihood,
+    per_stratum,
+    vae_bound,
+)
 from training.partial import Partial, Progress
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -210,6 +218,53 @@ def test_the_part_of_t_in_the_variance() -> None:
         assert float(variance[1]) == pytest.approx(8.0 + noise**2, rel=0.05)
         assert float(from_t[1]) == pytest.approx(8.0, rel=0.06)
         assert float(from_t[0]) == 0
+
+
+# The bound in continuous time
+
+
+@pytest.mark.parametrize("T", [6, 20])
+def test_the_bound_in_continuous_time_is_an_integral_over_the_snr(
+    T: int, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For data N(m, v), with d = x_0 − m and γ the SNR, E‖x_0 − x̂_0‖² = (d² + v²γ)/(1 + vγ)² for every x_0, so that
+
+    ∫ E‖x_0 − x̂_0‖² dγ = [−d²/(v (1 + vγ)) + log(1 + vγ) + 1/(1 + vγ)].
+    """
+    schedule = cosine_schedule(T)
+    model, x0 = gaussian(schedule), 1.5 * randn(0, 3, *SHAPE)
+    mean, v = model.oracle.mean, model.oracle.covariance
+
+    def primitive(snr: Tensor) -> Tensor:
+        return (-((x0 - mean) ** 2) / v / (1 + v * snr) + (1 + v * snr).log() + 1 / (1 + v * snr)).sum(dim=(1, 2, 3))
+
+    inside = (primitive(schedule.snr[1]) - primitive(schedule.snr[T])) / 2
+    ends = [diffusion_sums(model, x0, T, 0, 3, FRESH, progress, "cpu", Gaussian.log_prob) for _ in signs(monkeypatch)]
+    outside = sum(each["prior"] + each["decoder"][2] for each in ends) / 2
+    fine, many = gaussian(refined_schedule(schedule, 500)), x0.repeat(2000, 1, 1, 1)
+    found = continuous_bound(fine, 500, many, min(T, 8), 0, 3000, FRESH, progress, decoder=Gaussian.log_prob)
+    error = found["bound_standard_error_bits_per_dim"]
+    assert error < 0.02
+    assert found["bound_bits_per_dim"] == pytest.approx(bits(inside + outside), abs=3 * error)
+    by_posterior = diffusion_bound(model, many, min(T, 8), 0, 3000, FRESH, progress, decoder=Gaussian.log_prob)
+    chain = by_posterior["by_variance"]["posterior"]["transition_terms_sum_bits_per_dim"]
+    assert chain > bits(inside) + 5 * error, "the chain is too fine to tell them apart"
+
+
+@pytest.mark.parametrize("prediction", ["v", "eps"])
+def test_a_refined_ddpm_is_the_same_network_between_its_times(prediction: str) -> None:
+    config = DDPMConfig(T=12, schedule="cosine", prediction=prediction, unet=UNetConfig(width=8, multipliers=(1,)))  # type: ignore[arg-type]
+    model = DDPM(config, DataSpec("mnist", 1, 8, ("a", "b"))).eval()
+    torch.nn.init.normal_(model.unet.leave[-1].weight, std=0.05)
+    fine, x = model.refined(4), randn(0, 5, 1, 8, 8).float()
+    t = torch.tensor([1, 2, 5, 11, 12])
+    for name in ("x0_hat", "eps_hat", "fraction"):
+        own, same, other = (
+            getattr(m.predict(x, at), name) for m, at in ((model, t), (fine, 4 * t - 3), (fine, (4 * t - 2).clamp(max=45)))
+        )
+        torch.testing.assert_close(own, same, rtol=1e-4, atol=1e-5)
+        assert (other - own).abs().max() > 1e-3
+    assert model.schedule.T == 12
 
 
 # The ODE

@@ -120,6 +120,7 @@ def test_what_is_measured_of_the_other_kinds(
 
     monkeypatch.setattr(sample_quality, "check", lambda *given: None)
     monkeypatch.setattr(sample_quality, "measure", measure)
+    monkeypatch.setattr(sample_quality, "reconstructions", lambda model, *given: {"of": model.kind})
     monkeypatch.setattr(likelihood, "plot_ledger", lambda section, path: None)
     given = Evaluation(
         str(tmp_path / "m"), data_dir=str(data_dir), images=6, strata=4, samples=4, curve_samples=0, device="cpu"
@@ -132,6 +133,7 @@ def test_what_is_measured_of_the_other_kinds(
         assert evaluation["few"] == {"1": {"steps": 1}, "2": {"steps": 2}}
         return
     assert asked == [10]
+    assert evaluation["reconstructions"] == {"of": "latent-ddpm"}
     bound = evaluation["likelihood"]
     assert bound["images"] == 6
     nats = bound["reconstruction_nats"] + bound["entropy_of_q_nats"] - bound["prior_nats"]

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from genlab.config import DataSpec, Sampling, VAEConfig
 from genlab.data import Dataset, to_model
+from genlab.divergence import Gaussian
 from genlab.draw import draw
 from genlab.features import Classifier, ClassifierConfig, FeatureError, FeatureNet
 from genlab.metrics import frechet_distance
 from genlab.process import Denoised
 from genlab.vae import VAE
 from tests import tiny
-from training.sample_quality import SHOWN, Reference, check, curve, measure
+from training.sample_quality import SHOWN, Reference, check, curve, measure, reconstructions
 
 DIMS = 6
 SPEC = DataSpec("mnist", 1, 28, ("a", "b"))
@@ -93,6 +94,28 @@ def test_noise_is_further_than_the_floor():
     assert section["kernel_distance_x1000"] > section["kernel_distance_floor_x1000"]
     assert section["precision"] < section["precision_of_real"]
     assert section["memorised_share"] == 0
+
+
+class Identity(VAE):
+    """A VAE whose z are the pictures, with no noise but that of rounding."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__(VAEConfig(latent=784, width=8, hidden=16), SPEC)
+        self.scale = scale
+
+    def encode(self, x: Tensor) -> Gaussian:
+        return Gaussian(x.flatten(1), torch.full_like(x.flatten(1), -20.0))
+
+    def decode(self, z: Tensor) -> Gaussian:
+        return Gaussian(self.scale * z.reshape(-1, *SPEC.shape), torch.zeros(()))
+
+
+def test_reconstructions_are_as_far_as_what_was_reconstructed_if_nothing_is_lost():
+    exact, worse = (reconstructions(Identity(scale), Reference(TEST, TRAIN), 200, 0, 64) for scale in (1.0, 0.5))
+    assert exact["images"] == 200
+    assert exact["frechet_distance"] == pytest.approx(exact["frechet_floor"], rel=0.02)
+    assert worse["frechet_floor"] == exact["frechet_floor"]
+    assert worse["frechet_interval_95"][0] > exact["frechet_distance"]
 
 
 def test_a_ddpm_is_measured_with_all_that_was_chosen(tmp_path: Path, eye: Classifier):

@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from genlab import schedule as module
-from genlab.schedule import FINEST_NOISE, Schedule, at, cosine_schedule, linear_schedule, make_schedule, mixed_schedule, spread
+from genlab.schedule import (
+    FINEST_NOISE,
+    Schedule,
+    at,
+    cosine_schedule,
+    linear_schedule,
+    make_schedule,
+    mixed_schedule,
+    refined_schedule,
+    spread,
+)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("linear", "linear"), ("cosine", "squaredcos_cap_v2")])
@@ -108,6 +118,21 @@ def test_a_quarter_of_the_mixed_schedules_steps_are_even_in_log_snr(scipy: Any) 
         even = (highest - float(schedule.half_log_snr[t])) / (highest - lowest)
         along = 0.75 * (tau(t) - tau(1)) / (tau(T) - tau(1)) + 0.25 * even
         assert along == pytest.approx((t - 1) / (T - 1), abs=1e-8)
+
+
+@pytest.mark.parametrize("schedule", [cosine_schedule(5), linear_schedule(30), mixed_schedule(1000)])
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_refined_schedule_keeps_every_time_and_is_linear_in_log_snr_between(schedule: Schedule, parts: int) -> None:
+    fine = refined_schedule(schedule, parts)
+    assert (schedule.T - 1) * parts + 1 == fine.T
+    torch.testing.assert_close(fine.half_log_snr[1::parts], schedule.half_log_snr[1:], rtol=1e-8, atol=1e-8)
+    steps = fine.half_log_snr[1:].diff().reshape(-1, parts)
+    torch.testing.assert_close(steps, steps.mean(dim=1, keepdim=True).expand_as(steps), rtol=1e-6, atol=1e-8)
+
+
+def test_a_schedule_is_not_refined_into_no_steps() -> None:
+    with pytest.raises(ValueError, match="expected 1 part or more, got 0"):
+        refined_schedule(cosine_schedule(5), 0)
 
 
 def test_at_picks_and_shapes() -> None:

@@ -19,6 +19,7 @@ from genlab.vlb import (
     Ledger,
     Reverse,
     bound,
+    denoising_term,
     draw_times,
     prior_term,
     step_term,
@@ -116,6 +117,21 @@ def test_the_bound_of_gaussian_data_is_loose_by_the_prior_alone(
     loose = cross_entropy(end, standard_normal(end.mean)) - cross_entropy(end, q_T)
     expected = loose - Gaussian(mean, variance.log()).log_prob(x0)
     torch.testing.assert_close(expected_bound(schedule, oracle.reverse, x0).total, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_with_the_posterior_variance_a_term_is_an_error_of_x0(schedule: Schedule) -> None:
+    oracle, x0 = GaussianData.standard(schedule, (2,)), randn(0, 7, 2)
+    for step in range(2, schedule.T + 1):
+        t = torch.full((7,), step)
+        x_t = q_marginal(schedule, x0, t).sample(randn(step, 7, 2))
+        x0_hat = oracle.predict(x_t, t).x0_hat
+
+        def reverse(x_t: Tensor, t: Tensor, x0_hat: Tensor = x0_hat) -> Gaussian:
+            return p_reverse(schedule, x_t, x0_hat, t, variance="posterior")
+
+        expected = step_term(schedule, reverse, x0, x_t, t, Gaussian.log_prob)
+        torch.testing.assert_close(denoising_term(schedule, x0, x0_hat, t), expected, rtol=1e-7, atol=1e-12)
 
 
 def test_a_worse_reverse_process_has_a_larger_bound(expected_bound: Callable[[Schedule, Reverse, Tensor], Ledger]) -> None:

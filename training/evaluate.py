@@ -36,10 +36,11 @@ UNPUBLISHED = ("data_dir", "out", "device")
 class Evaluation:
     """Measure a model on held-out pictures and write the result into its metrics.json, plots and model card.
 
-    A DDPM: every term of the variational bound for each Σ it supports, without labels, and the likelihood by the
-    probability-flow ODE. A VAE: the terms of its ELBO and the importance-weighted bound; with a DDPM as its prior, the ELBO
-    with the DDPM's bound. All are in bits per dimension of 8-bit pictures, and so comparable. All models: samples compared
-    with held-out and with training pictures, for a consistency function in 1, 2 and 4 evaluations.
+    A DDPM: every term of the variational bound for each Σ it supports, without labels, the bound in continuous time, and
+    the likelihood by the probability-flow ODE. A VAE: the terms of its ELBO, the importance-weighted bound, and the distance
+    of its reconstructions; with a DDPM as its prior, the ELBO with the DDPM's bound. All are in bits per dimension of 8-bit
+    pictures, and so comparable. All models: samples compared with held-out and with training pictures, for a consistency
+    function in 1, 2 and 4 evaluations.
     Stopped at any moment, the same command continues from there and gives the same numbers.
     """
 
@@ -55,6 +56,8 @@ class Evaluation:
     """A first result in one to two minutes: smaller defaults for the numbers of pictures, steps and samples."""
     strata: int | None = None
     """DDPM: number of strata of the steps t; each picture is evaluated at one t in each (24; 8 with --quick); T: every t."""
+    continuous_images: int | None = None
+    """DDPM: pictures for the bound in continuous time, with --strata evaluations each (all; 0 with --quick); 0 skips it."""
     ode_images: int | None = None
     """DDPM: pictures for the likelihood by the ODE (256; 0 with --quick); 0 skips it."""
     ode_probes: int = 1
@@ -81,8 +84,16 @@ class Evaluation:
     """Folder to write into; by default the model's own, runs/NAME for one on the Hub, runs/NAME-measured for one that ships."""
 
     def __post_init__(self) -> None:
-        lowest = {"images": 2, "strata": 2, "ode_images": 0, "importance": 2, "importance_images": 0, "samples": 0}
-        lowest |= {"ode_probes": 0, "sample_steps": 1, "curve_samples": 0, "chain_samples": 0, "batch_size": 1}
+        lowest = {
+            "images": 2,
+            "strata": 2,
+            "continuous_images": 0,
+            "ode_images": 0,
+            "importance": 2,
+            "importance_images": 0,
+            "samples": 0,
+        }
+        lowest |= {"samples": 0, "ode_probes": 0, "sample_steps": 1, "curve_samples": 0, "chain_samples": 0, "batch_size": 1}
         for name, low in lowest.items():
             value = getattr(self, name)
             pictures = low == 0 and name != "ode_probes"  # a single one has no standard error
@@ -111,6 +122,7 @@ class Plan:
 
     images: int
     strata: int
+    continuous_images: int
     ode_images: int
     importance_draws: int
     importance_images: int
@@ -140,6 +152,7 @@ FULL = {
 QUICK = {
     "images": 500,
     "strata": 8,
+    "continuous_images": 0,
     "ode_images": 0,
     "draws": 10,
     "importance_images": 8,
@@ -163,7 +176,7 @@ def make_plan(options: Evaluation, model: Model, test: Dataset) -> Plan:
     size, chosen = len(test), QUICK if options.quick else FULL
     T = 0 if isinstance(model, VAE) else model.schedule.T
     bounded, pixels = "ddpm" in model.kind, model.kind == "ddpm"
-    for name in ("images", "ode_images", "importance_images"):
+    for name in ("images", "continuous_images", "ode_images", "importance_images"):
         if (getattr(options, name) or 0) > size:
             flag = name.replace("_", "-")
             raise ValueError(
@@ -186,6 +199,7 @@ def make_plan(options: Evaluation, model: Model, test: Dataset) -> Plan:
     return Plan(
         images=images,
         strata=pick("strata", T) if bounded else 0,
+        continuous_images=min(pick("continuous_images", images), images) if pixels else 0,
         ode_images=min(pick("ode_images", images), images) if pixels else 0,
         importance_draws=min(chosen["draws"], options.importance),
         importance_images=0 if T else min(pick("importance_images", images), images),
@@ -336,6 +350,8 @@ def _sections(
     from genlab.latent import LatentDDPM
     from genlab.vae import VAE
     from training.likelihood import (
+        CONTINUOUS_PARTS,
+        continuous_bound,
         diffusion_bound,
         draw_samples,
         latent_bound,
@@ -345,7 +361,7 @@ def _sections(
         variances_of,
     )
     from training.partial import Progress
-    from training.sample_quality import curve, measure
+    from training.sample_quality import curve, measure, reconstructions
 
     pictures = reference.test.images[: plan.images]
     sections: dict[str, Any] = {}
@@ -359,7 +375,7 @@ def _sections(
     few = [replace(sampling, steps=steps) for steps in FEW if model.kind == "consistency" and steps < plan.sample_steps]
     work = plan.samples * (max(1, plan.sample_steps) + sum(walk.steps for walk in few))
     work += plan.curve_samples * sum(walk.steps for walk in walks) + plan.chain_samples * sum(chain.steps for chain in chains)
-    work += plan.images * plan.strata
+    work += (plan.images + plan.continuous_images) * plan.strata
     if isinstance(model, DDPM):
         work += ode_work(model, plan.ode_images, options.batch_size, options.ode_probes or None)
     if isinstance(model, VAE):
@@ -373,6 +389,9 @@ def _sections(
     try:
         if isinstance(model, DDPM):
             sections["likelihood"] = diffusion_bound(model, pictures, plan.strata, *shared)
+            if plan.continuous_images:
+                fine, chosen = model.refined(CONTINUOUS_PARTS), pictures[: plan.continuous_images]
+                sections["continuous"] = continuous_bound(fine, CONTINUOUS_PARTS, chosen, plan.strata, *shared)
             if plan.ode_images:
                 sections["ode"] = ode_likelihood(model, pictures[: plan.ode_images], *shared, probes=options.ode_probes or None)
         elif isinstance(model, LatentDDPM):
@@ -382,6 +401,8 @@ def _sections(
             sections["likelihood"] = vae_bound(model, pictures, least, many, some, *shared)
         if plan.samples:
             drawn = samples(plan.samples, sampling)
+            if isinstance(model, (VAE, LatentDDPM)):
+                sections["reconstructions"] = reconstructions(model, reference, plan.samples, options.seed, options.batch_size)
         along = {walk.steps: samples(plan.curve_samples, walk) for walk in walks}
         by_chain = {chain: samples(plan.chain_samples, chain) for chain in chains}
         by_few = {walk: samples(plan.samples, walk) for walk in few if plan.samples}

@@ -29,12 +29,12 @@ from genlab.data import as_model, binarise, to_model
 from genlab.divergence import Gaussian, bits_per_dim, entropy, kl, standard_normal, sum_dims
 from genlab.draw import draw
 from genlab.likelihood import discretised_log_prob
-from genlab.measurements import ODE, DiffusionBound, LatentBound, Strata, Sums, VAEBound, Weighted, to_json
+from genlab.measurements import ODE, Continuous, DiffusionBound, LatentBound, Strata, Sums, VAEBound, Weighted, to_json
 from genlab.process import p_reverse, q_marginal
 from genlab.schedule import Schedule
 from genlab.score import ODEBound, flow_times, ode_bound
 from genlab.vae import log_mean_exp
-from genlab.vlb import Decoder, draw_times, prior_term, step_term, strata
+from genlab.vlb import Decoder, denoising_term, draw_times, prior_term, step_term, strata
 from training.partial import Partial, Progress, generator
 from training.sample_quality import SEEDS_APART
 
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 ACTIVE_VARIANCE = 0.01
 """A latent is active if the variance of its posterior mean over the pictures exceeds this (Burda et al. 2016)."""
+CONTINUOUS_PARTS = 100
+"""Steps in the place of each step of a chain for its bound in continuous time."""
 ODE_STEPS = 100
 """Largest number of steps of the flow ODE; a shorter chain has fewer."""
 DIGITS = 6
@@ -248,6 +250,61 @@ def _stratum_means(last: tuple[int, ...], draws: Tensor, at_t: Tensor) -> Tensor
 
 def _digits(values: Tensor) -> list[float]:
     return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
+
+
+# The bound in continuous time
+
+
+def continuous_bound(
+    model: Denoiser,
+    parts: int,
+    pictures: Tensor,
+    count: int,
+    seed: int,
+    batch_size: int,
+    partial: Partial,
+    progress: Progress,
+    device: torch.device | str = "cpu",
+    decoder: Decoder = discretised_log_prob,
+) -> dict[str, Any]:
+    """Return the bound on −log p of pictures on a chain so fine that it is that of continuous time (`vlb`, eq. 7).
+
+    Args:
+        model: on a chain refined into `parts` steps for each step of the model's own (`schedule.refined_schedule`).
+        pictures, count, decoder: see `diffusion_bound`; the strata are those of the model's own chain.
+
+    Returns:
+        The section `continuous` of metrics.json.
+    """
+    N, schedule = len(pictures), model.schedule
+    last = tuple((end - 1) * parts + 1 for end in strata((schedule.T - 1) // parts + 1, count))
+    length = torch.tensor([0, *last]).diff()
+    sums = {name: torch.zeros(N, dtype=torch.float64) for name in ("prior", "decoder", "transitions")}
+    batches = -(-N // batch_size)
+    for index in partial.batches("continuous time", sums, batches, progress, _size(batch_size, N, count)):
+        rows, noise_of = _rows(index, batch_size, N), generator(seed, 6, index)
+        x0 = as_model(pictures[rows]).to(device)
+        times = draw_times(last, len(x0), noise_of)
+        with torch.inference_mode():
+            sums["prior"][rows] = prior_term(schedule, x0).double().cpu()
+            for k, t_k in enumerate(times.unbind(dim=1)):
+                t, eps = t_k.to(device), torch.randn(x0.shape, generator=noise_of, dtype=x0.dtype).to(device)
+                if k == 0:
+                    terms, _ = _evaluate(model, (model.config.variance,), x0, eps, t, decoder)
+                    sums["decoder"][rows] = terms[0]
+                else:
+                    x0_hat = model.predict(q_marginal(schedule, x0, t).sample(eps), t).x0_hat
+                    sums["transitions"][rows] += length[k] * denoising_term(schedule, x0, x0_hat, t).double().cpu()
+    total, error = mean_and_error(bits_per_dim(torch.stack([*sums.values()]).sum(dim=0), model.data.dims))
+    return to_json(
+        Continuous(
+            bound_bits_per_dim=total,
+            bound_standard_error_bits_per_dim=error,
+            images=N,
+            looks_per_image=count,
+            steps=schedule.T,
+        )
+    )
 
 
 # The likelihood by the flow ODE

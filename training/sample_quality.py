@@ -21,10 +21,11 @@ from tqdm import tqdm
 from genlab import features, metrics
 from genlab.config import Sampling
 from genlab.consistency import Consistency
-from genlab.data import Dataset, grid
+from genlab.data import Dataset, grid, to_model, to_pixels
 from genlab.draw import draw, own_spacing, own_variance, sampling_times
 from genlab.features import Classifier
-from genlab.measurements import Curve, Features, Samples, to_json
+from genlab.latent import LatentDDPM
+from genlab.measurements import Curve, Features, Reconstructions, Samples, to_json
 from genlab.metrics import Nearest
 from genlab.models import Model
 from genlab.nn import computes_bf16
@@ -186,6 +187,36 @@ def measure(
             folder / "nearest.png", optimize=True
         )
     return to_json(section), pictures
+
+
+@torch.inference_mode()
+def reconstructions(
+    model: VAE | LatentDDPM, reference: Reference, count: int, seed: int, batch_size: int = 100
+) -> dict[str, Any]:
+    """Return the Fréchet distance of reconstructed training pictures to held-out pictures.
+
+    It is what samples would score with a perfect prior: z ~ q(z|x) of `count` random training pictures, and the decoder's mean.
+
+    Returns:
+        The section `reconstructions` of metrics.json.
+    """
+    vae = model if isinstance(model, VAE) else model.vae
+    device, network, generator = next(vae.parameters()).device, reference.feature_network, Generator().manual_seed(seed)
+    rows = torch.randperm(len(reference.train), generator=generator)[:count]
+    decoded = []
+    for some in reference.train.images[rows].split(batch_size):
+        q = vae.encode(to_model(some).to(device))
+        noise = torch.randn(q.mean.shape, generator=generator).to(device)
+        decoded.append(to_pixels(vae.decode(q.sample(noise)).mean).cpu())
+    features = network.features(torch.cat(decoded))
+    found = Reconstructions(
+        images=count,
+        features=Features(**network.facts()),
+        frechet_distance=metrics.frechet_distance(features, reference.held_out),
+        frechet_interval_95=metrics.frechet_interval(features, reference.held_out, generator),
+        frechet_floor=metrics.frechet_distance(reference.trained[rows], reference.held_out),
+    )
+    return to_json(found)
 
 
 def curve(reference: Reference, pictures: dict[int, Tensor], seed: int, sampling: Sampling) -> dict[str, Any]:

@@ -10,7 +10,16 @@ from genlab.card import escape
 from genlab.config import Variance
 from genlab.demo.served import Models
 from genlab.demo.tabs.controls import LATEX
-from genlab.measurements import ODE, DiffusionBound, Samples, VAEBound, read_evaluation
+from genlab.measurements import (
+    ODE,
+    Continuous,
+    DiffusionBound,
+    LatentBound,
+    Reconstructions,
+    Samples,
+    VAEBound,
+    read_evaluation,
+)
 from genlab.serving.language import both
 
 SIGMA: dict[Variance, str] = {"learned": both("Σ learned", "学得的 Σ"), "posterior": "Σ = β̃", "beta": "Σ = β"}
@@ -26,6 +35,30 @@ TEXT = {
         "{steps} steps, with half as many the figure changes by {change}.",
         "用概率流 ODE（讲义 2）得到的另一个上界：**{bits} 比特/维**，{images} 张图片；求解器走 {steps} 步，"
         "步数减半时数值变化 {change}。",
+    ),
+    "continuous": both(
+        "The same network in continuous time, on a chain of {steps} steps: **{bits} bits/dim**, {images} pictures.",
+        "同一网络在连续时间中（{steps} 步的链）：**{bits} 比特/维**，{images} 张图片。",
+    ),
+    "latent": both(
+        "Measured: the bound on −log p(x) with the DDPM as the prior, mean of {images} test pictures, ± standard error",
+        "测量结果：以 DDPM 为先验时 −log p(x) 的上界，{images} 张测试图片的平均，± 标准误差",
+    ),
+    "latent_head": both("| | nats | bits/dim |", "| | 奈特 | 比特/维 |"),
+    "latent_reconstruction": both(r"reconstruction, $-\mathbb{E}\log p(x|z)$", r"重构项，$-\mathbb{E}\log p(x|z)$"),
+    "latent_entropy": both(r"less the entropy of $q(z|x)$", r"减去 $q(z|x)$ 的熵"),
+    "latent_prior": both(r"DDPM's bound on $-\log p(z)$", r"DDPM 对 $-\log p(z)$ 的上界"),
+    "latent_standard": both(r"with $\mathcal{N}(0, I)$ as the prior", r"以 $\mathcal{N}(0, I)$ 为先验"),
+    "few": both("{images} samples in fewer evaluations", "用更少次网络计算得到的 {images} 个样本"),
+    "few_head": both(
+        "| evaluations | Fréchet distance (95 %) | precision | recall | memorised share |",
+        "| 计算次数 | Fréchet 距离（95 %） | 精确率 | 召回率 | 记忆比例 |",
+    ),
+    "reconstructions": both(
+        "Reconstructions of {images} training pictures have the Fréchet distance {distance} ({low}–{high}), those pictures "
+        "themselves {floor}: what samples with a perfect prior would have.",
+        "{images} 张训练图片的重构的 Fréchet 距离为 {distance}（{low}–{high}），这些图片本身为 {floor}："
+        "先验完美时样本应有的距离。",
     ),
     "chain": both(
         "{images} samples by the ancestral chain in {steps} steps, with each Σ",
@@ -79,13 +112,24 @@ def tables(models: Models, model: str) -> tuple[str, str]:
     likelihood = []
     if (ledger := measured.bound_of_chain(models[model].offer.T)) is not None:
         likelihood.append(_ledger(ledger))
+        if measured.continuous is not None:
+            likelihood.append(_continuous(measured.continuous))
         if measured.ode is not None:
             likelihood.append(_ode(measured.ode))
         if measured.chain is not None:
             likelihood.append(_chain(measured.chain))
     elif isinstance(measured.likelihood, VAEBound):
         likelihood.append(_evidence(measured.likelihood))
-    return "\n\n".join(likelihood), "" if measured.samples is None else _samples(measured.samples)
+    elif isinstance(measured.likelihood, LatentBound):
+        likelihood.append(_latent(measured.likelihood))
+    quality = []
+    if measured.samples is not None:
+        quality.append(_samples(measured.samples))
+    if measured.few is not None:
+        quality.append(_few({name: each for name, each in measured.few.items() if name.isdigit()}))
+    if measured.reconstructions is not None:
+        quality.append(_reconstructions(measured.reconstructions))
+    return "\n\n".join(likelihood), "\n\n".join(quality)
 
 
 def own_first(ledger: DiffusionBound) -> list[Variance]:
@@ -116,16 +160,57 @@ def _ode(ode: ODE) -> str:
     )
 
 
+def _continuous(continuous: Continuous) -> str:
+    return TEXT["continuous"].format(
+        bits=with_error(continuous.bound_bits_per_dim, continuous.bound_standard_error_bits_per_dim),
+        images=f"{continuous.images:,}",
+        steps=f"{continuous.steps:,}",
+    )
+
+
+def _latent(latent: LatentBound) -> str:
+    rows = [
+        [TEXT["latent_reconstruction"], f"{-latent.reconstruction_nats:,.1f}", ""],
+        [TEXT["latent_entropy"], f"{-latent.entropy_of_q_nats:,.1f}".replace("-", "−"), ""],
+        [TEXT["latent_prior"], with_error(latent.prior_nats, latent.prior_standard_error_nats, 1), ""],
+        [TEXT["sum"], "", f"**{with_error(latent.bound_bits_per_dim, latent.bound_standard_error_bits_per_dim)}**"],
+        [TEXT["latent_standard"], "", plain(latent.standard_normal_prior_bound_bits_per_dim)],
+    ]
+    return f"{TEXT['latent'].format(images=f'{latent.images:,}')}\n\n{_rows(TEXT['latent_head'], 3, rows)}"
+
+
 def _chain(chain: dict[Variance, Samples]) -> str:
     some = next(iter(chain.values()))
+    title = TEXT["chain"].format(images=f"{some.images:,}", steps=some.steps)
+    return f"{title}\n\n{_variants(TEXT['chain_head'], {SIGMA[name]: each for name, each in chain.items()})}"
+
+
+def _few(few: dict[str, Samples]) -> str:
+    some = next(iter(few.values()))
+    return f"{TEXT['few'].format(images=f'{some.images:,}')}\n\n{_variants(TEXT['few_head'], few)}"
+
+
+def _variants(head: str, variants: dict[str, Samples]) -> str:
+    """Return a row for each way of drawing samples, and one of real pictures."""
+    some = next(iter(variants.values()))
     rows = [
-        [SIGMA[name], _distance(each), f"{each.precision:.2f}", f"{each.recall:.2f}", f"{each.memorised_share:.1%}"]
-        for name, each in chain.items()
+        [name, _distance(each), f"{each.precision:.2f}", f"{each.recall:.2f}", f"{each.memorised_share:.1%}"]
+        for name, each in variants.items()
     ]
     real = [f"{value:.2f}" for value in (some.frechet_floor, some.precision_of_real, some.recall_of_real)]
     rows.append([TEXT["real"], *real, f"{some.memorised_share_of_held_out:.1%}"])
-    title = TEXT["chain"].format(images=f"{some.images:,}", steps=some.steps)
-    return f"{title}\n\n{_rows(TEXT['chain_head'], 5, rows)}"
+    return _rows(head, 5, rows)
+
+
+def _reconstructions(found: Reconstructions) -> str:
+    low, high = found.frechet_interval_95
+    return TEXT["reconstructions"].format(
+        images=f"{found.images:,}",
+        distance=f"{found.frechet_distance:.2f}",
+        low=f"{low:.2f}",
+        high=f"{high:.2f}",
+        floor=f"{found.frechet_floor:.2f}",
+    )
 
 
 def _evidence(evidence: VAEBound) -> str:
