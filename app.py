@@ -8,6 +8,11 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -49,28 +54,55 @@ def main() -> None:
     from genlab.demo import theme
     from genlab.demo.app import create_app
     from genlab.demo.components import HEAD
+    from genlab.demo.requested import Requested
     from genlab.demo.served import LoadError, Models
-    from genlab.demo.turns import Runner
+    from genlab.demo.turns import Runner, Scheduler
     from genlab.serving import server
     from genlab.serving.language import choose
 
+    requested = Requested(chosen.models)
     try:
-        models = Models.load(chosen.models)
+        models = requested.models()
     except LoadError as error:
         sys.exit(f"error: {error}")
     for problem in models.problems:
         print(f"warning: {choose(problem)}", file=sys.stderr, flush=True)
-    runner = Runner()
-    page = create_app(models, runner)
-    if chosen.compile:
-        from genlab import compiled
+    scheduler, compiling = Scheduler(), set[int]()
 
-        logging.getLogger(compiled.__name__).setLevel(logging.INFO)
-        compiled.start([served.package for served in models.values()])
+    def make_page(models: Models) -> tuple[gr.Blocks, Runner]:
+        runner = Runner(scheduler=scheduler)
+        page = create_app(models, runner)
+        if chosen.compile:
+            from genlab import compiled
+
+            logging.getLogger(compiled.__name__).setLevel(logging.INFO)
+            compiled.start([served.package for served in models.values() if id(served.package) not in compiling])
+            compiling.update(id(served.package) for served in models.values())
+        return page, runner
+
+    page, runner = make_page(models)
+
+    def answering(replace: Callable[[gr.Blocks], None]) -> None:
+        def show(models: Models) -> None:
+            page, runner = make_page(models)
+            replace(page)
+            runner.started()
+            for served in models.values():
+                print(f"genlab: serves {served.id} from {choose(served.origin)}", flush=True)
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+
+        runner.started()
+        requested.follow(show)
+
     gc.freeze()  # what exists now stays: a full collection would stop all visitors nine times as long
     gc.enable()
     style = {"theme": theme.theme(), "css": theme.CSS, "head": HEAD}
-    server.serve(page, chosen.host, chosen.port, ready=lambda: True, answering=runner.started, **style)
+    try:
+        server.serve(page, chosen.host, chosen.port, ready=requested.ready, answering=answering, **style)
+    finally:
+        requested.end()
 
 
 if __name__ == "__main__":

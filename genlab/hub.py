@@ -60,7 +60,11 @@ HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 
 
 class HubError(ModelError):
-    """The Hub did not deliver, or refused; a model's content is not at fault."""
+    """The Hub did not deliver, or refused; a model's content is not at fault. `status` is that of its answer, if any."""
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 def read(source: str | Path, revision: str | None = None, token: str | None = None) -> Package:
@@ -372,7 +376,8 @@ def _sentences(repo_id: str, revision: str | None, push: bool = False) -> Iterat
     except ModelError:
         raise
     except Exception as error:  # whatever the client raises, there may be an older version to serve
-        raise HubError(_explained(error, repo_id, revision, push)) from error
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        raise HubError(_explained(error, repo_id, revision, push), status) from error
 
 
 def _explained(error: BaseException, repo_id: str, revision: str | None, push: bool) -> str:

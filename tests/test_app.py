@@ -27,7 +27,6 @@ from PIL import Image
 from genlab.data import ungrid
 from genlab.demo.app import TABS, create_app, served_table
 from genlab.demo.components.player import PlayerData
-from genlab.demo.served import Models
 from genlab.demo.tabs.events import MODEL_EVENT
 from genlab.demo.tabs.interpolate import request as interpolate
 from genlab.demo.tabs.playground import request as playground
@@ -70,7 +69,7 @@ DIFFUSE = {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     folder = tmp_path_factory.mktemp("app")
-    models = Models.load([*tiny.save_models(folder / "models"), str(folder / "<b>broken")])
+    models = tiny.load_models([*tiny.save_models(folder / "models"), str(folder / "<b>broken")])
     demo = create_app(models, Runner())
     with tiny.served(demo) as url, httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
         yield SimpleNamespace(
@@ -330,7 +329,7 @@ def test_no_picture_is_drawn_before_the_server_answers(tmp_path: Path, monkeypat
     monkeypatch.setattr(poster.Poster, "_make", lambda self: drawn.append("poster") or begun.set())
     monkeypatch.setattr(tiny.server, "START_DELAY_SECONDS", 0.01)
     runner = Runner()
-    page = create_app(Models.load(tiny.save_models(tmp_path)), runner)
+    page = create_app(tiny.load_models(tiny.save_models(tmp_path)), runner)
     assert drawn == []
     with tiny.served(page, runner.started):
         assert begun.wait(60)
@@ -342,7 +341,7 @@ def test_the_page_is_described_once_as_it_is_served(tmp_path: Path, monkeypatch:
     described = []
     describe = gr.Blocks.get_config_file
     monkeypatch.setattr(gr.Blocks, "get_config_file", lambda self: described.append(1) or describe(self))
-    page = create_app(Models.load(tiny.save_models(tmp_path)), Runner())
+    page = create_app(tiny.load_models(tiny.save_models(tmp_path)), Runner())
     with tiny.served(page) as url:
         config = httpx.get(f"{url}/config", trust_env=False).json()
     assert described == [1]
@@ -352,7 +351,7 @@ def test_the_page_is_described_once_as_it_is_served(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_the_first_visitor_sees_the_poster(tmp_path: Path, begun: bool) -> None:
-    models, runner = Models.load(tiny.save_models(tmp_path)), Runner()
+    models, runner = tiny.load_models(tiny.save_models(tmp_path)), Runner()
     first = poster.Poster(models, runner, models.offers["ddpm-mnist"])
     if begun:
         runner.started()
@@ -373,7 +372,7 @@ def test_the_first_visitor_sees_the_poster(tmp_path: Path, begun: bool) -> None:
     ],
 )
 def test_the_table_of_models_takes_any_measurements(changes: Any, bits: str | None) -> None:
-    model = {"id": "m", "title": "VAE", "origin": "here", "parameters": 1}
+    model = {"id": "m", "title": "VAE", "origin": "here", "revision": None, "since": "", "parameters": 1}
     likelihood = {**EVIDENCE, **changes} if isinstance(changes, dict) else changes
     for evaluation in ({"likelihood": likelihood}, likelihood):
         table = served_table([{**model, "metrics": {"evaluation": evaluation, "command": ["a", 1]}}])
@@ -457,6 +456,6 @@ assert "gradio" not in sys.modules
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder, tiny.serving(Models.load(tiny.save_models(Path(folder)))) as url:
+    with tempfile.TemporaryDirectory() as folder, tiny.serving(tiny.load_models(tiny.save_models(Path(folder)))) as url:
         SHAPE.write_text(json.dumps(shape(Client(url, token=False, verbose=False)), indent=1, ensure_ascii=False) + "\n")
     print(f"wrote {SHAPE.name}")

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from genlab.demo.app import TABS
-from genlab.demo.served import Models
 from genlab.demo.turns import DeadlineError, Runner
 from genlab.serving.guard import PRESENCE
 from tests import tiny
@@ -55,7 +54,7 @@ class Gate:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[SimpleNamespace]:
-    models, runner = Models.load(tiny.save_models(tmp_path_factory.mktemp("models"))), Runner(PATIENCE / 1000)
+    models, runner = tiny.load_models(tiny.save_models(tmp_path_factory.mktemp("models"))), Runner(PATIENCE / 1000)
     gate = Gate(runner)
     with tiny.serving(models, runner) as url:
         yield SimpleNamespace(url=url, gate=gate, browser=browser)

@@ -14,7 +14,6 @@ import pytest
 
 import genlab.demo.tabs
 from genlab.demo import app
-from genlab.demo.served import Models
 from genlab.serving.language import choose
 from tests import tiny
 
@@ -37,7 +36,7 @@ def coin() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def http(coin: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    models = Models.load(tiny.save_models(tmp_path_factory.mktemp("models")))
+    models = tiny.load_models(tiny.save_models(tmp_path_factory.mktemp("models")))
     with tiny.serving(models) as url, httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
         yield client
 

@@ -14,7 +14,6 @@ import genlab
 from genlab.config import DataSpec, SamplerName, Sampling
 from genlab.data import grid, to_model, to_pixels
 from genlab.ddpm import DDPM
-from genlab.demo.served import Models
 from genlab.demo.tabs.sample.compute import sample
 from genlab.demo.tabs.sample.request import parse_sample
 from genlab.demo.turns import Runner
@@ -42,7 +41,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ("label", "sampler", "guidance"), [("any", "ancestral", 1.0), ("7", "DPM-Solver++ SDE", 1.0), ("any", "UniPC", 2.5)]
 )
 def test_python_draws_the_pictures_of_the_page(folders: list[str], label: str, sampler: SamplerName, guidance: float) -> None:
-    models = Models.load(folders)
+    models = tiny.load_models(folders)
     given = None if label == "any" else label
     *_, last = sample(models, Runner(), parse_sample(models.offers, "ddpm-mnist", label, 5, 6, sampler, guidance, 123))
     pictures = genlab.sample(folders[1], 5, 123, sampler, 6, given, guidance)
@@ -53,7 +52,7 @@ def test_python_draws_the_pictures_of_the_page(folders: list[str], label: str, s
 
 
 def test_a_vae_draws_the_mean_of_its_decoder(folders: list[str]) -> None:
-    models = Models.load(folders)
+    models = tiny.load_models(folders)
     (frame,) = sample(models, Runner(), parse_sample(models.offers, "vae-mnist", "any", 3, 1, "DDIM", 1, 7))
     model = genlab.load(folders[3])
     assert isinstance(model, VAE)

@@ -88,7 +88,7 @@ def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """A page of one model of a kind that has no tab of its own, and the model's folder."""
     folder = tmp_path_factory.mktemp("models") / "m"
     write_package(folder, made(request.param), {"command": "python training/distil.py ddpm-mnist"}, DATA)
-    with tiny.serving(Models.load([str(folder)])) as url:
+    with tiny.serving(tiny.load_models([str(folder)])) as url:
         yield folder, url
 
 

@@ -21,7 +21,6 @@ import genlab.demo
 import genlab.serving
 from genlab import hub
 from genlab.card import escape
-from genlab.demo.served import Models
 from genlab.package import Package
 from genlab.serving import language
 from genlab.serving.language import Translation, UserFacingError, accepted, both, choose, choose_in_json, each, language_of
@@ -68,7 +67,7 @@ def test_why_a_model_cannot_be_loaded_stands_in_a_sentence_in_both_languages(tmp
     config = json.loads((Path(folder) / "config.json").read_text())
     (Path(folder) / "config.json").write_text(json.dumps({**config, "kind": "[~gan~|~{x}~]"}))
     (tmp_path / "empty").mkdir()
-    wrong, empty = Models.load([folder, str(tmp_path / "empty")]).problems[:2]
+    wrong, empty = tiny.load_models([folder, str(tmp_path / "empty")]).problems[:2]
     reason = "empty: expected config.json and model.safetensors, got no config.json; genlab reads no other format"
     assert choose(empty) == f"empty could not be loaded: {reason}"
     assert choose(empty, "zh") == f"无法加载 empty：{reason}"
@@ -86,7 +85,7 @@ def test_an_unexpected_error_of_a_model_is_reported_too(tmp_path: Path, monkeypa
         return read(source)
 
     monkeypatch.setattr(hub, "read", broken)
-    (problem,) = Models.load([folder, other]).problems
+    (problem,) = tiny.load_models([folder, other]).problems
     assert choose(problem).endswith("could not be loaded: unexpected error, MemoryError: {full}")
 
 
@@ -250,7 +249,7 @@ def test_inside_another_site_the_cookie_is_sent_there_too():
 @pytest.fixture(scope="module")
 def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("language")
-    models = Models.load([*tiny.save_models(folder / "models"), str(folder / "missing")])
+    models = tiny.load_models([*tiny.save_models(folder / "models"), str(folder / "missing")])
     with tiny.serving(models) as url, httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
         yield client
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from genlab.demo.served import Models
 from genlab.demo.tabs import measurements
 from genlab.measurements import read_evaluation, to_json
 from genlab.package import refresh_card, shipped_packages
@@ -175,7 +174,7 @@ def test_the_tables_of_the_chosen_vae_are_seen(browser: Any, tmp_path: Path) -> 
         row = {**EVIDENCE["importance_weighted"][0], "images": count}  # type: ignore[index]
         evaluation = {"likelihood": {**EVIDENCE, "importance_weighted": [row]}}
         path.write_text(json.dumps({**json.loads(path.read_text()), "evaluation": evaluation}))
-    with tiny.serving(Models.load(folders)) as url:
+    with tiny.serving(tiny.load_models(folders)) as url:
         page = tiny.watched(browser.new_page(viewport={"width": 1280, "height": 1000}))
         page.goto(f"{url}/?tab=vae")
         for name in images:

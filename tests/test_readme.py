@@ -14,7 +14,6 @@ from PIL import Image
 
 from benchmarks.shipped import rows, table
 from genlab.demo.app import TABS
-from genlab.demo.served import Models
 from genlab.serving.language import choose
 from tests import tiny
 from training.config import DDPMTraining, Distillation, VAETraining, flag, leaves
@@ -44,7 +43,7 @@ def test_every_block_of_python_is_run_here() -> None:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    models = Models.load(tiny.save_models(tmp_path_factory.mktemp("models")))
+    models = tiny.load_models(tiny.save_models(tmp_path_factory.mktemp("models")))
     with tiny.serving(models) as url:
         yield url
 

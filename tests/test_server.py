@@ -21,11 +21,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError, ValidationError
 
 from genlab.demo.app import create_app
-from genlab.demo.served import Models
 from genlab.demo.tabs.events import MODEL_EVENT
 from genlab.demo.tabs.sample import compute
 from genlab.demo.turns import DeadlineError, Runner
-from genlab.serving import server
+from genlab.serving import pages, server
 from genlab.serving.language import both
 from tests import tiny
 from tests.small_page import CANARY, FREE, MARK, call, index_of, wait_until
@@ -186,7 +185,7 @@ def test_a_full_queue_of_the_real_page_says_when_to_come_back(tmp_path: Path, mo
         yield
 
     monkeypatch.setattr(compute, "sample", sample)
-    demo = create_app(Models.load(tiny.save_models(tmp_path)), Runner())
+    demo = create_app(tiny.load_models(tiny.save_models(tmp_path)), Runner())
     index = next(index for index, fn in demo.fns.items() if fn.api_name == "sample")
     app = server.build(demo, ready=lambda: True, limits=replace(FREE, abandoned_seconds=1e6))
     with running(app) as instance, httpx.Client(base_url=instance.url, timeout=60, trust_env=False) as client:
@@ -200,11 +199,11 @@ def test_a_full_queue_of_the_real_page_says_when_to_come_back(tmp_path: Path, mo
         try:
             assert [join(number).status_code for number in range(running_jobs)] == [200] * running_jobs
             assert all(begun.acquire(timeout=60) for _ in range(running_jobs))
-            waiting = [join(running_jobs + number).status_code for number in range(server.QUEUE)]
-            refused = join(running_jobs + server.QUEUE)
+            waiting = [join(running_jobs + number).status_code for number in range(pages.QUEUE)]
+            refused = join(running_jobs + pages.QUEUE)
         finally:
             let_go.set()
-    assert waiting == [200] * server.QUEUE
+    assert waiting == [200] * pages.QUEUE
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
     assert refused.json()["detail"] == "The queue is full: try again in a few seconds."
 
@@ -249,7 +248,7 @@ PROGRAM = """
 import time
 from genlab.serving.gradio_patches import import_gradio
 import_gradio()
-from genlab.serving import server
+from genlab.serving import pages, server
 import gradio as gr
 
 def stream():

@@ -18,10 +18,10 @@ import app
 from genlab.serving.gradio_patches import import_gradio
 import_gradio()
 from genlab.serving import server
-from genlab.demo.served import Models
+from genlab.demo.requested import Requested
 from tests import tiny
-sources, load = tiny.save_models(Path({str(tmp_path)!r})), Models.load
-Models.load = lambda models: print(gc.isenabled()) or load(sources)
+sources, models = tiny.save_models(Path({str(tmp_path)!r})), Requested.models
+Requested.models = lambda self: print(gc.isenabled()) or models(Requested(sources))
 server.Server.run = lambda self: print(gc.isenabled(), gc.get_freeze_count() > 100_000)
 sys.argv = ["app.py", "--port", "0"]
 app.main()

@@ -354,7 +354,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, section: dict[str, Any]) -> I
     evaluation = {"likelihood": section, "samples": tiny.SAMPLES}
     write_package(folder / MODEL, model_of("learned"), {"evaluation": evaluation}, pictures)
     write_package(folder / "ddpm-plain", model_of("beta", fashion.spec), {}, fashion)
-    models = Models.load([str(folder / MODEL), str(folder / "ddpm-plain")])
+    models = tiny.load_models([str(folder / MODEL), str(folder / "ddpm-plain")])
     with tiny.serving(models) as url:
         yield SimpleNamespace(models=models, url=url, folder=folder)
 

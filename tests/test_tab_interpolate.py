@@ -23,7 +23,7 @@ DDPM_ID, VAE_ID = "ddpm-fashion-mnist", "vae-fashion-mnist"
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models.load(tiny.save_models(tmp_path_factory.mktemp("models")))
+    return tiny.load_models(tiny.save_models(tmp_path_factory.mktemp("models")))
 
 
 def interpolate(models: Models, a: Pick, b: Pick, points: int = 5, steps: int = 10):

@@ -24,7 +24,6 @@ from genlab.demo import live
 from genlab.demo.components.figure import Packed
 from genlab.demo.limits import LimitError
 from genlab.demo.live import Line, LiveError, Store
-from genlab.demo.served import Models
 from genlab.demo.tabs.playground import build as tab
 from genlab.demo.tabs.playground.compute import Run, data_of, play, samples
 from genlab.demo.tabs.playground.figure import CROWD, MARKS, animation
@@ -266,7 +265,7 @@ def test_the_thread_of_all_trainings_takes_one_core_and_leaves_the_others_theirs
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    models = Models.load(tiny.save_models(tmp_path_factory.mktemp("models")))
+    models = tiny.load_models(tiny.save_models(tmp_path_factory.mktemp("models")))
     with tiny.serving(models) as url, httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
         yield SimpleNamespace(url=url, http=http)
 

@@ -31,7 +31,7 @@ FASHION = "ddpm-fashion-mnist"
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models.load(tiny.save_models(tmp_path_factory.mktemp("models")))
+    return tiny.load_models(tiny.save_models(tmp_path_factory.mktemp("models")))
 
 
 def exact_chain(models: Models, monkeypatch, start: str = THE_NOISE_REACHED, sampler: str = "ancestral", steps: int = 20):
@@ -123,7 +123,7 @@ def test_less_noise_leaves_more_of_the_picture(tmp_path: Path) -> None:
     """The best model of pictures ~ N(0, I) is ε̂ = √(1−ᾱ) x_t; the tiny one says ε̂ = 0, so that x̂_0 = x_t/√ᾱ: exact at t → 0."""
     pictures = tiny.dataset("mnist")
     write_package(tmp_path / "ddpm-mnist", tiny.ddpm(pictures.spec, random=False), {}, pictures)
-    models = Models.load([str(tmp_path / "ddpm-mnist")])
+    models = tiny.load_models([str(tmp_path / "ddpm-mnist")])
     lasts = [chain(models, until=until, sampler="ancestral")[-1] for until in (1, 10, 25, 60)]
     assert [f.rms for f in lasts] == sorted(f.rms for f in lasts)
     assert [f.correlation for f in lasts] == sorted((f.correlation for f in lasts), reverse=True)

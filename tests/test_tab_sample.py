@@ -48,7 +48,7 @@ BAD_NUMBERS = [
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models.load(tiny.save_models(tmp_path_factory.mktemp("models")))
+    return tiny.load_models(tiny.save_models(tmp_path_factory.mktemp("models")))
 
 
 def ask(models: Models, **changes):

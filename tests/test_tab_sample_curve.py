@@ -41,7 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     pictures = tiny.dataset("mnist")
     for name, facts in (("measured", metrics()), ("plain", {})):
         write_package(folder / name, tiny.ddpm(pictures.spec), facts, pictures)
-    return Models.load([str(folder / "measured"), str(folder / "plain")])
+    return tiny.load_models([str(folder / "measured"), str(folder / "plain")])
 
 
 def test_between_two_measured_numbers_of_steps_the_logarithms_go_straight() -> None:
@@ -97,7 +97,7 @@ def test_the_time_is_that_of_the_latest_warm_steps_with_as_many_pictures(models:
 def test_a_model_of_one_step_has_no_curve_of_steps(tmp_path: Path) -> None:
     folders = [folder for folder in tiny.save_models(tmp_path) if folder.endswith("-mnist") and "fashion" not in folder]
     with gr.Blocks() as demo:
-        tab.build(Models.load(folders), Runner(), demo)
+        tab.build(tiny.load_models(folders), Runner(), demo)
     fit_controls = next(fn for fn in demo.fns.values() if fn.name == "fit_controls")
     assert isinstance(fit_controls.outputs[-1], Figure)
     assert fit_controls.outputs[-1].visible

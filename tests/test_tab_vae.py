@@ -406,7 +406,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     pictures = tiny.dataset("mnist")
     write_package(folder / MODEL, model_of("gaussian"), {}, pictures)
     write_package(folder / "ddpm-mnist", tiny.ddpm(pictures.spec), {}, pictures)
-    models = Models.load([str(folder / MODEL), str(folder / "ddpm-mnist")])
+    models = tiny.load_models([str(folder / MODEL), str(folder / "ddpm-mnist")])
     with tiny.serving(models) as url:
         yield SimpleNamespace(models=models, url=url, folder=folder)
 

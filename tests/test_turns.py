@@ -122,7 +122,7 @@ DDPM_ID = "ddpm-fashion-mnist"
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models.load(tiny.save_models(tmp_path_factory.mktemp("models")))
+    return tiny.load_models(tiny.save_models(tmp_path_factory.mktemp("models")))
 
 
 def ask(steps: int, count: int, seed: int = 7) -> SampleRequest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from genlab.ddpm import DDPM
 from genlab.demo import theme
 from genlab.demo.app import create_app
 from genlab.demo.components import HEAD
+from genlab.demo.requested import Requested
 from genlab.demo.served import Models, Served
 from genlab.demo.turns import Runner
 from genlab.package import Package, write_package
@@ -87,6 +88,11 @@ def save_models(root: Path) -> list[str]:
             write_package(folder, model, {"command": f"python training/train_{model.kind}.py"}, pictures)
             folders.append(str(folder))
     return sorted(folders)
+
+
+def load_models(folders: Sequence[str] = ()) -> Models:
+    """The models in these folders."""
+    return Requested(folders).models()
 
 
 @contextmanager

@@ -42,6 +42,7 @@ TEXT = {
     ),
     "problem": "⚠️ {problem}",
     "served": both("Served here: {models}.", "当前模型：{models}。"),
+    "since": both("{origin}, since {time} UTC", "{origin}，自 {time} UTC 起"),
     "of": both("{names} ({origin})", "{names}（{origin}）"),
     "and": both(", ", "、"),
     "served_title": both("What is served here, and from where", "这里有哪些模型，来自哪里"),
@@ -78,7 +79,8 @@ def create_app(models: Models, runner: Runner) -> gr.Blocks:
 
         def list_models() -> list[dict[str, Any]]:
             """What can be asked for: for every model its id, kind ("ddpm" or "vae"), data set, classes, chain length T, number
-            of test pictures, where it is served from, its revision on the Hub, and what was measured on it.
+            of test pictures, where it is served from, its revision on the Hub, since when it serves (UTC), and what was
+            measured on it.
             """
             return models.describe()
 
@@ -89,9 +91,15 @@ def create_app(models: Models, runner: Runner) -> gr.Blocks:
 
 def served_line(models: Models) -> str:
     """Return which models are served and from where, in one line."""
-    origins = dict.fromkeys(served.origin for served in models.values())
-    groups = [(o, TEXT["and"].join(f"`{m.id}`" for m in models.values() if m.origin == o)) for o in origins]
+    origins = {served.id: _origin(served.describe()) for served in models.values()}
+    groups = [(o, TEXT["and"].join(f"`{id}`" for id in origins if origins[id] == o)) for o in dict.fromkeys(origins.values())]
     return TEXT["served"].format(models=TEXT["and"].join(TEXT["of"].format(names=n, origin=each(escape, o)) for o, n in groups))
+
+
+def _origin(model: dict[str, Any]) -> str:
+    """Return where a model comes from; of one on the Hub, which may be replaced, also since when it serves."""
+    since = model["since"] if model["revision"] else ""
+    return TEXT["since"].format(origin=model["origin"], time=since) if since else model["origin"]
 
 
 def served_table(models: list[dict[str, Any]]) -> str:
@@ -107,7 +115,7 @@ def served_table(models: list[dict[str, Any]]) -> str:
         cells = (
             f"`{model['id']}`",
             escape(model["title"]),
-            each(escape, model["origin"]),
+            each(escape, _origin(model)),
             f"{model['parameters']:,}",
             bits,
             escape(str(model["metrics"].get("command", TEXT["unknown"]))),

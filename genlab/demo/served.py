@@ -1,37 +1,26 @@
-"""Which models are served, where they come from, and why others are not. Nothing is computed here."""
+"""Which models are served, where they come from, and why others are not. Nothing is computed or loaded here."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
-from genlab import hub
 from genlab.card import NOTES
-from genlab.config import DataSpec, expanded
+from genlab.config import DataSpec
 from genlab.consistency import Consistency
 from genlab.data import fit
 from genlab.ddpm import DDPM
 from genlab.demo.limits import LimitError, Offer, Pick, label_choices
 from genlab.draw import default_steps
-from genlab.measurements import read_evaluation
 from genlab.models import Model
-from genlab.package import ModelError, Package, find_package, shipped_packages, ships
+from genlab.package import Package
 from genlab.serving.language import UserFacingError, both
 from genlab.vae import VAE
 
-log = logging.getLogger("genlab.demo")
-
-HUB_SECONDS = 60.0
-"""Seconds that all models together may take to come from the Hub."""
 TITLES = {"fashion-mnist": "Fashion-MNIST", "mnist": "MNIST"}
 
 TEXT = {
@@ -39,13 +28,6 @@ TEXT = {
         "test picture: expected a number below {count}, got {number}", "测试图片：应为小于 {count} 的编号，实际为 {number}"
     ),
     "no model": both("no model to serve", "没有可用的模型"),
-    "not loaded": both("{source} could not be loaded: {reason}", "无法加载 {source}：{reason}"),
-    "shipped instead": both(
-        "None of the models that were asked for could be loaded; these are the ones that ship with genlab.",
-        "指定的模型都无法加载；下面是 genlab 自带的模型。",
-    ),
-    "ships": both("ships with genlab", "genlab 自带"),
-    "folder": both("folder {name}", "文件夹 {name}"),
 }
 
 
@@ -55,11 +37,12 @@ class LoadError(UserFacingError, RuntimeError):
 
 @dataclass(frozen=True)
 class Served:
-    """One model that is served, and where it comes from."""
+    """One model that is served, where it comes from, and since when, UTC."""
 
     id: str
     package: Package
     origin: str
+    since: str = ""
 
     @property
     def model(self) -> Model:
@@ -99,6 +82,7 @@ class Served:
             "test_pictures": self.offer.examples,
             "origin": self.origin,
             "revision": self.package.revision,
+            "since": self.since,
             "metrics": self.package.metrics,
         }
 
@@ -107,7 +91,7 @@ class Models(Mapping[str, Served]):
     """The models that are served, by their short id.
 
     Attributes:
-        problems: for each model that was requested and could not be loaded, one sentence for the page.
+        problems: for each model that was asked for and does not serve, or not in its newest version, one sentence for the page.
 
     Raises:
         LoadError: there is no model.
@@ -118,25 +102,6 @@ class Models(Mapping[str, Served]):
             raise LoadError(TEXT["no model"] + "".join(f"\n  {p}" for p in problems))
         self._models = {served.id: served for served in models}
         self.problems = tuple(problems)
-
-    @classmethod
-    def load(cls, sources: Sequence[str] = ()) -> Models:
-        """Load models: each a folder (a run's or its own), the name of one that ships, or a Hub id (`user/repo`,
-        `user/repo@revision`); none: those that ship with genlab.
-
-        A model that cannot be loaded becomes a problem. If none of `sources` can, those that ship are served.
-
-        Raises:
-            LoadError: nothing can be loaded at all.
-        """
-        shipped = [str(folder) for folder in shipped_packages()]
-        models, problems = _load_all(list(sources) or shipped)
-        if not models and sources:
-            models, more = _load_all(shipped)
-            problems = [*problems, *more]
-            if models:
-                problems.append(TEXT["shipped instead"])
-        return cls(models, problems)
 
     def __getitem__(self, model_id: str) -> Served:
         return self._models[model_id]
@@ -201,74 +166,3 @@ class Models(Mapping[str, Served]):
 def data_title(name: str) -> str:
     """Return the title of a data set."""
     return TITLES.get(name, name)
-
-
-def _load_all(sources: Sequence[str]) -> tuple[list[Served], list[str]]:
-    """Load models, those on the Hub at the same time. Return them, and a sentence for each that could not be loaded."""
-    models: list[Served] = []
-    problems: list[str] = []
-    folders = [find_package(source) or expanded(source) for source in sources]
-    answers = [None if folder.is_dir() else _request(source) for source, folder in zip(sources, folders, strict=True)]
-    deadline = time.monotonic() + HUB_SECONDS
-    for source, folder, answer in zip(sources, folders, answers, strict=True):
-        name = source if answer is None else source.partition("@")[0]
-        try:
-            package = hub.read(folder) if answer is None else _from_hub(answer, deadline)
-        except Exception as error:  # whatever is wrong with one model must not keep the others from being served
-            problems.append(_problem(source, folder, error))
-            continue
-        for problem in read_evaluation(package.metrics).problems:
-            log.warning("%s: metrics.json: %s; it is not shown", source, problem)
-        stem = _name(folder) if folder.is_dir() else name.rpartition("/")[2]
-        taken = [served.id for served in models]
-        short = next(i for i in (stem, *(f"{stem}-{n}" for n in range(2, len(taken) + 3))) if i not in taken)
-        models.append(Served(short, package, _origin(folder, name, package)))
-    return models, problems
-
-
-def _problem(source: str, folder: Path, error: Exception) -> str:
-    """Return the sentence for a model that could not be loaded, with the reason in English: the operator reads it."""
-    expected = isinstance(error, (ModelError, TimeoutError))
-    log.warning("could not load %s", source, exc_info=not expected)
-    reason = str(error) if expected else f"unexpected error, {type(error).__name__}: {error}"
-    shown = _name(folder) if folder.is_dir() or source.startswith((".", "/", "~")) else source
-    return TEXT["not loaded"].format(source=shown, reason=reason.replace(str(folder), shown))
-
-
-def _request(source: str) -> Future[Package]:
-    """Read the model of that id on the Hub in a thread of its own, so that a Hub that does not answer delays nothing else."""
-    package: Future[Package] = Future()
-    name, _, revision = source.partition("@")
-
-    def read() -> None:
-        try:
-            package.set_result(hub.read(name, revision=revision or None))
-        except Exception as error:
-            package.set_exception(error)
-
-    threading.Thread(target=read, name=f"read {name}", daemon=True).start()
-    return package
-
-
-def _from_hub(package: Future[Package], deadline: float) -> Package:
-    """Wait for a model until the deadline, monotonic.
-
-    Raises:
-        TimeoutError: it took longer. ModelError: see `hub.read`.
-    """
-    if not wait([package], max(0.0, deadline - time.monotonic())).done:
-        raise TimeoutError(f"the Hub did not deliver it within {HUB_SECONDS:g} seconds")
-    return package.result()
-
-
-def _origin(folder: Path, name: str, package: Package) -> str:
-    """Return where a model comes from."""
-    if not folder.is_dir():
-        return f"{name} @ {package.revision}" if package.revision else name
-    return TEXT["ships"] if ships(folder) else TEXT["folder"].format(name=_name(folder))
-
-
-def _name(folder: Path) -> str:
-    """Return the name of the model in a folder: the folder's, or, in a run, the run's."""
-    place = folder.resolve()
-    return place.parent.name if place.name == "model" else place.name

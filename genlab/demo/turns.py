@@ -152,11 +152,12 @@ class Runner:
 
     Args:
         deadline: seconds of wall clock after which a request is ended.
+        scheduler: that of the page before, so that one thread computes for both.
     """
 
-    def __init__(self, deadline: float = DEADLINE) -> None:
+    def __init__(self, deadline: float = DEADLINE, scheduler: Scheduler | None = None) -> None:
         self.deadline = deadline
-        self.scheduler = Scheduler()
+        self.scheduler = scheduler or Scheduler()
         self._seconds: dict[tuple[str, int], float | None] = {}
         self._after_start: list[Callable[[], None]] = []
 
@@ -231,7 +232,7 @@ class Run:
         """Return the prediction of a diffusion model as a function for `sampler.walk`; walks of the same model, guidance and
         clipping share passes of its network.
         """
-        kind = (served.id, labels is None, guidance, clip)
+        kind = (id(self.runner), served.id, labels is None, guidance, clip)
         compute = partial(self.runner.evaluate, served, guidance, clip)
 
         def predict(x_t: Tensor, t: Tensor) -> Denoised:

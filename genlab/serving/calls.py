@@ -39,6 +39,10 @@ class Calls:
         """Return whether a job waits or runs."""
         return event_id in self.demo._queue.event_ids_to_events
 
+    def knows(self, event_id: str) -> bool:
+        """Return whether a job is alive, or has results that have not been fetched."""
+        return self.alive(event_id) or any(event_id in ids for ids in self.demo._queue.pending_event_ids_session.values())
+
     async def end_jobs(self, session: str, event_id: str | None = None) -> None:
         """End the jobs of a session, those that wait now and those that run at their next step, and drop their results.
 

@@ -1,6 +1,7 @@
 """The public server of a page: its settings, and its life from binding the port to the last reply.
 
 `build` mounts any `gr.Blocks` in a FastAPI application behind the guard; `serve` runs that until a signal stops it.
+Meanwhile the page can be replaced by another.
 """
 
 from __future__ import annotations
@@ -21,27 +22,23 @@ from fastapi.responses import JSONResponse
 from gradio.utils import get_upload_folder
 
 from genlab.serving import gradio_patches
-from genlab.serving.calls import Calls
 from genlab.serving.connection import Connection, listen
 from genlab.serving.guard import Guard
 from genlab.serving.language import Translation
 from genlab.serving.limits import Limits
+from genlab.serving.pages import Pages
 from genlab.serving.sweeper import Sweeper
 
 PORT = 7860
-QUEUE = 64
-"""Jobs that may wait: more than a few visitors can fill, each of whom may have `Limits.jobs`."""
 START_DELAY_SECONDS = 1.0
 """Time from the first moment at which the server answers to the work that can wait: the first visitor comes first."""
-SESSIONS = 200
-"""Visitors whose state is stored."""
 CONNECTIONS = 512
 GRACE_SECONDS = 5
 """How long running replies may go on after a signal to stop."""
 
 
 def build(demo: gr.Blocks, *, ready: Callable[[], bool | str], limits: Limits | None = None, **page: Any) -> FastAPI:
-    """Return the application that serves a page.
+    """Return the application that serves a page; its `state.pages` can replace the page by another.
 
     Args:
         demo: the page.
@@ -52,52 +49,41 @@ def build(demo: gr.Blocks, *, ready: Callable[[], bool | str], limits: Limits | 
     Raises:
         ValueError: the page was made before `import_gradio`, or reports its use to gradio.
     """
-    folder = get_upload_folder()
-    if folder != demo.GRADIO_CACHE or not os.path.basename(folder).startswith(gradio_patches.FOLDER_PREFIX):
-        raise ValueError(f"expected a page made after import_gradio, got one with its files in {demo.GRADIO_CACHE}")
-    if demo.analytics_enabled:
-        raise ValueError("expected a page made with analytics_enabled=False, got one that reports its use to gradio")
     limits = limits or Limits(proxies=proxies())
-    with gradio_patches.without_application():
-        demo.queue(max_size=QUEUE, api_open=False, default_concurrency_limit=demo._queue.default_concurrency_limit)
-    demo.state_session_capacity = SESSIONS
-    demo.delete_cache = demo.delete_cache or (3600, 3600)
-
-    app = FastAPI(lifespan=_sweeping(demo, folder), docs_url=None, redoc_url=None, openapi_url=None)
+    folder = get_upload_folder()
+    pages = Pages(
+        demo,
+        show_error=False,
+        mcp_server=False,
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        enable_monitoring=False,
+        max_file_size=limits.upload_bytes,
+        footer_links=["api", "gradio"],
+        **page,
+    )
+    app = FastAPI(lifespan=_living(pages, folder), docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.pages = pages
     _add_health(app, ready)
-    calls = Calls(demo)
     app.add_middleware(gradio_patches.TolerantCancel)
     app.add_middleware(Translation, embedded=on_space())
     app.add_middleware(
-        Guard, limits=limits, folders=[folder], alive=calls.alive, check=calls.check, end_jobs=calls.end_jobs
+        Guard, limits=limits, folders=[folder], alive=pages.alive, check=pages.check, end_jobs=pages.end_jobs
     )  # the last one is the outermost
-    with gradio_patches.described_once(demo):
-        gr.mount_gradio_app(
-            app,
-            demo,
-            path="/",
-            show_error=False,
-            mcp_server=False,
-            run_history=False,
-            ssr_mode=False,
-            pwa=False,
-            enable_monitoring=False,
-            max_file_size=limits.upload_bytes,
-            footer_links=["api", "gradio"],
-            **page,
-        )
-    gradio_patches.patch(demo)
+    app.mount("/", pages)
     return app
 
 
-def _sweeping(demo: gr.Blocks, folder: str) -> Callable[[FastAPI], Any]:
-    """Return the lifespan of an application during which the folder is swept; files that the page itself shows stay."""
-    sweeper = Sweeper(folder, exempt=lambda: {path for block in list(demo.blocks.values()) for path in block.keep_in_cache})
+def _living(pages: Pages, folder: str) -> Callable[[FastAPI], Any]:
+    """Return the lifespan of an application: its pages live, and the folder is swept, but for files that they show."""
+    sweeper = Sweeper(folder, exempt=pages.files)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with sweeper.running():
-            yield
+        async with pages.running():
+            with sweeper.running():
+                yield
 
     return lifespan
 
@@ -168,7 +154,7 @@ def serve(
     port: int | None = None,
     *,
     ready: Callable[[], bool | str],
-    answering: Callable[[], None] | None = None,
+    answering: Callable[[Callable[[gr.Blocks], None]], None] = lambda replace: None,
     **page: Any,
 ) -> None:
     """Serve a page until SIGTERM or Ctrl-C; running replies then have `GRACE_SECONDS` to end.
@@ -177,12 +163,13 @@ def serve(
         demo, ready, page: as for `build`.
         host: the address to listen on; else GRADIO_SERVER_NAME; else all interfaces on a Space, this machine only elsewhere.
         port: else GRADIO_SERVER_PORT, else 7860.
-        answering: as for `Server`.
+        answering: called as `answering` of `Server`, with the function that replaces the page while it is served.
 
     Raises:
         SystemExit: the port cannot be had, or a signal stopped the server.
     """
-    server = Server(build(demo, ready=ready, **page), *address(host, port), answering)
+    app = build(demo, ready=ready, **page)
+    server = Server(app, *address(host, port), lambda: answering(app.state.pages.replace))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt):
         server.run()
