@@ -54,6 +54,7 @@ def main() -> None:
     from genlab.demo import theme
     from genlab.demo.app import create_app
     from genlab.demo.components import HEAD
+    from genlab.demo.documents import DOCUMENTS
     from genlab.demo.requested import Requested
     from genlab.demo.served import LoadError, Models
     from genlab.demo.turns import Runner, Scheduler
@@ -100,7 +101,7 @@ def main() -> None:
     gc.enable()
     style = {"theme": theme.theme(), "css": theme.CSS, "head": HEAD}
     try:
-        server.serve(page, chosen.host, chosen.port, ready=requested.ready, answering=answering, **style)
+        server.serve(page, chosen.host, chosen.port, ready=requested.ready, answering=answering, documents=DOCUMENTS, **style)
     finally:
         requested.end()
 

@@ -102,7 +102,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     state: dict[str, bool | str] = {"ready": True}
     meter = small_page.Meter()
     demo = small_page.page(meter)
-    style = {"css": ".mine{color:#123456}", "js": "() => 41 + 1", "theme": gr.themes.Soft()}
+    style: dict[str, Any] = {"css": ".mine{color:#123456}", "js": "() => 41 + 1", "theme": gr.themes.Soft()}
     app = server.build(demo, ready=lambda: state["ready"], limits=small_page.FREE, **style)
     with tiny.running(app) as instance, httpx.Client(base_url=instance.url, timeout=30, trust_env=False) as client:
         yield SimpleNamespace(

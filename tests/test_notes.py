@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import gradio as gr
 import pytest
 
 from genlab.demo.app import TABS
+from genlab.demo.documents import DOCUMENTS
 from genlab.demo.tabs.playground.request import read_link
+from genlab.serving.language import TAGS, Language, choose
+from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = {"en": "docs/notes.md", "zh": "docs/notes.zh.md"}
@@ -167,3 +173,37 @@ def test_every_link_of_the_code_into_the_notes_leads_somewhere() -> None:
     for path in FILES:
         for anchor in re.findall(r"notes(?:\.zh)?\.md#([\w-]+)", path.read_text()):
             assert anchor in ANCHORS, (path, anchor)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    with tiny.served(gr.Blocks(analytics_enabled=False)) as url:
+        yield url
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_page_serves_the_account(served: str, browser: Any, language: str) -> None:
+    """Every formula is rendered, no Markdown is left, and every link leads into a document or to the page; on a phone too."""
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(f"{served}/{LANGUAGES[language]}#n2-likelihood")
+    source = (ROOT / LANGUAGES[language]).read_text()
+    formulas = source.count("```math") + len(INLINE.findall(re.sub(r"```math.*?```", "", source, flags=re.DOTALL)))
+    page.wait_for_function("n => document.querySelectorAll('main .katex-html').length === n", arg=formulas)
+    page.wait_for_function("() => Math.abs(document.getElementById('n2-likelihood').getBoundingClientRect().y) < 100")
+    assert page.locator(".katex-error").count() == 0
+    assert page.locator("html").get_attribute("lang") == TAGS[language]  # type: ignore[index]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    text = page.evaluate("document.querySelectorAll('.katex, code').forEach(part => part.remove()) || document.body.innerText")
+    assert not re.search(r"[$\\\ue000\ue001]|\*\*|```|\]\(", text)
+    assert set(page.evaluate("[...document.querySelectorAll('a[id]')].map(a => a.id)")) == ANCHORS
+    for link in page.evaluate("[...document.links].map(a => a.getAttribute('href'))"):
+        assert link[1:] in ANCHORS or link.startswith("../") or link in DOCUMENTS, link
+    page.context.close()
+
+
+@pytest.mark.parametrize(("name", "document"), DOCUMENTS.items())
+def test_every_tab_links_its_section(name: str, document: tuple[Language, object]) -> None:
+    for tab in TABS.values():
+        linked = re.findall(r"\(docs/([^#)]+)#([^)]+)\)", choose(tab.TEXT["lead"], document[0]))
+        assert linked
+        assert all(to == name and anchor in ANCHORS for to, anchor in linked)

@@ -21,6 +21,7 @@ from genlab.ddpm import DDPM
 from genlab.demo import theme
 from genlab.demo.app import create_app
 from genlab.demo.components import HEAD
+from genlab.demo.documents import DOCUMENTS
 from genlab.demo.requested import Requested
 from genlab.demo.served import Models, Served
 from genlab.demo.turns import Runner
@@ -109,7 +110,8 @@ def served(blocks: gr.Blocks, answering: Callable[[], None] | None = None) -> It
         calls_per_second=1e6, calls_burst=10**6, uploads_per_second=1e6, uploads_burst=10**6, light_calls_per_second=1e6,
         light_calls_burst=10**6, jobs=10**6,
     )  # fmt: skip
-    app = server.build(blocks, ready=lambda: True, limits=free, theme=theme.theme(), css=theme.CSS, head=HEAD)
+    style: dict[str, Any] = {"theme": theme.theme(), "css": theme.CSS, "head": HEAD}
+    app = server.build(blocks, ready=lambda: True, limits=free, documents=DOCUMENTS, **style)
     with running(app, answering) as instance:
         yield instance.url
 

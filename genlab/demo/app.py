@@ -37,8 +37,9 @@ TABS: dict[str, ModuleType] = {
 TEXT = {
     "title": "genlab",
     "lead": both(
-        "# genlab\nThe generative models of the lecture notes, alive: draw from them, walk through them, take them apart.",
-        "# genlab\n让讲义里的生成模型动起来：从中采样，走进过程，拆开来看。",
+        "# genlab\nThe generative models of the [lecture notes](docs/notes.md), alive: draw from them, walk through them, take "
+        "them apart.",
+        "# genlab\n让[讲义](docs/notes.zh.md)里的生成模型动起来：从中采样，走进过程，拆开来看。",
     ),
     "problem": "⚠️ {problem}",
     "served": both("Served here: {models}.", "当前模型：{models}。"),

@@ -45,6 +45,7 @@ ROUTES = [
     (methods, re.compile(pattern))
     for methods, pattern in (
         (READ, r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/healthz|/readyz"),
+        (READ, rf"/docs/{NAME}"),
         (READ, r"/(static|assets|svelte)/.+"),
         (READ, r"/gradio_api/(info/?|openapi\.json|app_id/?|queue/data|upload_progress|theme\.css)"),
         (READ, rf"/gradio_api/(heartbeat/{NAME}|call/(v2/)?{NAME}/{NAME})"),
@@ -63,8 +64,8 @@ RESULTS = "/gradio_api/queue/data"
 """The stream of all results of a session."""
 NAMED_RESULTS = re.compile(rf"/gradio_api/call/(?:v2/)?{NAME}/({NAME})")
 """The stream of the results of a call by name; its event id."""
-PAGE = re.compile(r"/|/config/?|/gradio_api/(info/?|openapi\.json)")
-"""Descriptions of the whole page, made anew for each request."""
+PAGE = re.compile(rf"/|/config/?|/docs/{NAME}|/gradio_api/(info/?|openapi\.json)")
+"""Documents and descriptions of the whole page, put into the visitor's language for each request."""
 PRESENCE = "/gradio_api/heartbeat/"
 """A stream that the page keeps open for as long as it is shown; the session's name follows."""
 UPLOAD = "/gradio_api/upload"

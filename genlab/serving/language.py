@@ -138,7 +138,7 @@ def _asked(scope: Scope) -> str:
 
 
 class Translation:
-    """ASGI middleware that reduces every text in a reply to the language of its request.
+    """ASGI middleware that reduces every text in a reply to the language of its request, or to its own content-language.
 
     The page also gets its `lang` and `SCRIPT`, and the cookie where the address asks for a language.
 
@@ -173,6 +173,8 @@ class _Reply:
             headers = MutableHeaders(scope=message)
             kind = headers.get("content-type", "").partition(";")[0]
             translated = self.scope["method"] != "HEAD" and not self.scope["path"].startswith("/gradio_api/file=")
+            own = headers.get("content-language")
+            self.language = next((language for language, tag in TAGS.items() if tag == own), self.language)
             if translated and kind in ("text/html", "application/json", "text/event-stream"):
                 self.kind, self.start = kind, message
             if self.kind in ("text/html", "application/json"):

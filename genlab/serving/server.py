@@ -11,20 +11,20 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import gradio as gr
 import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import HTMLResponse, JSONResponse
 from gradio.utils import get_upload_folder
 
 from genlab.serving import gradio_patches
 from genlab.serving.connection import Connection, listen
 from genlab.serving.guard import Guard
-from genlab.serving.language import Translation
+from genlab.serving.language import TAGS, Language, Translation
 from genlab.serving.limits import Limits
 from genlab.serving.pages import Pages
 from genlab.serving.sweeper import Sweeper
@@ -37,13 +37,25 @@ GRACE_SECONDS = 5
 """How long running replies may go on after a signal to stop."""
 
 
-def build(demo: gr.Blocks, *, ready: Callable[[], bool | str], limits: Limits | None = None, **page: Any) -> FastAPI:
+Documents = Mapping[str, tuple[Language, Callable[[], str]]]
+"""Name of a document, such as notes.md → its language, and a function that returns it as a page of HTML."""
+
+
+def build(
+    demo: gr.Blocks,
+    *,
+    ready: Callable[[], bool | str],
+    limits: Limits | None = None,
+    documents: Documents | None = None,
+    **page: Any,
+) -> FastAPI:
     """Return the application that serves a page; its `state.pages` can replace the page by another.
 
     Args:
         demo: the page.
         ready: returns True when the page can be used, else False or the reason; called by `/readyz`, so it has to be quick.
         limits: of visitors and requests; the defaults, with the proxies that `proxies` finds, where None.
+        documents: served at /docs/NAME, beside the page.
         page: theme, css, js, head, favicon_path as `gr.mount_gradio_app` takes them.
 
     Raises:
@@ -66,6 +78,7 @@ def build(demo: gr.Blocks, *, ready: Callable[[], bool | str], limits: Limits | 
     app = FastAPI(lifespan=_living(pages, folder), docs_url=None, redoc_url=None, openapi_url=None)
     app.state.pages = pages
     _add_health(app, ready)
+    _add_documents(app, documents or {})
     app.add_middleware(gradio_patches.TolerantCancel)
     app.add_middleware(Translation, embedded=on_space())
     app.add_middleware(
@@ -101,6 +114,15 @@ def _add_health(app: FastAPI, ready: Callable[[], bool | str]) -> None:
         if state is True:
             return JSONResponse({"ready": True})
         return JSONResponse({"ready": False, "reason": state or "not ready yet"}, status_code=503)
+
+
+def _add_documents(app: FastAPI, documents: Documents) -> None:
+    @app.get("/docs/{name}")
+    def document(name: str) -> HTMLResponse:
+        if name not in documents:
+            raise HTTPException(404, f"no document {name}: expected one of {', '.join(documents)}")
+        language, html = documents[name]
+        return HTMLResponse(html(), headers={"content-language": TAGS[language]})
 
 
 class Server(uvicorn.Server):
@@ -160,7 +182,7 @@ def serve(
     """Serve a page until SIGTERM or Ctrl-C; running replies then have `GRACE_SECONDS` to end.
 
     Args:
-        demo, ready, page: as for `build`.
+        demo, ready, page: as for `build`, with its `documents`.
         host: the address to listen on; else GRADIO_SERVER_NAME; else all interfaces on a Space, this machine only elsewhere.
         port: else GRADIO_SERVER_PORT, else 7860.
         answering: called as `answering` of `Server`, with the function that replaces the page while it is served.

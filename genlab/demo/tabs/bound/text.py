@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from genlab.demo.documents import notes
 from genlab.serving.language import both
 
 TEXT = {
@@ -11,7 +12,8 @@ TEXT = {
         "curve, then a pixel, and see the two Gaussians whose divergence is paid for there.",
         "这个界说明一张图片要花多少比特，一步一步地算：$L_T$、每个 $L_{t-1}$、$L_0$。在曲线上点选一步 $t$，再点选一个像素，"
         "看看在那里付出的是哪两个高斯分布之间的散度。",
-    ),
+    )
+    + notes("n1-5-bound"),
     "none": both("No diffusion model is served here.", "这里没有加载扩散模型。"),
     "again": both("New noise", "换一份噪声"),
     "t": both("Step t, 1 to {T}", "步 t，1 到 {T}"),

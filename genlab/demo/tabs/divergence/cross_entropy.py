@@ -11,6 +11,7 @@ import gradio as gr
 import torch
 
 from genlab.demo.components.figure import Axis, Bars, Figure, FigureData, Handle, Line, Panel, Stack, positions
+from genlab.demo.documents import notes
 from genlab.demo.limits import LimitError, parse_choice, shown
 from genlab.demo.tabs.controls import formula
 from genlab.demo.tabs.events import LIGHT_EVENT, NEWEST_EVENT, ONE_PASS_EVENT, endpoint, errors_shown
@@ -259,7 +260,8 @@ TEXT = {
         "### 比特：六个结果上的两个分布\n"
         "拖动 p 和 q 的条形，其余条形会让出位置，使总和保持为 1。为 q 设计的编码在 x 上花费 −log₂ q(x) 比特。"
         "若结果来自 p，平均要花多少比特？再把 q 的一个条形拖到零试试。",
-    ),
+    )
+    + notes("n1-2-1"),
     "figure": both("Two discrete distributions", "两个离散分布"),
     "example": both("Example", "例子"),
     "p": both("p, where the outcomes come from", "p，结果的来源"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from genlab.demo.documents import notes
 from genlab.serving.language import both
 
 TEXT = {
@@ -11,7 +12,8 @@ TEXT = {
         "one. Drag the modes, or the start of q.",
         "用一个高斯 q 去拟合双峰的 p。按 KL[p‖q]，它必须盖住两个峰，于是落在中间；按 KL[q‖p]，它只选一个峰。"
         "可以拖动两个峰，也可以拖动 q 的起点。",
-    ),
+    )
+    + notes("n1-3-2"),
     "run": both("Run both fits", "运行两种拟合"),
     "other": both("Mirror the start", "镜像起点"),
     "example": both("Example", "例子"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from genlab.demo.documents import notes
 from genlab.serving.language import both
 
 VAE_LINEAR = both("VAE, straight line", "VAE，沿直线")
@@ -15,7 +16,8 @@ TEXT = {
     "lead": both(
         "What lies between two pictures? A VAE and a diffusion model answer differently: one blends, the other invents.",
         "两张图片之间有什么？VAE 和扩散模型的回答不同：一个混合，一个创造。",
-    ),
+    )
+    + notes("n1-4", "n1-5"),
     "empty": both("Press “Find the paths”, then move the scrubber from A to B.", "点击“寻找路径”，然后把进度条从 A 拖到 B。"),
     "data": both("Pictures of", "数据集"),
     "points": both("Points on the path", "路径上的点数"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from genlab.demo.documents import notes
 from genlab.demo.tabs.playground.request import DRAWING
 from genlab.serving.language import both
 
@@ -10,7 +11,8 @@ TEXT = {
     "lead": both(
         "Choose or draw points, train a model on them here and now, and watch its samples come to lie where the points are.",
         "选一组点，或自己画，当场训练一个模型，看它的样本怎样一步步落到这些点所在的地方。",
-    ),
+    )
+    + notes("n1-4", "n1-5", "n2"),
     "train": both("Train", "训练"),
     "stop": both("Stop", "停止"),
     "reset": both("Reset", "重置"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from genlab.demo.documents import notes
 from genlab.serving.language import both
 
 TEXT = {
@@ -9,7 +10,8 @@ TEXT = {
     "lead": both(
         "Forward, a fixed rule drowns a picture in noise; in reverse, the network has learned to pull a picture out of it.",
         "前向过程按固定的规则把图片淹没在噪声里；反向过程中，网络学会了从噪声里把图片找回来。",
-    ),
+    )
+    + notes("n1-5"),
     "empty": both(
         "Press “Run the process”: noise grows over the picture, then the network takes it away.",
         "点击“运行过程”：噪声逐步盖住图片，再由网络逐步去除。",

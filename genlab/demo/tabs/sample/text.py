@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from genlab.demo.documents import notes
 from genlab.serving.language import both
 
 TEXT = {
     "title": both("Sample", "采样"),
     "lead": both(
-        "Out of pure noise, step by step: pictures that nobody has ever drawn (notes 1.1).",
-        "从纯噪声出发，一步一步得到从未有人画过的图片（讲义 1.1）。",
-    ),
+        "Out of pure noise, step by step: pictures that nobody has ever drawn.",
+        "从纯噪声出发，一步一步得到从未有人画过的图片。",
+    )
+    + notes("n1-1", "n1-5-reverse"),
     "empty": both("Press “Draw pictures”. They appear here while they form.", "点击“生成图片”，图片会在这里逐渐成形。"),
     "model": both("Model", "模型"),
     "label": both("Class", "类别"),

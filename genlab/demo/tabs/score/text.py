@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from genlab.demo.documents import notes
 from genlab.serving.language import both
 
 TEXT = {
@@ -11,7 +12,8 @@ TEXT = {
         "network, which learns the arrows without knowing q, and let points walk along them.",
         r"在每个噪声水平 t，都有箭头指向数据所在之处：分数 $s = \nabla\log q(x_t)$。拖动 t；训练网络，它不知道 q 也能学到"
         "这些箭头；再让点沿着箭头走。",
-    ),
+    )
+    + notes("n2"),
     "train": both("Train the network", "训练网络"),
     "stop": both("Stop", "停止"),
     "langevin": both("Langevin walk", "朗之万行走"),

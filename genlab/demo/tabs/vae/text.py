@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from genlab.demo.documents import notes
 from genlab.serving.language import both
 
 TEXT = {
@@ -12,7 +13,8 @@ TEXT = {
         "see what comes out.",
         "编码器把图片压缩成几个数 z，解码器再由它们生成图片："
         r"$x \to \mu, \sigma \to z \to \mu', \sigma' \to \hat x$。在第一张图上画，或拖动某个 z，看看会得到什么。",
-    ),
+    )
+    + notes("n1-4"),
     "none": both("No VAE is served here.", "这里没有加载 VAE。"),
     "again": both("Draw z again", "重新抽取 z"),
     "seed": both("Seed of the noise in z and x̂", "z 和 x̂ 中噪声的种子"),
