@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,8 +19,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from gradio_client.utils import json_schema_to_python_type
 
-from genlab.demo import theme
-from genlab.demo.components import HEAD, figure
+from genlab.demo.components import figure
 from genlab.demo.components.figure import (
     Area,
     Arrows,
@@ -278,34 +276,20 @@ def film(value: Any) -> FigureData:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url() -> Iterator[str]:
     options: dict[str, Any] = {
         "preprocess": False,
         "show_progress": "hidden",
         "concurrency_limit": None,
         "trigger_mode": "always_last",
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        with gr.Blocks(title="figure") as blocks:
-            component = Figure(first(), label="figure", animated=True, elem_id="figure")
-            for event in ("input", "select", "clear"):
-                getattr(component, event)(answer, component, component, **options)
-            gr.Button("film", elem_id="film").click(film, component, component, **options)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        blocks.queue().launch(
-            server_name="127.0.0.1",
-            server_port=port,
-            prevent_thread_lock=True,
-            quiet=True,
-            theme=theme.theme(),
-            css=theme.CSS,
-            head=HEAD,
-        )
-        yield f"http://127.0.0.1:{port}"
-        blocks.close()
+    with gr.Blocks(title="figure", analytics_enabled=False) as blocks:
+        component = Figure(first(), label="figure", animated=True, elem_id="figure")
+        for event in ("input", "select", "clear"):
+            getattr(component, event)(answer, component, component, **options)
+        gr.Button("film", elem_id="film").click(film, component, component, **options)
+    with tiny.served(blocks) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

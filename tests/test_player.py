@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +20,6 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
-from genlab.demo import theme
-from genlab.demo.components import HEAD
 from genlab.demo.components.player import (
     LABELS,
     Player,
@@ -228,7 +225,7 @@ def application() -> gr.Blocks:
     poster = player_sheet(
         new_run(), [frame(i) for i in range(N)], NAMES, [str(i) for i in range(N)], first=0, autoplay=True, loop=True, fps=20
     )
-    with gr.Blocks(title="player") as blocks:
+    with gr.Blocks(title="player", analytics_enabled=False) as blocks:
         live = Player(
             label="live",
             panes=NAMES,
@@ -246,25 +243,10 @@ def application() -> gr.Blocks:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        blocks = application()
-        blocks.queue().launch(
-            server_name="127.0.0.1",
-            server_port=port,
-            prevent_thread_lock=True,
-            quiet=True,
-            theme=theme.theme(),
-            css=theme.CSS,
-            head=HEAD,
-        )
-        yield f"http://127.0.0.1:{port}"
+def url() -> Iterator[str]:
+    with tiny.served(application()) as address:
+        yield address
         GATE.release(1000)
-        blocks.close()
 
 
 class Seen:

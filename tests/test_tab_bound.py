@@ -440,13 +440,7 @@ def test_another_model_keeps_the_noise_and_a_number_is_looked_at_once() -> None:
     assert [[event for _, event in fn.targets] for fn in demo.fns.values() if fn.name == "show_test"] == [["change"]]
 
 
-PICTURES = """() => [...document.querySelectorAll('#bound-canvas canvas')].map(c => {
-    const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-    let sum = 0;
-    for (let i = 0; i < data.length; i += 4) sum = (sum * 31 + data[i]) % 2147483647;
-    return sum;
-})"""
-"""A number for what each picture shows."""
+PICTURES = tiny.PICTURES % "bound"
 
 
 @pytest.fixture(scope="module")

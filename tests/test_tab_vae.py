@@ -472,13 +472,7 @@ def test_the_api_says_what_is_wrong(client: Client, name: str, values: dict[str,
         client.predict(**values, api_name=name)
 
 
-PICTURES = """() => [...document.querySelectorAll('#vae-canvas canvas')].map(c => {
-    const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-    let sum = 0;
-    for (let i = 0; i < data.length; i += 4) sum = (sum * 31 + data[i]) % 2147483647;
-    return sum;
-})"""
-"""A number for what each picture shows."""
+PICTURES = tiny.PICTURES % "vae"
 
 
 @pytest.fixture(scope="module")

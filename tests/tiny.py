@@ -153,6 +153,15 @@ def last_event(http: httpx.Client, path: str) -> tuple[str, Any]:
     return last
 
 
+PICTURES = """() => [...document.querySelectorAll('#%s-canvas canvas')].map(c => {
+    const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+    let sum = 0;
+    for (let i = 0; i < data.length; i += 4) sum = (sum * 31 + data[i]) %% 2147483647;
+    return sum;
+})"""
+"""A number for what each picture shows on the canvas of a tab."""
+
+
 def watched(page: Any) -> Any:
     """A page of a browser that keeps what it says of errors in `problems` and its requests in `asked`."""
     page.set_default_timeout(60_000)
