@@ -34,6 +34,7 @@ from tqdm import tqdm
 from benchmarks.pixelcnn import PixelCNN
 from genlab import data
 from genlab.config import KNOWN
+from genlab.listing import DataError
 
 LEVELS = 256
 
@@ -121,7 +122,7 @@ def main() -> None:
     try:
         train = data.load(options.dataset, "train", options.data_dir)
         test = data.load(options.dataset, "test", options.data_dir)
-    except data.DataError as error:
+    except DataError as error:
         sys.exit(f"error: {error}")
     pixels = test.images[: options.images]
     generator = torch.Generator().manual_seed(options.seed)

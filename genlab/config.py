@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 MAX_SIZE = 256
 """Largest side of a picture that a model may declare, pixels."""
+MAX_CLASSES = 1000
+MAX_NAME = 100
+"""Largest number of characters of the name of a data set or a class."""
 MAX_WIDTH = 512
 """Largest number of channels of a layer that a configuration may declare."""
 
@@ -45,9 +48,9 @@ def expanded(path: str | Path) -> Path:
 
 
 def on_hub(dataset: str) -> bool:
-    """Return True if `--dataset` has the form user/name of a data set on the Hub and is not an existing folder."""
+    """Return True if `--dataset` has the form user/name of a data set on the Hub and does not exist as a folder or file."""
     form = dataset.count("/") == 1 and not dataset.startswith((".", "/", "~")) and not dataset.endswith("/")
-    return form and not expanded(dataset).is_dir()
+    return form and not expanded(dataset).exists()
 
 
 def dataset_name(dataset: str | Path) -> str:
@@ -56,7 +59,7 @@ def dataset_name(dataset: str | Path) -> str:
     The names in KNOWN and EMOJI are reserved: a folder of such a name becomes NAME-folder, a data set on the Hub USER-NAME.
     """
     given = str(dataset)
-    name = expanded(given).resolve().name
+    name = expanded(given).resolve().name.removesuffix(".zip")
     if name not in (*KNOWN, EMOJI) or given == name:
         return name
     if not on_hub(given):
@@ -67,7 +70,7 @@ def dataset_name(dataset: str | Path) -> str:
 def published_dataset(dataset: str) -> str:
     """Return `--dataset` as it may be published: for a local folder only its short name."""
     folder = expanded(dataset)
-    is_local = folder.is_dir() or folder.is_absolute() or dataset.startswith(".")
+    is_local = folder.exists() or folder.is_absolute() or dataset.startswith(".")
     return dataset_name(dataset) if is_local else dataset
 
 
@@ -106,12 +109,12 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
-        _check(isinstance(self.name, str) and 0 < len(self.name) <= 100, "data.name", "1 to 100 characters", self.name)
+        _check(isinstance(self.name, str) and 0 < len(self.name) <= MAX_NAME, "data.name", "1 to 100 characters", self.name)
         _check(self.channels in (1, 3) and self.channels is not True, "data.channels", "1 or 3", self.channels)
         _whole("data.size", self.size, 4, MAX_SIZE)
-        _check(len(self.classes) <= 1000, "data.classes", "at most 1000 names", len(self.classes))
+        _check(len(self.classes) <= MAX_CLASSES, "data.classes", "at most 1000 names", len(self.classes))
         for label in self.classes:
-            _check(isinstance(label, str) and 0 < len(label) <= 100, "data.classes", "names of 1 to 100 characters", label)
+            _check(isinstance(label, str) and 0 < len(label) <= MAX_NAME, "data.classes", "names of 1 to 100 characters", label)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -122,6 +125,35 @@ class DataSpec:
     def dims(self) -> int:
         """Return the number of values in one picture, C·H·W."""
         return math.prod(self.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the pictures of a folder, an archive or a table are read, where the default is not what you mean."""
+
+    classes: str | None = None
+    """none, folders, or a column of metadata.csv or of a table; by default as the first lines of the training state."""
+    held_out: str | None = None
+    """What to hold out for testing: a share such as 0.1, a folder or a split; by default a split named test, else a tenth."""
+    image_column: str | None = None
+    """Column of the pictures, for a table with several."""
+    config_name: str | None = None
+    """Configuration of a data set on the Hub that has several."""
+    white: float | None = None
+    """Value of white in pictures of 16 or 32 bits; by default that of 8, 10, 12, 14, 16 or 32 bits, by their largest value."""
+    skip_broken: bool = False
+    """Leave out pictures that cannot be read, in place of stopping at the first."""
+    cache: str | None = None
+    """Folder for decoded pictures, or off; by default GENLAB_CACHE, else genlab in the user's cache folder."""
+
+    def __post_init__(self) -> None:
+        if self.white is not None and not (math.isfinite(self.white) and self.white > 0):
+            raise ValueError(f"--white: expected a number above 0, got {self.white}")
+
+    @property
+    def reading(self) -> Reading:
+        """Return these options without those of a class that adds some."""
+        return Reading(**{each.name: getattr(self, each.name) for each in fields(Reading)})
 
 
 @dataclass(frozen=True)

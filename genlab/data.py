@@ -1,8 +1,10 @@
 """Find and read data sets of pictures, and convert between 8-bit pixels and the models' [−1, 1].
 
-A data set is a name that genlab knows (`fashion-mnist`, `mnist`), a folder of pictures, or a data set on the Hub (`user/name`).
-Reading gives one tensor of 8-bit pixels that stays in memory: 60,000 pictures of 28×28 are 47 MB. A picture that cannot be read
-raises an error with its name: no picture is skipped.
+A data set is a name that genlab knows (`fashion-mnist`, `mnist`), a folder or zip archive of pictures, or a table, on disk
+or on the Hub (`user/name`).
+Reading gives one tensor of 8-bit pixels. Pictures of files are decoded once into a cache on disk (see `cache`), which is mapped
+into memory. A picture that cannot be read raises an error with its name, unless it is to be skipped; what is left out is listed
+in the account of the data set.
 """
 
 from __future__ import annotations
@@ -10,75 +12,114 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import io
+import json
 import math
 import os
 import struct
-import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from torch import Tensor
 from tqdm import tqdm
 
-from genlab import emoji
-from genlab.config import EMOJI, KNOWN, MAX_SIZE, DataSpec, dataset_name, expanded, on_hub
+from genlab import cache, emoji, folders, tables
+from genlab.config import EMOJI, KNOWN, MAX_SIZE, DataSpec, Reading, expanded, on_hub
+from genlab.listing import DataError, Item, Listing
 
+S = TypeVar("S")
+T = TypeVar("T")
 Split = Literal["train", "test"]
 Check = Callable[[DataSpec], None]
 """Called with the specification of the data before the pictures are read; raises ValueError if a model cannot use them."""
 
 FONTS = {".ttf", ".otf", ".ttc"}
 DEBIAN = Path("/usr/share/datasets")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 50_000_000
 """Largest picture that is decoded, since a file of a few kilobytes can expand to billions of pixels."""
-HELD_OUT = 10
-"""One picture in this many is held out for testing if the data set has no test split."""
-HUB_SECONDS = 10.0
-"""Timeout of the first request to the Hub."""
+BITS = (8, 10, 12, 14, 16, 32)
+"""Numbers of bits that pictures of 16 or 32 bits may use."""
+AS_FOUND = Reading()
+ENCODING = 1
+"""Number to raise when pictures are decoded in another way, so that cached ones are decoded again."""
 
 
-class DataError(ValueError):
-    """A data set is missing or unusable; the message says what to do."""
+def formats() -> tuple[str, ...]:
+    """Return the formats of pictures that are read in this installation, by Pillow's names."""
+    more = [name for name, there in (("AVIF", features.check("avif")), ("HEIF", folders.heif())) if there]
+    return ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", *more)
+
+
+@dataclass(frozen=True)
+class Account:
+    """What was found and decided when a data set was read; see `Listing`.
+
+    Attributes:
+        sizes, modes: of the files → their number.
+        stored: folder of the cache of decoded pictures, or "" if they are in memory.
+    """
+
+    decisions: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    modes: dict[str, int] = field(default_factory=dict)
+    stored: str = ""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures in memory.
+    """Pictures in memory, or mapped into it.
 
     Attributes:
         spec: name, channels, size, classes.
         images: (N C H W) uint8.
         labels: (N) int64, or None.
         source: where they came from, for messages.
+        account: what was decided when they were read.
+        known_sha256: hash of pixels and labels if it is known, else "".
     """
 
     spec: DataSpec
     images: Tensor
     labels: Tensor | None
     source: str
+    account: Account = field(default_factory=Account)
+    known_sha256: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def identity(self) -> str:
+        """Return the hash that identifies the pictures, whatever their name; see `identity`."""
+        return identity(self.spec, self.sha256)
+
     @cached_property
     def sha256(self) -> str:
         """Return the hash of the pixels and labels."""
-        digest = hashlib.sha256(self.images.numpy().tobytes())
+        if self.known_sha256:
+            return self.known_sha256
+        digest = hashlib.sha256()
+        for part in self.images.split(4096):  # no second copy of all pictures
+            digest.update(part.contiguous().numpy().data)
         if self.labels is not None:
-            digest.update(self.labels.numpy().tobytes())
+            digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
+
+
+def identity(data: DataSpec, sha256: str) -> str:
+    """Return the hash that identifies pictures: of their shape, their classes, and the hash of their pixels and labels."""
+    return hashlib.sha256(json.dumps([data.shape, data.classes, sha256]).encode()).hexdigest()
 
 
 def to_model(pixels: Tensor) -> Tensor:
@@ -127,19 +168,23 @@ def ungrid(sheet: Image.Image, count: int, size: int, columns: int, gap: int = 2
     return torch.from_numpy(rearrange(np.stack(pictures), "n h w c -> n c h w").copy())
 
 
-def fit(picture: Image.Image, size: int, channels: int) -> Tensor:
+def is_deep(mode: str) -> bool:
+    """Return True for a mode of Pillow with 16 or 32 bits a pixel, which does not say what value is white."""
+    return mode == "F" or mode.startswith("I")
+
+
+def fit(picture: Image.Image, size: int, channels: int, white: float = 65535) -> Tensor:
     """Return a picture of any mode and size as (C size size) uint8: turned upright, cropped to its middle square, resampled.
 
     Transparent pixels are composited on white. Of an animation, the current frame is used.
 
-    Raises:
-        ValueError: the pixels are floating-point numbers, which have no defined black and white.
+    Args:
+        white: the value of white in a picture of 16 or 32 bits; 0 is black.
     """
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode == "F":
-        raise ValueError("expected pixels of 1, 8 or 16 bits, got floating-point numbers")
-    if picture.mode.startswith("I"):
-        picture = Image.fromarray((np.asarray(picture, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    if is_deep(picture.mode):
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float64), nan=0.0)
+        picture = Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
     elif picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -155,35 +200,66 @@ def load(
     size: int | None = None,
     channels: int | None = None,
     check: Check = lambda spec: None,
+    reading: Reading = AS_FOUND,
 ) -> Dataset:
-    """Read a data set.
+    """Read one split of a data set; see `load_both`."""
+    return _load(name, (split,), data_dir, size, channels, check, reading)[0]
+
+
+def load_both(
+    name: str,
+    data_dir: str | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+    check: Check = lambda spec: None,
+    reading: Reading = AS_FOUND,
+) -> tuple[Dataset, Dataset]:
+    """Read the pictures of a data set for training, and the held-out ones.
 
     Args:
-        name: `fashion-mnist`, `mnist`, `emoji`, a folder of pictures, the file of an emoji font (see `emoji`), or `user/name`
-            on the Hub.
-        split: if a data set has no test pictures (no folder `test` beside `train`, no such split on the Hub), a tenth is held
-            out: of a folder chosen by the hash of the file name, on the Hub every tenth row. The test pictures of a folder, or
-            of a data set on the Hub outside `KNOWN`, are shuffled, always in the same order, so that the first few are of all
-            classes.
+        name: `fashion-mnist`, `mnist`, `emoji`, a folder or zip archive of pictures (see `folders`), the file of an emoji font
+            (see `emoji`), a folder of tables, or `user/name` on the Hub (see `tables`).
         data_dir: first folder to search for a data set in `KNOWN`.
         size, channels: to convert the pictures to. By default those of the data set; 32 pixels for a folder, and for pictures
-            on the Hub that are not small squares; RGB if any of 32 pictures spread over the data set has colour.
+            of a table that are not small squares; RGB if any of 32 pictures spread over the data set has colour.
         check: called with the specification of the pictures before they are read.
+        reading: what to read where the default is not meant; a data set with a name, or a font, has nothing of it to choose.
 
     Raises:
         DataError: the data set is not found, or cannot be read.
         ValueError: from `check`.
     """
+    train, test = _load(name, ("train", "test"), data_dir, size, channels, check, reading)
+    return train, test
+
+
+def _load(
+    name: str,
+    splits: tuple[Split, ...],
+    data_dir: str | None,
+    size: int | None,
+    channels: int | None,
+    check: Check,
+    reading: Reading,
+) -> list[Dataset]:
+    given, fixed = expanded(name), [flag for flag, value in vars(reading).items() if value and flag != "cache"]
+    is_font = given.suffix.lower() in FONTS and given.is_file()
+    if fixed and (name in KNOWN or name == EMOJI or is_font):
+        flags = ", ".join("--" + flag.replace("_", "-") for flag in fixed)
+        raise DataError(f"{flags}: expected a folder, an archive or a table of pictures to choose in, got {name}")
     if name in KNOWN:
-        return _known(name, split, data_dir, size, channels, check)
-    if name == EMOJI or (expanded(name).suffix.lower() in FONTS and expanded(name).is_file()):
-        return _emoji(emoji.FONT if name == EMOJI else expanded(name), split, size, channels, check)
-    if name and expanded(name).is_dir():
-        return _folder(expanded(name), split, size, channels, check)
+        return [_known(name, split, data_dir, size, channels, check) for split in splits]
+    if name == EMOJI or is_font:
+        return [_emoji(emoji.FONT if name == EMOJI else given, split, size, channels, check) for split in splits]
+    if name and tables.is_table(given):
+        return _decoded(tables.listed(str(given), reading), splits, size, channels, check, reading)
+    if name and (given.is_dir() or (given.suffix.lower() == ".zip" and given.is_file())):
+        return _decoded(folders.listed(given, reading), splits, size, channels, check, reading)
     if on_hub(name):
-        return _hub(name, dataset_name(name), split, size, channels, check)
-    ways = ", ".join([*KNOWN, EMOJI, "an existing folder of pictures or emoji font", "user/name of a data set on the Hub"])
-    raise DataError(f"--dataset: expected one of {ways}; got {name!r}")
+        as_stored = name in {known for known, _ in KNOWN.values()}
+        return _decoded(tables.listed(name, reading, as_stored), splits, size, channels, check, reading)
+    ways = ", ".join([*KNOWN, EMOJI, "an existing folder or zip archive of pictures", "a font of emoji"])
+    raise DataError(f"--dataset: expected one of {ways}, user/name of a data set on the Hub; got {name!r}")
 
 
 def _known(name: str, split: Split, data_dir: str | None, size: int | None, channels: int | None, check: Check) -> Dataset:
@@ -205,7 +281,8 @@ def _known(name: str, split: Split, data_dir: str | None, size: int | None, chan
             check(spec)
             return Dataset(spec, _bring_to(spec, images), torch.from_numpy(labels).long(), str(found[0].parent))
     try:
-        dataset = _hub(hub_id, name, split, size, channels, check)
+        stored = replace(tables.listed(hub_id, Reading(), as_stored=True), name=name)
+        dataset = _decoded(stored, (split,), size, channels, check, Reading())[0]
     except DataError as error:
         ways = [f"  {i}. {way}: {root or 'not given'}" for i, (way, root) in enumerate(searched, 1)]
         raise DataError(
@@ -278,96 +355,34 @@ def _bring_to(spec: DataSpec, images: np.ndarray) -> Tensor:
     return _read_all(lambda i: fit(Image.fromarray(images[i]), spec.size, spec.channels), len(images), spec)
 
 
-def _folder(root: Path, split: Split, size: int | None, channels: int | None, check: Check) -> Dataset:
-    parts = (root / "train", root / "test")
-    if all(part.is_dir() for part in parts):
-        files = {"train": _pictures_in(parts[0]), "test": _mixed(_pictures_in(parts[1]), root)}
-    else:
-        ranked = _mixed(_pictures_in(root), root)
-        held_out = max(1, round(len(ranked) / HELD_OUT))
-        files = {"train": sorted(ranked[held_out:]), "test": ranked[:held_out]}
-        parts = (root, root)
-    if not files["train"] or not files["test"]:
-        raise DataError(
-            f"{root}: expected at least 2 pictures, for training and for testing ({', '.join(sorted(SUFFIXES))}), "
-            f"got {len(files['train'])} and {len(files['test'])}"
-        )
-    folders = {_class_of(p, parts[0]) for p in files["train"]} | {_class_of(p, parts[1]) for p in files["test"]}
-    classes = tuple(sorted(folders)) if "" not in folders and len(folders) > 1 else ()
-    chosen, part = (files["train"], parts[0]) if split == "train" else (files["test"], parts[1])
-    if channels is None:
-        channels = 3 if any(_is_colour(p, p) for p in _spread(files["train"])) else 1
-    spec = DataSpec(_text(dataset_name(root.resolve())), channels, size or 32, classes)
-    check(spec)
-    images = _read_all(lambda i: _read(chosen[i], chosen[i], spec), len(chosen), spec)
-    labels = torch.tensor([classes.index(_class_of(p, part)) for p in chosen]) if classes else None
-    return Dataset(spec, images, labels, str(root))
-
-
-def _pictures_in(root: Path) -> list[Path]:
-    """Return the picture files below a folder, sorted; follows links to folders, each folder once; ignores hidden files."""
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: the folder cannot be read ({error.strerror})") from error
-
-    found = []
-    visited = {os.path.realpath(root)}
-    for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
-        unvisited = []
-        for name in sorted(folders):
-            real = os.path.realpath(os.path.join(folder, name))
-            if not name.startswith(".") and real not in visited:
-                visited.add(real)
-                unvisited.append(name)
-        folders[:] = unvisited
-        paths = [Path(folder, name) for name in names if not name.startswith(".")]
-        # A broken link is included, so that reading it fails with its name.
-        found += [p for p in paths if p.suffix.lower() in SUFFIXES and (p.is_file() or p.is_symlink())]
-    return sorted(found)
-
-
-def _mixed(files: list[Path], root: Path) -> list[Path]:
-    """Return files in a fixed order that mixes the classes: by the hash of their path below `root`."""
-    return sorted(files, key=lambda path: hashlib.sha256(os.fsencode(path.relative_to(root))).digest())
-
-
-def _class_of(path: Path, root: Path) -> str:
-    parts = path.relative_to(root).parts
-    return _text(parts[0]) if len(parts) > 1 else ""
-
-
-def _text(name: str) -> str:
-    """Return a file's name as valid UTF-8, with replacement characters for bytes that are not."""
-    return os.fsencode(name).decode("utf-8", "replace")
-
-
 def _read_all(read: Callable[[int], Tensor], count: int, spec: DataSpec) -> Tensor:
     """Read pictures 0…count−1, (N C H W), in threads and with a progress bar; the first error is raised."""
     images = torch.empty((count, *spec.shape), dtype=torch.uint8)
+    for i, picture in enumerate(_in_threads(read, range(count), f"reading {spec.name}")):
+        images[i] = picture
+    return images
+
+
+def _in_threads(read: Callable[[S], T], items: Sequence[S], what: str) -> Iterator[T]:
+    """Yield `read(item)` of every item in order, computed in threads, with a progress bar; the first error is raised."""
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    bar = tqdm(desc=f"reading {spec.name}", total=count, unit="picture", disable=None)  # None: no bar where stderr is a file
+    bar = tqdm(desc=what, total=len(items), unit="picture", disable=None)  # None: no bar where stderr is a file
     try:
-        for first in range(0, count, 256):  # so that an error or an interrupt has few queued reads to cancel
-            rows = range(first, min(first + 256, count))
-            for i, picture in zip(rows, pool.map(read, rows), strict=True):
-                images[i] = picture
+        for first in range(0, len(items), 256):  # so that an error or an interrupt has few queued reads to cancel
+            for found in pool.map(read, items[first : first + 256]):
+                yield found
                 bar.update()
     finally:
         pool.shutdown(cancel_futures=True)
         bar.close()
-    return images
-
-
-def _read(source: Path | io.BytesIO, name: object, spec: DataSpec) -> Tensor:
-    with _opened(source, name, spec.size) as picture:
-        return fit(picture, spec.size, spec.channels)
 
 
 @contextlib.contextmanager
-def _opened(source: Path | io.BytesIO, name: object, size: int) -> Iterator[Image.Image]:
+def _opened(item: Item, size: int) -> Iterator[Image.Image]:
     """Yield a picture, decoded at `size` or more pixels a side; any failure raises a DataError with its name."""
+    name = item.name
     try:
-        with Image.open(source, formats=FORMATS) as picture:
+        with Image.open(item.open(), formats=formats()) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise DataError(f"{name}: expected at most {MAX_PIXELS} pixels, got {picture.width}×{picture.height}")
             # JPEG only: decodes a large photograph at ½, ¼ or ⅛ of its size, several times faster.
@@ -377,112 +392,157 @@ def _opened(source: Path | io.BytesIO, name: object, size: int) -> Iterator[Imag
     except DataError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise DataError(f"{name}: not a picture ({', '.join(FORMATS)}); mend or remove it") from error
+        raise DataError(f"{name}: not a picture ({', '.join(formats())}); mend or remove it, or give --skip-broken") from error
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: not a readable picture ({error}); mend or remove it") from error
+        raise DataError(f"{name}: not a readable picture ({error}); mend or remove it, or give --skip-broken") from error
 
 
-def _is_colour(source: Path | io.BytesIO, name: object) -> bool:
+@dataclass(frozen=True)
+class Header:
+    """What a picture's file states before it is decoded: size and mode; of 16 or 32 bits, also the largest value."""
+
+    size: str
+    mode: str
+    largest: float = 0.0
+
+
+def _header(item: Item) -> Header | None:
+    """Read the header of a picture; None for a broken one, which is reported when it is decoded."""
+    try:
+        with Image.open(item.open(), formats=formats()) as picture:
+            header = Header(f"{picture.width}×{picture.height}", picture.mode)
+        if is_deep(header.mode):
+            with _opened(item, MAX_SIZE) as picture:
+                header = replace(header, largest=float(np.nan_to_num(np.asarray(picture, dtype=np.float64)).max()))
+    except (DataError, OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        return None
+    return header
+
+
+def _white(headers: list[Header], given: float | None, decisions: list[str]) -> float:
+    """Return the value of white in pictures of 16 or 32 bits: by default the least usual one that none exceeds."""
+    deep = [header.largest for header in headers if is_deep(header.mode)]
+    if not deep:
+        return 65535
+    usual = [1.0] if any(header.mode == "F" for header in headers) else []
+    white = given or next((each for each in (*usual, *(2.0**n - 1 for n in BITS)) if max(deep) <= each), max(deep))
+    decisions.append(
+        f"{len(deep)} pictures of 16 or 32 bits, whose largest value is {max(deep):g}: white is {white:g} (--white decides)"
+    )
+    return white
+
+
+def _is_colour(item: Item, skip_broken: bool) -> bool:
     """Return True if red, green and blue differ by more than 8 levels in any pixel of the picture at 32×32."""
-    with _opened(source, name, 32) as picture:
-        values = fit(picture, 32, 3).short()
+    try:
+        with _opened(item, 32) as picture:
+            values = fit(picture, 32, 3).short()
+    except DataError:
+        if skip_broken:
+            return False
+        raise
     return bool((values.amax(dim=0) - values.amin(dim=0)).max() > 8)
 
 
-def _spread(items: Any, count: int = 32) -> list[Any]:
+def _spread(items: Sequence[T], count: int = 32) -> list[T]:
     """Return at most `count` items, evenly spaced."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
 
 
-def _hub(hub_id: str, name: str, split: Split, size: int | None, channels: int | None, check: Check) -> Dataset:
-    table = _hub_split(_hub_tables(hub_id), split, hub_id)
-    import datasets
+def _decoded(
+    listing: Listing, splits: tuple[Split, ...], size: int | None, channels: int | None, check: Check, reading: Reading
+) -> list[Dataset]:
+    """Return splits of a listing: decoded now, or from the cache of decoded pictures."""
 
-    column = next((k for k, v in table.features.items() if isinstance(v, datasets.Image)), None)
-    if column is None:
-        raise DataError(f"{hub_id}: expected a column of pictures, got columns {', '.join(table.features)}")
-    label_column = next((k for k, v in table.features.items() if isinstance(v, datasets.ClassLabel)), None)
-    classes = tuple(table.features[label_column].names) if label_column else ()
-    files = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    def decode(only: tuple[Split, ...], to: Path | None = None) -> tuple[dict[str, Any], Tensor]:
+        return _decode(listing, only, size, channels, check, reading, to)
 
-    def named(row: int) -> tuple[Path | io.BytesIO, str]:
-        cell = files[row][column]
-        if cell is None or (cell["bytes"] is None and cell["path"] is None):
-            raise DataError(f"{hub_id}: expected a picture in every row, got none in row {row}")
-        return Path(cell["path"]) if cell["bytes"] is None else io.BytesIO(cell["bytes"]), f"{hub_id}, row {row}"
+    root = cache.folder(reading.cache)
+    if root is None:
+        facts, pixels = decode(splits)
+        return _datasets(listing, splits, facts, pixels, "")
+    depends = [listing.name, listing.fingerprint, listing.classes, size, channels, reading.white, reading.skip_broken, ENCODING]
+    with cache.locked(root, hashlib.sha256(json.dumps(depends).encode()).hexdigest()) as entry:
+        if cache.read(entry) is None:
+            cache.write(entry, lambda to: decode(("train", "test"), to)[0])
+        found = cache.read(entry)
+    assert found is not None
+    datasets = _datasets(listing, splits, *found, str(root))
+    check(datasets[0].spec)
+    return datasets
 
-    if size is None:
-        with _opened(*named(0), size=MAX_SIZE) as first:
-            size = first.width if first.width == first.height and first.width <= 64 else 32
+
+def _decode(
+    listing: Listing,
+    splits: tuple[Split, ...],
+    size: int | None,
+    channels: int | None,
+    check: Check,
+    reading: Reading,
+    to: Path | None,
+) -> tuple[dict[str, Any], Tensor]:
+    """Decode splits of a listing into memory or a file; return facts for `_datasets`, and the pixels if they are in memory."""
+    every, decisions = [*listing.train, *listing.test], list[str]()
+    headers = [each for each in _in_threads(_header, every, f"looking at {listing.name}") if each]
+    white = _white(headers, reading.white, decisions)
+    if size is None and listing.small and headers:
+        side = headers[0].size.split("×")
+        size = int(side[0]) if side[0] == side[1] and int(side[0]) <= 64 else 32
     if channels is None:
-        channels = 3 if any(_is_colour(*named(row)) for row in _spread(range(len(files)))) else 1
-    spec = DataSpec(name, channels, size, classes)
+        channels = 3 if any(_is_colour(item, reading.skip_broken) for item in _spread(listing.train)) else 1
+        decisions.append(f"{'RGB' if channels == 3 else 'gray'}, by a sample of 32 pictures (--channels decides)")
+    spec = DataSpec(listing.name, channels, size or 32, listing.classes)
     check(spec)
-    order = list(range(len(files)))
-    if split == "test" and hub_id not in {known for known, _ in KNOWN.values()}:
-        order.sort(key=lambda row: hashlib.sha256(str(row).encode()).digest())
-    images = _read_all(lambda i: _read(*named(order[i]), spec), len(files), spec)
-    labels = torch.tensor([-1 if v is None else v for v in table[label_column]])[order] if label_column else None
-    return Dataset(spec, images, labels, f"Hub: {hub_id}")
+
+    def read(item: Item) -> Tensor | None:
+        try:
+            with _opened(item, spec.size) as picture:
+                return fit(picture, spec.size, spec.channels, white)
+        except DataError:
+            if reading.skip_broken:
+                return None
+            raise
+
+    facts: dict[str, Any] = {"channels": spec.channels, "size": spec.size, "decisions": decisions, "broken": []}
+    facts["sizes"], facts["modes"] = (dict(Counter(getattr(each, name) for each in headers)) for name in ("size", "mode"))
+    count = sum(len(getattr(listing, split)) for split in splits)
+    pixels, place = torch.empty((0 if to else count) * spec.dims, dtype=torch.uint8), 0
+    with open(to, "wb") if to else contextlib.nullcontext() as file:
+        for split in splits:
+            items: Sequence[Item] = getattr(listing, split)
+            found, labels = hashlib.sha256(), []
+            decoded = _in_threads(read, items, f"reading {spec.name}")
+            for item, picture in zip(items, decoded, strict=True):
+                if picture is None:
+                    facts["broken"].append(item.name)
+                    continue
+                labels.append(item.label)
+                found.update(picture.numpy().data)
+                if file is None:
+                    pixels[place : place + spec.dims] = picture.flatten()
+                else:
+                    file.write(picture.numpy().data)
+                place += spec.dims
+            if 2 * len(labels) < len(items) or not labels:
+                raise DataError(f"{listing.source}: {len(items) - len(labels)} of {len(items)} pictures ({split}) are broken")
+            if spec.classes:
+                found.update(np.array(labels, np.int64).data)
+            facts[split] = {"labels": labels, "sha256": found.hexdigest()}
+    return facts, pixels[:place]
 
 
-def _hub_tables(hub_id: str) -> Any:
-    """Return all splits of a data set on the Hub, or in the local cache if the Hub cannot be reached.
-
-    Raises:
-        DataError: the data set cannot be read; the message has the reason in one line.
-    """
-    try:
-        import datasets
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-    except ImportError as error:
-        raise DataError(f"{hub_id}: the package `datasets` is needed to read it (pip install datasets)") from error
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
-    online, reason = True, ""
-    try:
-        HfApi().dataset_info(hub_id, timeout=HUB_SECONDS)
-    except GatedRepoError as error:
-        raise DataError(f"{hub_id}: ask for access on its page on the Hub, then log in with `hf auth login`") from error
-    except RepositoryNotFoundError as error:
-        raise DataError(f"{hub_id}: no such data set on the Hub, or a private one: log in with `hf auth login`") from error
-    except HFValidationError as error:
-        raise DataError(f"{hub_id}: not a name on the Hub ({_one_line(error)})") from error
-    except Exception as error:  # no connection, offline mode, a server in trouble: the HTTP client's own errors
-        online, reason = False, f"the Hub did not answer ({_one_line(error)}), and the data set is not in the local cache"
-    try:
-        with contextlib.nullcontext() if online else _offline(datasets):
-            return datasets.load_dataset(hub_id)
-    except Exception as error:  # datasets raises whatever its many backends raise
-        raise DataError(f"{hub_id}: {reason or _one_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _offline(datasets: Any) -> Iterator[None]:
-    """Make `datasets` read its cache only: otherwise it retries the Hub for half a minute first."""
-    before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE = before
-
-
-def _one_line(error: Exception, length: int = 300) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _hub_split(tables: Any, split: Split, hub_id: str) -> Any:
-    """Return a split; without a test split, every tenth row of the training split is held out."""
-    if "train" not in tables:
-        raise DataError(f"{hub_id}: expected a split named train, got {', '.join(tables)}")
-    table = tables["train"]
-    test = next((tables[name] for name in ("test", "validation") if name in tables), None)
-    if len(table) < (1 if test else 2):
-        raise DataError(f"{hub_id}: expected pictures to train on and to test with, got {len(table)} in all")
-    if test is not None:
-        return test if split == "test" else table
-    held_out = set(range(0, len(table), HELD_OUT))
-    return table.select([i for i in range(len(table)) if (i in held_out) == (split == "test")])
+def _datasets(listing: Listing, splits: tuple[Split, ...], facts: dict[str, Any], pixels: Tensor, stored: str) -> list[Dataset]:
+    """Return the splits that `_decode` has decoded; `stored` is the folder of the cache."""
+    spec = DataSpec(listing.name, facts["channels"], facts["size"], listing.classes)
+    left_out = {**listing.left_out, **({"broken": facts["broken"]} if facts["broken"] else {})}
+    decisions = (*listing.decisions, *facts["decisions"])
+    account = Account(decisions, listing.doubts, left_out, facts["sizes"], facts["modes"], stored)
+    rows, first = pixels.reshape(-1, *spec.shape), dict[str, int]()
+    for each in [each for each in ("train", "test") if each in facts]:
+        first[each] = sum(len(facts[other]["labels"]) for other in first)
+    datasets = []
+    for split in splits:
+        labels, sha256 = facts[split]["labels"], facts[split]["sha256"]
+        images = rows[first[split] : first[split] + len(labels)]
+        datasets.append(Dataset(spec, images, torch.tensor(labels) if spec.classes else None, listing.source, account, sha256))
+    return datasets

@@ -16,7 +16,6 @@ maximum, where they are nearer to a Gaussian, in units of their standard deviati
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 
 from genlab import __version__
 from genlab.config import DataSpec
-from genlab.data import Dataset, to_model
+from genlab.data import Dataset, identity, to_model
 from genlab.package import ModelError, build, check_keys, read_json, read_network, write_json
 
 CLASSIFIERS = Path(__file__).parent / "classifiers"
@@ -176,7 +175,7 @@ def classifier_for(train: Dataset) -> Classifier:
     Raises:
         FeatureError: there is none, or the folder of a feature network is damaged.
     """
-    wanted, data = identity(train.spec, train.sha256), train.spec
+    wanted, data = train.identity, train.spec
     for folder in (*sorted(CLASSIFIERS.iterdir()), *sorted(RUNS.glob("classifier-*"))):
         if (folder / "metrics.json").is_file() and _trained_on(folder) == wanted:
             return Classifier.load(folder)
@@ -187,14 +186,9 @@ def classifier_for(train: Dataset) -> Classifier:
     )
 
 
-def identity(data: DataSpec, sha256: str) -> str:
-    """Return the hash that identifies pictures: of their shape, their classes, and the hash of their pixels and labels."""
-    return hashlib.sha256(json.dumps([data.shape, data.classes, sha256]).encode()).hexdigest()
-
-
 def folder_for(train: Dataset) -> Path:
     """Return the folder to write the feature network of these pictures to; other pictures of the same name have another one."""
-    return RUNS / f"classifier-{train.spec.name}-{identity(train.spec, train.sha256)[:8]}"
+    return RUNS / f"classifier-{train.spec.name}-{train.identity[:8]}"
 
 
 def _trained_on(folder: Path) -> str:

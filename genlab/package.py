@@ -12,9 +12,11 @@ import json
 import math
 import re
 import shlex
+import shutil
 import tempfile
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -29,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 from genlab import __version__
 from genlab.card import write_card
 from genlab.config import KNOWN, DataSpec, expanded
-from genlab.data import Dataset, grid, ungrid
+from genlab.data import Dataset, grid, identity, ungrid
 from genlab.models import KINDS, Config, Model
 from genlab.unet import UNet
 
@@ -55,6 +57,8 @@ MAX_BYTES = {
 }
 """File of a model folder → its largest size, bytes."""
 REQUIRED = ("config.json", "model.safetensors")
+OF_THE_DATA = ("examples.json", "examples.png", "nearest.png")
+"""Files with pictures of the data set."""
 METRICS: dict[str, type] = {
     "dataset": str,
     "training": dict,
@@ -96,6 +100,13 @@ class Package:
     revision: str | None
     folder: Path
     stale: str = ""
+
+    @property
+    def data_identity(self) -> str:
+        """Return the hash that identifies the training pictures; without a record of them, that of the held-out examples."""
+        recorded = self.metrics.get("training", {}).get("data_sha256")
+        examples = hashlib.sha256(self.examples.numpy().tobytes()).hexdigest() if len(self.examples) else self.model.data.name
+        return identity(self.model.data, str(recorded or examples))
 
     @property
     def weights_sha256(self) -> str:
@@ -201,6 +212,17 @@ def _without_paths(value: Any, name: str = "") -> Any:
 
 def _last_part(text: str) -> str:
     return Path(text).name if text.startswith(("/", "~", "./", "../")) else text
+
+
+@contextmanager
+def without_pictures(folder: Path) -> Iterator[Path]:
+    """Yield a copy of a model folder without pictures of the data set, to publish; it is deleted afterwards."""
+    with tempfile.TemporaryDirectory() as copy:
+        for name in MAX_BYTES:
+            if (folder / name).is_file() and name not in OF_THE_DATA:
+                shutil.copyfile(folder / name, Path(copy) / name)
+        refresh_card(Path(copy))
+        yield Path(copy)
 
 
 # Reading

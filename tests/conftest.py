@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import io
 import os
 import shutil
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +22,9 @@ from PIL import Image
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # no page of a test reports its use to gradio
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: torch's threads would only stand in each other's way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "GENLAB_CACHE" not in os.environ:  # shared by the processes of one session
+    os.environ["GENLAB_CACHE"] = tempfile.mkdtemp(prefix="genlab-cache-")
+    atexit.register(shutil.rmtree, os.environ["GENLAB_CACHE"], ignore_errors=True)
 os.environ["GENLAB_BF16"] = "0"  # pictures are compared with those of fp32, whatever this CPU can do; servers inherit it
 
 

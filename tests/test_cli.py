@@ -46,9 +46,9 @@ runpy.run_path({str(script)!r}, run_name="__main__")
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("imported: []")
     for name in leaves(dataclasses.asdict(SCRIPTS[kind][1]())):
-        assert re.search(rf"│ {flag(name)}\b", done.stdout), name
+        assert re.search(rf"│ {'--no-examples' if name == 'examples' else flag(name)}\b", done.stdout), name
     assert "--model" not in done.stdout
-    assert "--no-" not in done.stdout
+    assert "--no-" not in done.stdout.replace("--no-examples", "")
 
 
 @pytest.mark.parametrize("cls", [DDPMTraining, VAETraining, DDPMConfig, UNetConfig, VAEConfig])
@@ -177,6 +177,8 @@ def test_options_that_only_say_where_how_often_and_how_stored_may_change_on_the_
         "push",
         "repo_id",
         "private",
+        "cache",
+        "examples",
     }
     assert names == free
 

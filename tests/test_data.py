@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ import torch
 from conftest import write_idx
 from PIL import Image
 
-from genlab import data
+from genlab import data, tables
+from genlab.config import Reading
 from genlab.data import DataError, binarise, fit, grid, load, read_idx, to_model, to_pixels, ungrid
 from training.config import VAETraining
 from training.train_classifier import ClassifierTraining
@@ -31,10 +33,10 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(data, "DEBIAN", tmp_path / "no-such-folder")
     monkeypatch.delenv("GENLAB_DATA_DIR", raising=False)
 
-    def unreachable(hub_id: str) -> None:
+    def unreachable(hub_id: str, reading: object) -> None:
         raise DataError(f"{hub_id}: the Hub did not answer (refused)")
 
-    monkeypatch.setattr(data, "_hub_tables", unreachable)
+    monkeypatch.setattr(tables, "_on_hub", unreachable)
 
 
 def save(folder: Path, name: str, picture: Image.Image, **options: object) -> Path:
@@ -251,11 +253,29 @@ def test_transparent_pixels_become_white(mode: str):
     assert fit(picture, 4, 3).unique().tolist() == [255]
 
 
-def test_floating_point_pictures_are_refused_by_name(tmp_path: Path):
-    save(tmp_path / "p", "a.tif", Image.fromarray(np.zeros((8, 8), np.float32)))
-    save(tmp_path / "p", "b.png", gray(3))
-    with pytest.raises(DataError, match=r"a\.tif.*floating-point"):
-        load(str(tmp_path / "p"))
+@pytest.mark.parametrize(
+    ("suffix", "kind", "largest", "white"),
+    [
+        ("png", np.uint16, 4000, 4095),
+        ("png", np.uint16, 200, 255),
+        ("png", np.uint16, 60_000, 65_535),
+        ("tif", np.int32, 255, 255),
+        ("tif", np.int32, 100_000, 2**32 - 1),
+        ("tif", np.float32, 0.9, 1),
+        ("tif", np.float32, 250, 255),
+    ],
+)
+def test_white_of_deep_pictures_is_one_for_all_and_stated(suffix: str, kind: Any, largest: float, white: float, tmp_path):
+    """By the largest value of all pictures: dark ones stay dark, and no picture becomes black for the range it is stored in."""
+    levels = [largest * share for share in (0, 0.25, 0.5, 1)]
+    for i, level in enumerate(levels):
+        save(tmp_path / "p", f"{i}.{suffix}", Image.fromarray(np.full((8, 8), level).astype(kind)))
+    both = data.load_both(str(tmp_path / "p"))
+    found = sorted(each for part in both for each in part.images[:, 0, 0, 0].tolist())
+    assert found == pytest.approx([255 * level / white for level in levels], abs=1.1)
+    assert any(f"white is {white:g} (--white decides)" in line for line in both[0].account.decisions)
+    given = load(str(tmp_path / "p"), reading=Reading(white=float(largest)))
+    assert max(given.images.max(), load(str(tmp_path / "p"), "test", reading=Reading(white=float(largest))).images.max()) == 255
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
@@ -320,7 +340,9 @@ def test_the_first_held_out_pictures_of_a_folder_are_of_all_classes(tmp_path: Pa
     for part in parts:
         for label in range(4):
             for i in range(120 // len(parts) ** 2):
-                save(tmp_path / "p" / part / str(label), f"{i:03}.png", gray(50 * label))
+                picture = gray(50 * label)
+                picture.putpixel((5, 5), i)  # files of the same content stay together
+                save(tmp_path / "p" / part / str(label), f"{i:03}.png", picture)
     train, test = load(str(tmp_path / "p")), load(str(tmp_path / "p"), "test")
     assert torch.equal(test.images[:, 0, 0, 0], 50 * test.labels)
     assert set(test.labels[: len(test) // 3].tolist()) == {0, 1, 2, 3}
@@ -495,7 +517,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     datasets = pytest.importorskip("datasets")
     tables: dict[str, object] = {}
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda self, hub_id, timeout: None)
-    monkeypatch.setattr(datasets, "load_dataset", lambda hub_id: datasets.DatasetDict(tables[hub_id]))
+    monkeypatch.setattr(datasets, "load_dataset", lambda hub_id, *config: datasets.DatasetDict(tables[hub_id]))
     return tables
 
 
@@ -556,7 +578,7 @@ def test_mnist_comes_from_the_hub_with_the_names_of_its_classes(
     monkeypatch.delenv("GENLAB_DATA_DIR", raising=False)
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda self, hub_id, timeout: None)
     table = hub_table([1] * 10, [f"class {i}" for i in range(10)])
-    monkeypatch.setattr(datasets, "load_dataset", lambda hub_id: datasets.DatasetDict({"train": table, "test": table}))
+    monkeypatch.setattr(datasets, "load_dataset", lambda hub_id, *config: datasets.DatasetDict({"train": table, "test": table}))
     assert load("mnist").spec == data.DataSpec("mnist", 1, 8, tuple("0123456789"))
 
 
@@ -566,8 +588,8 @@ def test_a_hub_data_set_that_cannot_be_used_says_why(hub: dict[str, object]):
     hub["me/words"] = {"train": datasets.Dataset.from_dict({"text": ["a", "b"]})}
     with pytest.raises(DataError, match="expected a column of pictures, got columns text"):
         load("me/words")
-    hub["me/tests"] = {"test": hub_table([1])}
-    with pytest.raises(DataError, match="expected a split named train, got test"):
+    hub["me/tests"] = {"a": hub_table([1]), "b": hub_table([1])}
+    with pytest.raises(DataError, match="expected a split named train, got a, b; --held-out names the one to test with"):
         load("me/tests")
     hub["me/one"] = {"train": hub_table([1])}
     with pytest.raises(DataError, match="got 1 in all"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import math
@@ -25,7 +24,7 @@ from torch import Tensor
 from torch import distributions as peer
 
 from genlab import card, data, hub
-from genlab.config import DataSpec, DDPMConfig, Sampling, UNetConfig, VAEConfig
+from genlab.config import DataSpec, DDPMConfig, Reading, Sampling, UNetConfig, VAEConfig
 from genlab.ddpm import DDPM
 from genlab.divergence import Gaussian, cross_entropy, standard_normal
 from genlab.draw import draw
@@ -575,7 +574,7 @@ def test_what_cannot_be_measured_is_refused_without_a_number(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("GENLAB_DATA_DIR", raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("genlab.data._hub", lambda *given: (_ for _ in ()).throw(data.DataError("no connection")))
+    monkeypatch.setattr("genlab.tables._on_hub", lambda *given: (_ for _ in ()).throw(data.DataError("no connection")))
     monkeypatch.setattr("genlab.data.DEBIAN", Path("/nowhere"))
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     given = replace(options(folder, data_dir), **changes)
@@ -593,27 +592,29 @@ def test_the_data_set_on_the_hub_that_a_model_was_trained_on_is_found(
     spec = DataSpec("cats", 3, 64, ("a", "b"))
     asked: list[tuple[Any, ...]] = []
 
-    def load(name: str, split: str, *more: Any) -> data.Dataset:
-        asked.append((name, split, *more))
-        return data.Dataset(spec, torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.tensor([0, 1]), "Hub: me/cats")
+    def load(name: str, *more: Any, reading: Reading) -> tuple[data.Dataset, data.Dataset]:
+        asked.append((name, *more))
+        return (data.Dataset(spec, torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.tensor([0, 1]), "Hub: me/cats"),) * 2
 
-    monkeypatch.setattr(data, "load", load)
-    trained = load("me/cats", "train").sha256
+    monkeypatch.setattr(data, "load_both", load)
+    trained = load("me/cats", reading=Reading())[0].sha256
     package = SimpleNamespace(
-        model=SimpleNamespace(data=spec), metrics={"dataset": "me/cats", "training": {"data_sha256": trained}}
+        folder=Path("nowhere"),
+        model=SimpleNamespace(data=spec),
+        metrics={"dataset": "me/cats", "training": {"data_sha256": trained}},
     )
     asked.clear()
     evaluate.load_data(Evaluation("m", dataset=given), package)  # type: ignore[arg-type]
-    assert asked == [("me/cats", split, None, 64, 3) for split in ("test", "train")]
+    assert asked == [("me/cats", None, 64, 3)]
     package.metrics["training"]["data_sha256"] = "0" * 64
     with pytest.raises(data.DataError, match="expected the pictures that the model was trained on"):
         evaluate.load_data(Evaluation("m", dataset=given), package)  # type: ignore[arg-type]
     for said in ("me/dogs", "../cats", "/home/cats", "cats", 5, None):
         package.metrics["dataset"] = said
         asked.clear()
-        with contextlib.suppress(data.DataError):
+        with pytest.raises(data.DataError, match="m: its training pictures, cats, are not known here; name them by --dataset"):
             evaluate.load_data(Evaluation("m"), package)  # type: ignore[arg-type]
-        assert asked[0][0] == "cats", said
+        assert not asked, said
 
 
 def test_samples_that_are_asked_for_by_name_are_drawn_without_the_main_ones() -> None:

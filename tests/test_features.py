@@ -279,14 +279,14 @@ def serve(monkeypatch: pytest.MonkeyPatch, side: int, classes: tuple[str, ...], 
         )
         for split, labels in (("train", train), ("test", test))
     }
-    monkeypatch.setattr("genlab.data._hub_tables", lambda hub_id: tables)
+    monkeypatch.setattr("genlab.tables._on_hub", lambda hub_id, reading: tables)
 
 
 @pytest.mark.parametrize(
     ("side", "classes", "message"),
     [
         (27, ("a", "b"), "things: expected an even side and 2 or more classes, got 27 and 2"),
-        (8, ("a",), "things: expected an even side and 2 or more classes, got 8 and 1"),
+        (8, ("a",), "things: expected pictures with classes, got none"),
     ],
 )
 def test_pictures_that_no_network_can_be_made_for_are_refused(
@@ -297,7 +297,7 @@ def test_pictures_that_no_network_can_be_made_for_are_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    serve(monkeypatch, side, classes, train=[0] * 4, test=[0] * 4)
+    serve(monkeypatch, side, classes, train=[0, len(classes) - 1] * 2, test=[0] * 4)
     assert train_classifier.run(ClassifierTraining(dataset="me/things", folder=tmp_path / "x")) == 1
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {message}"
     assert not (tmp_path / "x").exists()

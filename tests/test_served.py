@@ -6,9 +6,14 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
+import torch
 
+from genlab.config import DataSpec, VAEConfig
+from genlab.data import Dataset
 from genlab.demo.served import LoadError
+from genlab.package import write_package
 from genlab.serving.language import choose
+from genlab.vae import VAE
 from tests import tiny
 
 DDPM_ID = "ddpm-fashion-mnist"
@@ -68,3 +73,25 @@ def test_without_any_model_nothing_is_served(tmp_path, monkeypatch):
     monkeypatch.setattr("genlab.package.PRETRAINED", tmp_path)
     with pytest.raises(LoadError, match="no model to serve"):
         tiny.load_models([str(tmp_path)])
+
+
+def test_data_sets_of_one_name_are_those_of_the_same_pictures_alone(tmp_path):
+    """A 28-pixel DDPM and a 48-pixel VAE of one folder, two folders of one name: nobody gets the pictures of another."""
+
+    def small_vae(spec):
+        return VAE(VAEConfig(latent=2, width=8, hidden=8), spec)
+
+    sources = []
+    for i, (make, size, sha256) in enumerate(
+        ((tiny.ddpm, 28, "a"), (small_vae, 48, "a"), (small_vae, 28, "b"), (small_vae, 28, "a"), (small_vae, 28, None))
+    ):
+        spec = DataSpec("pictures", 1, size, ("x", "y"))
+        examples = Dataset(spec, torch.full((2, 1, size, size), i, dtype=torch.uint8), torch.tensor([0, 1]), "tests")
+        recorded = {} if sha256 is None else {"training": {"data_sha256": sha256}}
+        write_package(tmp_path / str(i), make(spec), recorded, examples)
+        sources.append(str(tmp_path / str(i)))
+    models = tiny.load_models(sources)
+    assert [model.data.name for model in models.values()] == ["pictures", "pictures-2", "pictures-3", "pictures", "pictures-4"]
+    assert [int(models.examples(m.data.name).examples[0, 0, 0, 0]) for m in models.values()] == [0, 1, 2, 0, 4]
+    assert models.of_data("pictures", "vae").id == "3"
+    tiny.create_app(models, tiny.Runner())

@@ -301,7 +301,7 @@ def test_only_a_learned_variance_has_a_bound_in_the_loss(data_dir: Path):
         ({"steps": 20}, r"--steps 12 → 20"),
         ({"seed": 1, "ema": 0.5}, r"--ema 0.999 → 0.5; --seed 0 → 1"),
         ({"model": VAEConfig(latent=3, width=8, hidden=16)}, r"--latent 2 → 3\."),
-        ({"dataset": "fashion-mnist"}, r"--dataset mnist → fashion-mnist; the pictures of the data set"),
+        ({"dataset": "fashion-mnist"}, r"the pictures of the data set \(--dataset mnist → fashion-mnist\)"),
     ],
 )
 def test_resuming_with_other_options_is_refused_with_the_difference(
@@ -608,7 +608,7 @@ def test_the_right_to_push_is_checked_before_anything_else(
         raise AssertionError("data was read")
 
     monkeypatch.setattr(hub, "authorise", refuse)
-    monkeypatch.setattr(run.pictures, "load", never)
+    monkeypatch.setattr(run.pictures, "load_both", never)
     config = replace(options("vae", tmp_path / "run", data_dir), push=True)
     assert main(config, task_of(config)) == 1
     assert capsys.readouterr().err == "error: no token for vae mnist None\n"

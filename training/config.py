@@ -5,24 +5,26 @@ This module does not import torch, so that `--help` is fast.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shlex
-from dataclasses import asdict, dataclass, field, replace
+import sys
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from genlab.config import MAX_SIZE, DDPMConfig, VAEConfig, dataset_name, expanded, published_dataset
+from genlab.config import MAX_SIZE, DDPMConfig, Reading, VAEConfig, dataset_name, expanded, published_dataset
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Reading):
     """Options that all kinds of model share."""
 
     dataset: str = "fashion-mnist"
-    """fashion-mnist, mnist, emoji, a folder of pictures (sub-folders are classes), a font, or user/name on the Hub."""
+    """fashion-mnist, mnist, emoji, a folder or zip archive of pictures, a folder of tables, a font, or user/name on the Hub."""
     data_dir: str | None = None
     """Folder with the IDX files of fashion-mnist or mnist; else GENLAB_DATA_DIR, Debian's package, the Hub, in this order."""
     size: int | None = None
@@ -71,10 +73,13 @@ class Training:
     """Repository to push to; by default YOU/genlab-KIND-DATASET."""
     private: bool = False
     """Make the repository private when it is created."""
+    examples: bool = True
+    """Write up to 256 held-out pictures into the finished model, for its page; with --push they become public."""
 
     kind = "model"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, low, high in (
             ("size", 4, MAX_SIZE), ("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("batch_size", 1, 10**6), ("warmup", 0, 10**9),
             ("log_every", 1, 10**9), ("sample_every", 1, 10**9), ("save_every", 1, 10**9),
@@ -110,10 +115,12 @@ class Training:
         return self.lr * rise * (min(1.0, (self.steps - step) / falling) if falling else 1.0)
 
     def fixed(self) -> dict[str, Any]:
-        """Return the options that must be the same when a run is resumed; `steps` too: the learning rate depends on it."""
+        """Return the options that must be the same when a run is resumed; `steps` too: the learning rate depends on it.
+
+        Of the options that choose the pictures, the pictures must be the same in their place."""
         free = {
             "data_dir", "run", "resume", "compile", "log_every", "sample_every", "save_every", "store", "push", "repo_id",
-            "private",
+            "private", "cache", "examples",
         }  # fmt: skip
         return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in free}))
 
@@ -127,7 +134,7 @@ class Training:
         default = leaves(type(self)().published())
         positional = {"dataset", "teacher"} if isinstance(self, Distillation) else set()
         changed = {k: v for k, v in leaves(self.published()).items() if v != default[k] and k not in positional}
-        words = [[flag(k), *map(str, v if isinstance(v, list) else [v])] for k, v in changed.items()]
+        words = [[flag(k), *([] if v is True else map(str, v if isinstance(v, list) else [v]))] for k, v in changed.items()]
         return shlex.join(["python", *self._script(), *(word for group in words for word in group)])
 
     def _script(self) -> list[str]:
@@ -143,9 +150,20 @@ def leaves(options: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def robust_output() -> None:
+    """Let a terminal that is not UTF-8 show what it can, with escapes for other characters, in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def flag(name: str) -> str:
     """Return the flag of an option; `from` is a keyword of Python and cannot be a field."""
     return "--from" if name == "from_model" else "--" + name.replace("_", "-")
+
+
+PICTURES = {"dataset", "data_dir", "size", "channels", *(each.name for each in fields(Reading))}
+"""Options that choose the pictures; what matters is which pictures they choose."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +222,13 @@ class Distillation(Training):
     data_dir: tyro.conf.Suppress[str | None] = None
     size: tyro.conf.Suppress[int | None] = None
     channels: tyro.conf.Suppress[int | None] = None
+    classes: tyro.conf.Suppress[str | None] = None
+    held_out: tyro.conf.Suppress[str | None] = None
+    image_column: tyro.conf.Suppress[str | None] = None
+    config_name: tyro.conf.Suppress[str | None] = None
+    white: tyro.conf.Suppress[float | None] = None
+    skip_broken: tyro.conf.Suppress[bool] = False
+    cache: tyro.conf.Suppress[str | None] = None
     from_model: tyro.conf.Suppress[str | None] = None
     steps: int = 10_000
     """Steps of the optimiser."""

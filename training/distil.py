@@ -18,7 +18,7 @@ if not __package__:  # run as a script: import from the repository's root, not f
 
 import tyro
 
-from training.config import Distillation
+from training.config import Distillation, robust_output
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -139,6 +139,7 @@ def task(config: Distillation, package: Package) -> Task:
 
 def main() -> int:
     """Run the command line."""
+    robust_output()
     config = tyro.cli(Distillation, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
     from genlab import hub
     from genlab.package import ModelError

@@ -16,8 +16,10 @@ if not __package__:
 
 import tyro
 
-from genlab.config import Sampling, dataset_name, expanded, on_hub, published_dataset
+from genlab.config import EMOJI, KNOWN, Reading, Sampling, dataset_name, expanded, on_hub, published_dataset
 from genlab.measurements import SCHEMA
+from training.account import recorded
+from training.config import robust_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,12 +30,12 @@ if TYPE_CHECKING:
     from training.partial import Partial
     from training.sample_quality import Reference
 
-UNPUBLISHED = ("data_dir", "out", "device")
+UNPUBLISHED = ("data_dir", "out", "device", "cache")
 """Options without influence on the numbers, left out of the command in metrics.json."""
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Reading):
     """Measure a model on held-out pictures and write the result into its metrics.json, plots and model card.
 
     A DDPM: every term of the variational bound for each Σ it supports, without labels, the bound in continuous time, and
@@ -47,7 +49,7 @@ class Evaluation:
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A run folder, a model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
     dataset: str | None = None
-    """Data set whose held-out pictures to use; by default the one that the model was trained on."""
+    """Data set whose held-out pictures to use; by default the one that the model was trained on, read as it was then."""
     data_dir: str | None = None
     """Folder with the IDX files of fashion-mnist or mnist; else GENLAB_DATA_DIR, Debian's package, the Hub, in this order."""
     images: int | None = None
@@ -84,6 +86,7 @@ class Evaluation:
     """Folder to write into; by default the model's own, runs/NAME for one on the Hub, runs/NAME-measured for one that ships."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         lowest = {
             "images": 2,
             "strata": 2,
@@ -108,9 +111,9 @@ class Evaluation:
         import shlex
 
         words = [_name(self.model)]
-        for field in fields(self)[1:]:
+        for field in fields(self):
             value = getattr(self, field.name)
-            if value != field.default and field.name not in UNPUBLISHED:
+            if field.name != "model" and value != field.default and field.name not in UNPUBLISHED:
                 words += [f"--{field.name.replace('_', '-')}"]
                 words += [] if value is True else [published_dataset(value) if field.name == "dataset" else str(value)]
         return shlex.join(["python", "training/evaluate.py", *words])
@@ -217,26 +220,47 @@ def load_data(options: Evaluation, package: Package) -> tuple[Dataset, Dataset]:
         DataError: the pictures are not found, do not have the model's shape and classes, or are not its training pictures.
     """
     from genlab import data
+    from genlab.listing import DataError
 
-    wanted = package.model.data
-    name = options.dataset or _trained_on(package)
-    own, folder = dataset_name(name) == wanted.name, expanded(name).is_dir()
-    # Another data set is read in its own size and channels, so that a mismatch is an error; a folder has no size of its own.
-    size, channels = wanted.size if own or folder else None, wanted.channels if own else None
-    test = data.load(name, "test", options.data_dir, size, channels)
+    wanted, training = package.model.data, package.metrics.get("training", {})
+    account = recorded(package.folder)
+    name = options.dataset or account.get("dataset") or _trained_on(package)
+    if options.dataset is None and not (name in KNOWN or name == EMOJI or expanded(name).exists() or on_hub(name)):
+        raise DataError(f"{options.model}: its training pictures, {name}, are not known here; name them by --dataset")
+    reading = _reading(options, account.get("reading") or training.get("options", {}))
+    trained_on, named, local = training.get("data_sha256"), dataset_name(name) == wanted.name, expanded(name).exists()
+
+    def read(size: int | None, channels: int | None) -> tuple[Dataset, Dataset]:
+        return data.load_both(name, options.data_dir, size, channels, reading=reading)
+
+    # The model's own pictures are known by their hash, whatever their name. Others are read in their own channels, and those of
+    # a data set with a size in that, so that a mismatch is an error.
+    train, test = read(wanted.size if named or local else None, wanted.channels if named or local else None)
+    own = named or train.sha256 == trained_on
+    if not own and local:
+        train, test = read(wanted.size, None)
     for what in ("channels", "size", "classes"):
         expected, got = getattr(wanted, what), getattr(test.spec, what)
         if expected != got:
             expected, got = (", ".join(v) or "none" if isinstance(v, tuple) else v for v in (expected, got))
-            raise data.DataError(f"--dataset: expected {what} {expected}, as the model was trained with, got {got} in {name}")
-    train = data.load(name, "train", options.data_dir, size, channels)
-    trained_on = package.metrics.get("training", {}).get("data_sha256")
+            raise DataError(f"--dataset: expected {what} {expected}, as the model was trained with, got {got} in {name}")
     if own and trained_on is not None and trained_on != train.sha256:
-        raise data.DataError(
+        raise DataError(
             f"{name}: expected the pictures that the model was trained on (SHA-256 {trained_on}), got others ({train.sha256}): "
             f"those that are held out here may be among those that it was trained on"
         )
     return test, train
+
+
+def _reading(options: Evaluation, before: Any) -> Reading:
+    """Return how to read the pictures: as the options say, else as they were read for the training."""
+    given = options.reading
+    if options.dataset is not None and dataset_name(options.dataset) in (*KNOWN, EMOJI):
+        return given
+    kept = {each.name: before.get(each.name) for each in fields(Reading) if isinstance(before, dict) and each.name != "cache"}
+    types: dict[str, Any] = {"white": (int, float), "skip_broken": bool}
+    known: dict[str, Any] = {name: value for name, value in kept.items() if isinstance(value, types.get(name, str))}
+    return replace(given, **{name: value for name, value in known.items() if not getattr(given, name)})
 
 
 def _trained_on(package: Package) -> str:
@@ -494,6 +518,7 @@ def _name(text: str) -> str:
 
 def main() -> int:
     """Run the command line."""
+    robust_output()
     return run(tyro.cli(Evaluation, config=(tyro.conf.FlagCreatePairsOff,)))
 
 

@@ -25,11 +25,11 @@ from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
 from genlab.colours import COLOURS
-from genlab.config import DataSpec
+from genlab.config import DataSpec, expanded
 from genlab.data import Dataset, as_model
 from genlab.nn import computes_bf16
 from training.checkpoint import Checkpoint, RunError, load_checkpoint, save_checkpoint
-from training.config import Training, flag, leaves
+from training.config import PICTURES, Training, flag, leaves
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor | None], dict[str, Tensor]]
 """(network, pictures (B C H W) in [−1, 1], labels (B)) → losses (B) by name; "loss" is minimised."""
@@ -186,6 +186,11 @@ class Trainer:
                 self.save()
         self.save()
 
+    def take_step(self) -> None:
+        """Take a step of the optimiser, and wait for it."""
+        self._advance()
+        float(self._unread.pop().sum())
+
     def _advance(self) -> tuple[list[str], float]:
         """Take a step of the optimiser without synchronising; return the names of the losses and the learning rate.
 
@@ -303,6 +308,7 @@ class Trainer:
         facts = {
             "options": self.config.fixed(),
             "data_sha256": self.data.sha256,
+            "data_identity": self.data.identity,
             "processes": self.accelerator.num_processes,
             "arithmetic": self.arithmetic,
             "seconds": self.seconds,
@@ -322,9 +328,13 @@ class Trainer:
             found.facts["arithmetic"],
             self.arithmetic,
         )  # the precision that auto resolved to
-        changed = [f"{flag(k)} {before.get(k)} → {now.get(k)}" for k in sorted(before | now) if before.get(k) != now.get(k)]
-        if found.facts["data_sha256"] != self.data.sha256:
-            changed.append("the pictures of the data set")
+        compared = sorted((before | now).keys() - PICTURES)
+        changed = [f"{flag(k)} {before.get(k)} → {now.get(k)}" for k in compared if not same(before.get(k), now.get(k))]
+        # A run that is older than the identity of its pictures recorded their hash without shape and classes.
+        facts, identity = found.facts, self.data.identity
+        if facts["data_sha256"] != self.data.sha256 or facts.get("data_identity", identity) != identity:
+            chosen = [f"{flag(k)} {before.get(k)} → {now.get(k)}" for k in sorted(PICTURES) if before.get(k) != now.get(k)]
+            changed.append("the pictures of the data set" + (f" ({'; '.join(chosen)})" if chosen else ""))
         if found.facts["processes"] != self.accelerator.num_processes:
             changed.append(f"processes {found.facts['processes']} → {self.accelerator.num_processes}")
         if changed:
@@ -353,6 +363,14 @@ class Trainer:
         self.seconds = found.facts["seconds"]
         since_log = found.facts.get("since_log", {"steps": 0, "sums": {}})
         self._counted, self._sums = since_log["steps"], since_log["sums"]
+
+
+def same(before: Any, now: Any) -> bool:
+    """Return True if two values of an option mean the same: they are equal, or paths of one folder or file."""
+    if isinstance(before, str) and isinstance(now, str) and before != now:
+        paths = [expanded(value) for value in (before, now)]
+        return all(path.exists() for path in paths) and paths[0].samefile(paths[1])
+    return bool(before == now)
 
 
 def _fits(data: Dataset, device: torch.device) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,8 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
+
+from training.config import robust_output
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Publish:
     """Repository to push to; by default YOU/genlab-KIND-DATASET."""
     private: bool = False
     """Make the repository private when it is created."""
+    examples: bool = True
+    """Push the pictures of the data set that the folder has: up to 256 held-out ones, and training ones in nearest.png."""
 
 
 def main() -> int:
@@ -30,10 +35,11 @@ def main() -> int:
 
     0: pushed. 1: the model cannot be read, or you may not push it; nothing was sent. 3: the push failed; run it again.
     """
+    robust_output()
     config = tyro.cli(Publish, config=(tyro.conf.FlagCreatePairsOff,))
     import genlab
     from genlab import hub
-    from genlab.package import ModelError, find_package
+    from genlab.package import ModelError, find_package, without_pictures
 
     folder = find_package(config.folder) or config.folder
     try:
@@ -45,7 +51,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     try:
-        print(f"pushed: {hub.push(folder, repo_id, private=config.private)}")
+        with nullcontext(folder) if config.examples else without_pictures(folder) as public:
+            print(f"pushed: {hub.push(public, repo_id, private=config.private)}")
     except ModelError as error:
         print(f"error: not pushed: {error}", file=sys.stderr)
         return 3

@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +24,8 @@ from genlab.config import MAX_SIZE, DataSpec, Sampling
 from genlab.data import Dataset
 from genlab.draw import frames
 from genlab.models import Model
-from genlab.package import ModelError, write_package
+from genlab.package import EXAMPLES, ModelError, without_pictures, write_json, write_package
+from training.account import AT_START, FILE, account, lines
 from training.checkpoint import RunError, run_lock
 from training.config import Training, leaves
 from training.loop import DivergedError, Log, LossFunction, Record, Stop, Trainer, anywhere, make_accelerator
@@ -140,6 +141,12 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
                 pass
             return 128 + trainer.stopped if trainer.stopped else 0
         log = Log(folder, trainer.step)
+        if given.train.images.dtype == torch.uint8:
+            facts = account(config, given.train, given.held_out, given.train.images.nbytes <= AT_START)
+            write_json(folder / FILE, facts)
+            print("\n".join(lines(facts, config)), flush=True)
+        if repo_id is not None:
+            print("\n".join(publication(config, repo_id)), flush=True)
         parameters = sum(p.numel() for p in trainer.model.parameters())
         print(
             f"{config.kind} of {parameters:,} parameters on {spec.name} ({len(given.train):,} from {given.train.source}), "
@@ -159,14 +166,22 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
     print(f"model written to {folder / 'model'}", flush=True)
     if repo_id is not None:
         try:
-            print(f"pushed: {hub.push(folder / 'model', repo_id, private=config.private)}", flush=True)
+            with nullcontext(folder / "model") if config.examples else without_pictures(folder / "model") as public:
+                print(f"pushed: {hub.push(public, repo_id, private=config.private)}", flush=True)
         except ModelError as error:
-            again = shlex.join(
-                ["python", "training/publish.py", str(folder), "--repo-id", repo_id, *["--private"] * config.private]
-            )
+            flags = [*["--private"] * config.private, *["--no-examples"] * (not config.examples)]
+            again = shlex.join(["python", "training/publish.py", str(folder), "--repo-id", repo_id, *flags])
             print(f"error: trained, but not pushed: {error}\nPush it again with: {again}", file=sys.stderr)
             return 3
     return 0
+
+
+def publication(config: Training, repo_id: str) -> list[str]:
+    """Return what a push will make public, as lines of text."""
+    pictures = "without pictures of the data set" if not config.examples else f"with up to {EXAMPLES} of the held-out pictures"
+    leave = "" if not config.examples else " (--no-examples leaves them out)"
+    who = "those who may read it" if config.private else "everybody (--private decides)"
+    return [f"the model will be pushed to {repo_id} for {who}: weights, options and measurements, {pictures}{leave}"]
 
 
 def load_pictures(config: Training, build: Callable[[DataSpec], nn.Module]) -> TrainingData:
@@ -175,10 +190,9 @@ def load_pictures(config: Training, build: Callable[[DataSpec], nn.Module]) -> T
     Raises:
         ValueError: the pictures cannot be read, or `build` does not support their size.
     """
-    train = pictures.load(
-        config.dataset, "train", config.data_dir, config.size, config.channels, lambda spec: check_size(build, spec)
+    train, held_out = pictures.load_both(
+        config.dataset, config.data_dir, config.size, config.channels, lambda spec: check_size(build, spec), config.reading
     )
-    held_out = pictures.load(config.dataset, "test", config.data_dir, train.spec.size, train.spec.channels)
     return TrainingData(train, held_out, held_out)
 
 
@@ -303,5 +317,6 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: Trai
     assert isinstance(model, get_args(Model))
     save_samples(trainer, task, folder / "samples.png")
     log.plot(folder / "loss.png")
-    write_package(folder, model, metrics, examples=given.examples, half=config.store == "fp16")
+    examples = given.examples if config.examples else replace(given.examples, images=given.examples.images[:0], labels=None)
+    write_package(folder, model, metrics, examples, half=config.store == "fp16")
     (config.run_folder / "training.json").write_text(json.dumps(metrics, indent=2) + "\n")

@@ -14,7 +14,8 @@ if not __package__:  # run as a script: import from the repository's root, not f
 
 import tyro
 
-from genlab.config import KNOWN, MAX_SIZE, expanded, published_dataset
+from genlab.config import KNOWN, MAX_SIZE, Reading, expanded, published_dataset
+from training.config import flag, robust_output
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
@@ -29,7 +30,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "genlab"
 
 
 @dataclass(frozen=True)
-class ClassifierTraining:
+class ClassifierTraining(Reading):
     """Train the small classifier whose features measure samples, and write it to runs/classifier-DATASET-HASH.
 
     training/evaluate.py, run in the same folder, finds it there by its training pictures, whatever their name.
@@ -39,7 +40,7 @@ class ClassifierTraining:
     """
 
     dataset: str = "fashion-mnist"
-    """fashion-mnist, mnist, a folder of pictures with a sub-folder for each class, or user/name on the Hub."""
+    """fashion-mnist, mnist, a folder or zip archive of pictures with classes, a folder of tables, or user/name on the Hub."""
     data_dir: str | None = None
     """Folder with the IDX files of fashion-mnist or mnist; else GENLAB_DATA_DIR, Debian's package, the Hub, in this order."""
     size: int | None = None
@@ -64,6 +65,7 @@ class ClassifierTraining:
     """Seed of the initial weights, the order of the pictures and their shifts."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, value, low, high in (
             ("size", self.size, 4, MAX_SIZE),
             ("epochs", self.epochs, 1, 10_000),
@@ -85,15 +87,16 @@ class ClassifierTraining:
 
     def options(self) -> dict[str, object]:
         """Return the options that determine the network; for a data set in a local folder only its short name."""
-        options = {k: v for k, v in asdict(self).items() if k not in {"data_dir", "folder", "shipped"} and v is not None}
+        free = {"data_dir", "folder", "shipped", "cache"}
+        options = {k: v for k, v in asdict(self).items() if k not in free and v is not None and v is not False}
         return options | {"dataset": published_dataset(self.dataset)}
 
     def command(self) -> str:
         """Return the command that trains this network, with the options that are not at their defaults."""
         default = ClassifierTraining().options()
         changed = {k: v for k, v in self.options().items() if v != default.get(k)}
-        flags = [f(k, v) for k, v in changed.items() for f in (lambda k, _: "--" + k.replace("_", "-"), lambda _, v: str(v))]
-        return shlex.join(["python", "training/train_classifier.py", *flags])
+        words = [[flag(k), *([] if v is True else [str(v)])] for k, v in changed.items()]
+        return shlex.join(["python", "training/train_classifier.py", *(word for group in words for word in group)])
 
 
 def moved(x: Tensor, shift: int, generator: object) -> Tensor:
@@ -227,7 +230,7 @@ def with_classes(data: Dataset) -> Dataset:
     Raises:
         DataError: no picture has a class.
     """
-    from genlab.data import DataError
+    from genlab.listing import DataError
 
     if data.labels is None or not bool((known := data.labels >= 0).any()):
         raise DataError(f"{data.spec.name}: expected pictures with classes, got none")
@@ -241,12 +244,14 @@ def run(config: ClassifierTraining) -> int:
     import torch
 
     from genlab import data, features
+    from genlab.listing import DataError
     from genlab.package import ModelError
 
     try:
-        pictures = data.load(config.dataset, "train", config.data_dir, config.size, config.channels, check)
-        train_set, spec = with_classes(pictures), pictures.spec
-        test_set = with_classes(data.load(config.dataset, "test", config.data_dir, spec.size, spec.channels))
+        pictures, held_out = data.load_both(
+            config.dataset, config.data_dir, config.size, config.channels, check, config.reading
+        )
+        train_set, test_set = with_classes(pictures), with_classes(held_out)
         started = time.monotonic()
         network = train(config, train_set).half().float()  # as it is stored
         seconds = round(time.monotonic() - started)
@@ -268,7 +273,7 @@ def run(config: ClassifierTraining) -> int:
         folder = expanded(config.folder) if config.folder else features.folder_for(pictures)
         folder = features.CLASSIFIERS / config.dataset if config.shipped else folder
         features.save(folder, network, metrics)
-    except (data.DataError, ModelError, features.FeatureError, OSError) as error:
+    except (DataError, ModelError, features.FeatureError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps({k: metrics[k] for k in ("command", "test_accuracy")} | {"folder": str(folder)}, indent=2))
@@ -277,6 +282,7 @@ def run(config: ClassifierTraining) -> int:
 
 def main() -> int:
     """Run the command line."""
+    robust_output()
     return run(tyro.cli(ClassifierTraining, config=(tyro.conf.FlagCreatePairsOff,)))
 
 

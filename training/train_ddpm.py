@@ -12,7 +12,7 @@ if not __package__:  # run as a script: import from the repository's root, not f
 
 import tyro
 
-from training.config import DDPMTraining
+from training.config import DDPMTraining, robust_output
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -126,6 +126,7 @@ class Codes:
 
 def main() -> int:
     """Run the command line."""
+    robust_output()
     config = tyro.cli(DDPMTraining, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
     from genlab.package import ModelError
     from training.run import main as run

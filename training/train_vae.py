@@ -11,7 +11,7 @@ if not __package__:  # run as a script: import from the repository's root, not f
 
 import tyro
 
-from training.config import VAETraining
+from training.config import VAETraining, robust_output
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,6 +42,7 @@ def task(config: VAETraining) -> Task:
 
 def main() -> int:
     """Run the command line."""
+    robust_output()
     config = tyro.cli(VAETraining, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
     from training.run import main as run
 

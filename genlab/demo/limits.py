@@ -252,10 +252,9 @@ def label_choices(offer: Offer) -> tuple[str, ...]:
 
 
 def data_offers(offers: Mapping[str, Offer], data: object) -> list[Offer]:
-    """Return the models of the data set of that name whose pictures have the shape of the first one's."""
+    """Return the models of the data set of that name, whose pictures have one shape."""
     name = parse_choice(DATA_SET, data, data_choices(offers))
-    members = [o for o in offers.values() if o.data.name == name]
-    return [o for o in members if o.data.shape == members[0].data.shape]
+    return [o for o in offers.values() if o.data.name == name]
 
 
 def data_choices(offers: Mapping[str, Offer]) -> tuple[str, ...]:

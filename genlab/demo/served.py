@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
@@ -100,6 +100,11 @@ class Models(Mapping[str, Served]):
     def __init__(self, models: Sequence[Served], problems: Sequence[str] = ()) -> None:
         if not models:
             raise LoadError(TEXT["no model"] + "".join(f"\n  {p}" for p in problems))
+        names: dict[str, str] = {}
+        for served in models:  # data sets of one name are other data sets if their pictures are others
+            key, name = served.package.data_identity, served.data.name
+            free = next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(models) + 2))) if n not in names.values())
+            served.model.data = replace(served.data, name=names.setdefault(key, free))
         self._models = {served.id: served for served in models}
         self.problems = tuple(problems)
 
@@ -158,9 +163,8 @@ class Models(Mapping[str, Served]):
         return package.examples[pick.number]
 
     def _members(self, data: str) -> list[Served]:
-        """Return the models of that data set whose pictures have the shape of the first one's."""
-        members = [served for served in self.values() if served.data.name == data]
-        return [served for served in members if served.data.shape == members[0].data.shape]
+        """Return the models of that data set, whose pictures have one shape."""
+        return [served for served in self.values() if served.data.name == data]
 
 
 def data_title(name: str) -> str:
