@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import yaml
+
 from genlab.config import Variance
 from genlab.measurements import (
     ODE,
@@ -28,7 +30,11 @@ from genlab.measurements import (
 )
 
 REPO_ID = "YOU/NAME"
-"""Placeholder for the repository in a card; `hub.push` replaces it."""
+"""Placeholder for the repository in a card; `publish.push` replaces it."""
+INSTALL = "pip install .   # in a clone of genlab"
+"""How to install genlab, where no address of it is known."""
+BEGIN = "<!-- genlab writes what stands from here… -->"
+END = "<!-- …to here anew with every push; the rest of this card is its owner's -->"
 
 NOTES = {
     "ddpm": ("DDPM", "a denoising diffusion probabilistic model (Ho et al. 2020)"),
@@ -79,6 +85,7 @@ def write_card(
     channels = "gray" if data["channels"] == 1 else "RGB"
     parts = [
         _front_matter(kind, data["name"], dataset, metrics),
+        BEGIN,
         f"# {short} of {escape(data['name'])}",
         f"This is {what} with {parameters:,} parameters for {channels} pictures of {data['size']}×{data['size']} pixels, "
         f"{_origin(config)} with genlab {escape(config['genlab'])}.",
@@ -89,9 +96,11 @@ def write_card(
         parts += ["![64 samples of the model](samples.png)", "64 samples of the model, not selected."]
     parts += [
         "## Use",
+        f"```bash\n{INSTALL}\n```",
         f'```python\nimport genlab\n\nmodel = genlab.load("{REPO_ID}")\n'
         'genlab.grid(genlab.sample(model, count=16, seed=0)).save("samples.png")\n```',
-        f"`GENLAB_MODELS={REPO_ID} python app.py` shows it in the browser. Weights are safetensors; loading runs no code.",
+        f"In a clone of genlab, `python app.py --models {REPO_ID}` shows it in the browser. Weights are safetensors; loading "
+        "runs no code.",
     ]
     measured = measured_tables(metrics)
     if "ledger.png" in pictures and measured:
@@ -116,7 +125,45 @@ def write_card(
     parts += ["## Architecture", _table(("option", "value"), options)]
     if "examples.png" in pictures:
         parts.append("`examples.png` holds held-out pictures of the data set, for the demo; they were not trained on.")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, END]) + "\n"
+
+
+def installation(card: str, address: str | None) -> str:
+    """Return a card whose readers can install genlab from an address, if there is one."""
+    return card if address is None else card.replace(INSTALL, f"pip install git+{address}")
+
+
+def merged(mine: str, theirs: str, license: str | None = None) -> str:
+    """Return the card of a repository that may have one, with what genlab writes in its place.
+
+    Of the other card stay the licence, tags, other entries of the metadata, and all text outside genlab's two marks; of a card
+    without them all text, below genlab's.
+
+    Args:
+        mine: genlab's card; theirs: the repository's, "" if it has none; license: takes precedence over that of both.
+    """
+    (data, body), (other, text) = _parts(mine), _parts(theirs)
+    tags = [*data["tags"], *(tag for tag in _list(other.get("tags")) if tag not in data["tags"])]
+    data = {**other, **data, "tags": tags, "license": license or other.get("license") or data["license"]}
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    own = body[body.index(BEGIN) : body.index(END) + len(END)]
+    body = f"{before}{own}{after}" if begin and end else f"{own}\n\n{text}" if text.strip() else f"{own}\n"
+    return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10**6)}---\n\n{body.lstrip()}"
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _parts(card: str) -> tuple[dict[str, Any], str]:
+    """Return the metadata and the text of a card."""
+    found = re.match(r"---\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", card, re.DOTALL)
+    try:
+        data = yaml.safe_load(found[1]) if found else {}
+    except yaml.YAMLError:
+        data = None
+    return (data, card[found.end() :]) if found and isinstance(data, dict) else ({}, card)
 
 
 def _origin(config: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Pull models from the Hub, push them to it, and check beforehand that the token may push.
+"""Pull models from the Hub.
 
 A commit on the Hub is read like a folder on disk (`package`). Every file that is pulled is compared with the hash that the Hub
 states for it. The newest version of a branch that loaded is remembered in the client's cache as the reference genlab/BRANCH. It
@@ -21,7 +21,6 @@ from huggingface_hub import errors as client_errors
 from huggingface_hub.utils import httpx
 
 from genlab import __version__
-from genlab.card import REPO_ID
 from genlab.config import expanded
 from genlab.package import (
     MAX_BYTES,
@@ -31,9 +30,7 @@ from genlab.package import (
     check_config,
     find_package,
     missing,
-    read_json,
     read_package,
-    refresh_card,
     shipped_packages,
 )
 
@@ -52,7 +49,7 @@ REFUSALS = {
     429: "the Hub asks for patience (too many requests): try again in some minutes",
 }
 """HTTP status of the Hub → error message, with the place of the repository's id."""
-FORBIDDEN = "your Hub token does not allow this for {repo_id}: use one that may write, or change --repo-id"
+FORBIDDEN = "your Hub token does not allow this for {repo_id}: use one that may write, or another repository"
 """Error message of status 403 to a push."""
 ADDRESS = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -138,7 +135,7 @@ def head(repo_id: str, revision: str, token: str | None = None) -> str:
     Raises:
         HubError: the Hub cannot be asked.
     """
-    with _sentences(repo_id, revision):
+    with sentences(repo_id, revision):
         return _info(repo_id, revision, token, files_metadata=False).sha or ""
 
 
@@ -173,7 +170,7 @@ def _download(repo_id: str, revision: str, token: str | None) -> Path:
 
     The configuration is fetched and checked first.
     """
-    with _sentences(repo_id, revision):
+    with sentences(repo_id, revision):
         info = _info(repo_id, revision, token, files_metadata=True)
         names = [file.rfilename for file in info.siblings or []]
         files = {file.rfilename: file for file in info.siblings or [] if file.rfilename in MAX_BYTES}
@@ -240,116 +237,14 @@ def _damaged(folder: Path, stated: dict[str, str]) -> list[str]:
 
 
 def _holds(path: Path, digest: str) -> bool:
-    return path.is_file() and digest in _digests(path.read_bytes())
+    return path.is_file() and digest in digests(path.read_bytes())
 
 
-def _digests(content: bytes) -> tuple[str, ...]:
+def digests(content: bytes) -> tuple[str, ...]:
     """Return the hashes by which the Hub may list a file: SHA-256 (large files), Git id, Git id of its LFS pointer."""
     sha256 = hashlib.sha256(content).hexdigest()
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {len(content)}\n".encode()
     return sha256, *(hashlib.sha1(b"blob %d\0" % len(stored) + stored).hexdigest() for stored in (content, pointer))
-
-
-# To the Hub
-
-
-def authorise(kind: str, dataset: str, repo_id: str | None = None) -> str:
-    """Return the repository to push to, by default `<you>/genlab-<kind>-<dataset>`, after checking that the token may write.
-
-    Nothing is written to the Hub.
-
-    Raises:
-        ModelError: there is no token, it is not valid, it may not write, or the namespace belongs to somebody else.
-    """
-    if repo_id is not None:
-        try:
-            client.utils.validate_repo_id(repo_id)
-            valid = HUB_ID.fullmatch(repo_id) and "@" not in repo_id
-        except client_errors.HFValidationError:
-            valid = None
-        if not valid:
-            raise ModelError(
-                f"--repo-id: expected you/name (letters, digits, '_', single '-' and '.', at most 96), got {repo_id!r}"
-            )
-    with _sentences(repo_id or "your account", None, push=True):
-        token = client.get_token()
-        if token is None:
-            raise ModelError(
-                "you are not logged in to the Hub: run `hf auth login`, or set HF_TOKEN, to a token that may write"
-            )
-        who = client.HfApi().whoami(token=token)
-    user = who["name"]
-    name = re.sub(r"-{2,}|\.{2,}", "-", re.sub(r"[^A-Za-z0-9._-]+", "-", f"genlab-{kind}-{dataset}")).strip("-.")[:96]
-    repo_id = repo_id or f"{user}/{name}"
-    namespace = repo_id.split("/")[0]
-    roles = {org["name"]: org.get("roleInOrg") for org in who.get("orgs", [])}
-    if namespace != user and namespace not in roles:
-        mine = ", ".join([user, *roles])
-        raise ModelError(
-            f"you cannot push to {repo_id}: {namespace} is neither you nor an organisation of yours ({mine}); change --repo-id"
-        )
-    if roles.get(namespace) == "read":
-        raise ModelError(
-            f"you cannot push to {repo_id}: you may only read in {namespace}; ask for the right to write, or change --repo-id"
-        )
-    access = who.get("auth", {}).get("accessToken", {})
-    writable = any(
-        scope.get("entity", {}).get("name") in (namespace, repo_id) and "repo.write" in scope.get("permissions", [])
-        for scope in access.get("fineGrained", {}).get("scoped", [])
-    )
-    if access.get("role") == "read" or (access.get("role") == "fineGrained" and not writable):
-        raise ModelError(
-            f"your Hub token cannot push to {repo_id}, it may only read there: make one that may write at "
-            f"{client.constants.ENDPOINT}/settings/tokens, then run `hf auth login`"
-        )
-    return repo_id
-
-
-def push(folder: Path, repo_id: str, private: bool = False) -> str:
-    """Push a model folder to the Hub as one commit, verify it, tag it v1, v2, …; return the commit's URL.
-
-    Pushing again completes an interrupted push; content that is there already is not sent again.
-
-    Raises:
-        ModelError: the folder is not a valid model, or the Hub refused it; the message says what to do.
-    """
-    read_package(folder)
-    if not (folder / "README.md").exists():
-        refresh_card(folder)
-    content = {name: (folder / name).read_bytes() for name in MAX_BYTES if (folder / name).exists()}
-    content["README.md"] = content["README.md"].replace(REPO_ID.encode(), repo_id.encode())
-    with _sentences(repo_id, None, push=True):
-        api = client.HfApi(library_name="genlab", library_version=__version__)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        head = api.model_info(repo_id, files_metadata=True)
-        if private and not head.private:
-            raise ModelError(
-                f"{repo_id} exists and is public: make it private in its settings, or push to another with --repo-id"
-            )
-        commit = head.sha or ""
-        if not _same(head, content):
-            here = {file.rfilename for file in head.siblings or []}
-            changes: list[client.CommitOperationAdd | client.CommitOperationDelete] = [
-                client.CommitOperationAdd(name, value) for name, value in content.items()
-            ]
-            changes += [client.CommitOperationDelete(name) for name in MAX_BYTES if name in here - content.keys()]
-            message = f"Push {read_json(folder / 'config.json')['kind']} with genlab {__version__}"
-            commit = api.create_commit(repo_id, changes, commit_message=message, parent_commit=commit).oid
-            if not _same(api.model_info(repo_id, revision=commit, files_metadata=True), content):
-                raise ModelError(f"{repo_id}: the Hub holds other content than was sent: push again")
-        tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(repo_id).tags}
-        if commit not in tags.values():
-            number = next(i for i in range(1, len(tags) + 2) if f"v{i}" not in tags)
-            api.create_tag(repo_id, tag=f"v{number}", revision=commit)
-        return f"{client.constants.ENDPOINT}/{repo_id}/commit/{commit}"
-
-
-def _same(info: client.ModelInfo, content: dict[str, bytes]) -> bool:
-    """Return True if a commit has exactly these files, among the files of a model."""
-    there = {file.rfilename: file for file in info.siblings or [] if file.rfilename in MAX_BYTES}
-    if there.keys() != content.keys():
-        return False
-    return all((file.lfs.sha256 if file.lfs else file.blob_id) in _digests(content[name]) for name, file in there.items())
 
 
 # Error messages
@@ -367,7 +262,7 @@ WITHOUT_QUERIES = _WithoutQueries()
 
 
 @contextmanager
-def _sentences(repo_id: str, revision: str | None, push: bool = False) -> Iterator[None]:
+def sentences(repo_id: str, revision: str | None, push: bool = False) -> Iterator[None]:
     """Turn exceptions of the client into HubErrors that say what to do, without the client's own message."""
     for name in ("file_download", "utils._http", "_snapshot_download"):
         logging.getLogger(f"huggingface_hub.{name}").addFilter(WITHOUT_QUERIES)

@@ -19,7 +19,7 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -94,10 +94,13 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What happens to requests whose "METHOD /path" matches `where`, the next `times` times; a number is an error's status."""
+    """What happens to requests whose "METHOD /path" matches `where`, the next `times` times.
+
+    A number is the status of an error; a function is called, and the request then answered as usual.
+    """
 
     where: str
-    what: Literal["flip", "cut", "hang", "html"] | int
+    what: Literal["flip", "cut", "hang", "html"] | int | Callable[[], object]
     times: int = 10**9
 
 
@@ -150,7 +153,7 @@ class Hub(ThreadingHTTPServer):
         environment = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
         return {**environment, "HF_TOKEN": token} if token else environment
 
-    def fault_of(self, line: str) -> str | int | None:
+    def fault_of(self, line: str) -> str | int | Callable[[], object] | None:
         with self.lock:
             for fault in self.faults:
                 if fault.times > 0 and re.search(fault.where, line):
@@ -213,6 +216,8 @@ class Handler(BaseHTTPRequestHandler):
             if self.fault == "html":
                 self.send(200, LOGIN_PAGE, {"Content-Type": "text/html"})
                 return
+            if callable(self.fault):
+                self.fault()
             if isinstance(self.fault, int):
                 raise Refused(self.fault, f"injected error {self.fault}")
             method = "GET" if self.command == "HEAD" else self.command

@@ -179,6 +179,7 @@ def test_options_that_only_say_where_how_often_and_how_stored_may_change_on_the_
         "private",
         "cache",
         "examples",
+        "license",
     }
     assert names == free
 

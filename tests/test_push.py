@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
 import torch
-from hub_server import Fault, File, Hub, Token, connect, running
+import yaml
+from hub_server import Fault, File, Hub, Repo, Token, connect, running
 from PIL import Image
 from test_hub import METRICS, edit, make_examples, make_model, write_model
 
 import genlab
-from genlab import hub
+from genlab import hub, publish
 from genlab.ddpm import DDPM
 from genlab.package import ModelError, write_package
 from genlab.vae import VAE
@@ -34,7 +38,7 @@ TOKENS = {
     "hf_fine_one": Token("me", "fineGrained", (scope("model", "me/one", "repo.write"),)),
     "hf_fine_read": Token("me", "fineGrained", (scope("user", "me", "repo.content.read"),)),
 }
-ORGS = {"lab": {"me": "write"}, "school": {"me": "read"}, "club": {"you": "admin"}}
+ORGS = {"lab": {"me": "write"}, "school": {"me": "read"}, "guild": {"me": "no_access"}, "club": {"you": "admin"}}
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ def writes(server: Hub) -> list[str]:
 )
 def test_those_who_may_push_learn_where_to(server, monkeypatch, token, repo_id, expected):
     monkeypatch.setenv("HF_TOKEN", token)
-    assert hub.authorise("ddpm", "my cats", repo_id) == expected
+    assert publish.authorise("ddpm", "my cats", repo_id) == expected
     assert writes(server) == []
 
 
@@ -81,9 +85,10 @@ def test_those_who_may_push_learn_where_to(server, monkeypatch, token, repo_id, 
         ("hf_readonly", None, "token cannot push to me/genlab-ddpm-cats, it may only read"),
         ("hf_fine_read", None, "token cannot push to me/genlab-ddpm-cats, it may only read"),
         ("hf_fine_one", "me/two", "token cannot push to me/two, it may only read"),
-        ("hf_mine", "you/model", r"you is neither you nor an organisation of yours \(me, lab, school\)"),
+        ("hf_mine", "you/model", r"you is neither you nor an organisation of yours \(me, lab, school, guild\)"),
         ("hf_mine", "club/model", "club is neither you nor"),
-        ("hf_mine", "school/model", "you may only read in school"),
+        ("hf_mine", "school/model", "your role in school is read; ask for the right to write"),
+        ("hf_mine", "guild/model", "your role in guild is no_access"),
         (
             "hf_mine",
             "model",
@@ -97,15 +102,132 @@ def test_those_who_may_push_learn_where_to(server, monkeypatch, token, repo_id, 
 def test_those_who_may_not_are_told_what_to_do(server, monkeypatch, token, repo_id, message):
     monkeypatch.setenv("HF_TOKEN", token) if token else monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(ModelError, match=message) as raised:
-        hub.authorise("ddpm", "cats", repo_id)
+        publish.authorise("ddpm", "cats", repo_id)
     assert token is None or token not in str(raised.value)
     assert writes(server) == []
 
 
-def test_no_hub_no_push(server, monkeypatch):
+def test_no_hub_no_push(server, monkeypatch, folder):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match=r"the Hub at http://127\.0\.0\.1:9 cannot be reached"):
-        hub.authorise("ddpm", "cats")
+    for ask in (lambda: publish.authorise("ddpm", "cats"), lambda: publish.push(folder, "me/model")):
+        with pytest.raises(ModelError, match=r"^the Hub at http://127\.0\.0\.1:9 cannot be reached: check the connection$"):
+            ask()
+
+
+# What is there already
+
+
+def test_what_the_repository_does_not_allow_is_known_before_training(server, folder):
+    publish.push(folder, "me/model")
+    with pytest.raises(ModelError, match="me/model exists and is public"):
+        publish.authorise("ddpm", "cats", "me/model", private=True)
+    server.repos["me/bert"] = bert = Repo("me/bert")
+    bert.commit({"config.json": File(b'{"model_type": "bert"}'), "model.safetensors": File(b"theirs", lfs=True)}, "bert")
+    refusal = r"me/bert holds files of another format \(config.json, model.safetensors\): push to another repository"
+    for ask in (lambda: publish.authorise("ddpm", "cats", "me/bert"), lambda: publish.push(folder, "me/bert")):
+        with pytest.raises(ModelError, match=refusal):
+            ask()
+    assert publish.authorise("ddpm", "cats", "me/bert", overwrite=True) == "me/bert"
+    publish.push(folder, "me/bert", overwrite=True)
+    assert hub.read("me/bert").model.kind == "ddpm"
+
+
+def test_a_push_keeps_what_the_owner_wrote_in_the_card(server, folder):
+    publish.push(folder, "me/model")
+    repo = server.repos["me/model"]
+    files = repo.commits[repo.branches["main"]]
+    card = files["README.md"].content.decode()
+    edited = card.replace("license: apache-2.0", "license: mit\nlanguage: zh").replace("- genlab\n", "- genlab\n- cats\n")
+    edited = edited.replace("## Architecture", "## Architektur") + "\n## My cats\n\nThey sleep.\n"
+    repo.commit({**files, "README.md": File(edited.encode())}, "by hand")
+    publish.push(write_model(folder.parent / "second", seed=1), "me/model")
+    pushed = repo.commits[repo.branches["main"]]["README.md"].content.decode()
+    data = yaml.safe_load(pushed.split("---\n")[1])
+    assert (data["license"], data["language"], data["tags"]) == ("mit", "zh", ["genlab", "ddpm", "diffusion", "cats"])
+    assert pushed.endswith("\n## My cats\n\nThey sleep.\n")
+    assert "## Architecture" in pushed
+    assert "Architektur" not in pushed
+    publish.push(write_model(folder.parent / "third", seed=2), "me/model", license="cc0-1.0")
+    pushed = repo.commits[repo.branches["main"]]["README.md"].content.decode()
+    assert yaml.safe_load(pushed.split("---\n")[1])["license"] == "cc0-1.0"
+    with pytest.raises(ModelError, match="--license: expected the Hub's name of a licence"):
+        publish.push(folder, "me/model", license="All rights\nreserved")
+
+
+@pytest.mark.parametrize(
+    "theirs", ["# Cats\n\nMine.\n", "---\nlicense: mit\n---\n\n# Cats\n\nMine.\n", "---\n[broken\n---\nMine.\n"]
+)
+def test_a_card_that_genlab_did_not_write_stays_below_its_own(server, folder, theirs):
+    server.repos["me/model"] = repo = Repo("me/model")
+    repo.commit({"README.md": File(theirs.encode())}, "a card")
+    for _ in range(2):
+        publish.push(folder, "me/model")
+        card = repo.commits[repo.branches["main"]]["README.md"].content.decode()
+        assert card.count("## Use") == 1
+        assert card.endswith("Mine.\n")
+    assert len(repo.titles) == 2
+
+
+def test_a_dry_run_shows_what_would_be_sent(server, folder, monkeypatch, capsys):
+    from training import publish as command
+
+    def shown() -> str:
+        monkeypatch.setattr(sys, "argv", ["publish.py", str(folder), "--dry-run"])
+        assert command.main() == 0
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert "me/genlab-ddpm-blobs (is created, public)\n  config.json: new, " in shown()
+    assert server.repos == {}
+    publish.push(folder, "me/genlab-ddpm-blobs")
+    edit(folder, "metrics.json", seed=8)
+    assert "  metrics.json: changed, " in shown()
+    (folder / "metrics.json").unlink()
+    text = shown()
+    assert "me/genlab-ddpm-blobs (exists, public)\n  config.json: unchanged, " in text
+    assert "  metrics.json: removed\n" in text
+    assert len(server.repos["me/genlab-ddpm-blobs"].titles) == 2
+
+
+@pytest.mark.long  # installs from an index what builds genlab
+def test_the_card_is_all_that_a_stranger_needs(server, folder, tmp_path, monkeypatch):
+    """What stands in its two blocks, as it stands there, in an empty folder: install, load, draw, save."""
+    monkeypatch.setenv("GENLAB_SOURCE", f"file://{ROOT}")
+    publish.push(folder, "me/model")
+    repo = server.repos["me/model"]
+    card = repo.commits[repo.branches["main"]]["README.md"].content.decode()
+    install, use = (re.search(rf"```{kind}\n(.*?)```", card, re.DOTALL)[1] for kind in ("bash", "python"))
+    (tmp_path / "empty").mkdir()
+    venv.create(tmp_path / "venv", with_pip=True)
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (site / "here.pth").write_text(sysconfig.get_path("purelib"))  # what genlab needs is installed here
+    here = {
+        **os.environ, **server.environment(tmp_path / "stranger"), "PIP_NO_DEPS": "1",
+        "PATH": f"{tmp_path / 'venv' / 'bin'}:{os.environ['PATH']}",
+    }  # fmt: skip
+    subprocess.run(["bash", "-euc", install], check=True, cwd=tmp_path / "empty", env=here)
+    subprocess.run(["python", "-c", use], check=True, cwd=tmp_path / "empty", env=here)
+    with Image.open(tmp_path / "empty" / "samples.png") as sheet:
+        assert sheet.size == (4 * 10 + 2, 4 * 10 + 2)
+    assert (site / "genlab").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ("https://you:secret@example.org/you/genlab.git", "https://example.org/you/genlab.git"),
+        ("git@example.org:you/genlab.git", "https://example.org/you/genlab.git"),
+        ("/home/jane/genlab", None),
+        (None, None),
+    ],
+)
+def test_a_card_names_the_place_of_genlab_if_others_can_reach_it(tmp_path, monkeypatch, origin, expected):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    if origin:
+        subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", origin], check=True)
+    monkeypatch.setattr(publish, "__file__", str(tmp_path / "publish.py"))
+    monkeypatch.delenv("GENLAB_SOURCE", raising=False)
+    assert publish.source_address() == expected
 
 
 # What arrives
@@ -114,10 +236,10 @@ def test_no_hub_no_push(server, monkeypatch):
 @pytest.mark.parametrize(("kind", "cls"), [("ddpm", DDPM), ("vae", VAE)])
 def test_a_push_is_one_commit_with_a_tag_and_comes_back_bit_for_bit(server, tmp_path, kind, cls):
     folder = write_model(tmp_path / kind, kind)
-    url = hub.push(folder, "me/model")
+    url = publish.push(folder, "me/model")
     repo = server.repos["me/model"]
     commit = repo.branches["main"]
-    assert repo.titles == ["initial commit", f"Push {kind} with genlab {hub.__version__}"]
+    assert repo.titles == ["initial commit", f"Push {kind} with genlab {genlab.__version__}"]
     assert repo.tags == {"v1": commit}
     assert url == f"{server.url}/me/model/commit/{commit}"
     files = repo.commits[commit]
@@ -136,21 +258,21 @@ def test_a_push_is_one_commit_with_a_tag_and_comes_back_bit_for_bit(server, tmp_
 
 def test_the_same_push_again_adds_nothing(server, folder):
     (folder / "README.md").unlink()
-    first = hub.push(folder, "me/model")
+    first = publish.push(folder, "me/model")
     server.requests.clear()
-    assert hub.push(folder, "me/model") == first
+    assert publish.push(folder, "me/model") == first
     assert writes(server) == ["POST /api/repos/create"]
     assert list(server.repos["me/model"].tags) == ["v1"]
 
 
 def test_another_push_moves_main_and_leaves_the_tag(server, folder):
     Image.new("L", (4, 4)).save(folder / "loss.png")
-    hub.push(folder, "me/model")
+    publish.push(folder, "me/model")
     repo = server.repos["me/model"]
     repo.commit({**repo.commits[repo.branches["main"]], "notes.txt": File(b"mine")}, "by hand")
     (folder / "loss.png").unlink()
     write_package(folder, make_model(seed=1), METRICS, make_examples())
-    hub.push(folder, "me/model")
+    publish.push(folder, "me/model")
     assert list(repo.tags) == ["v1", "v2"]
     assert repo.tags["v2"] == repo.branches["main"] != repo.tags["v1"]
     files = repo.commits[repo.branches["main"]]
@@ -162,19 +284,19 @@ def test_another_push_moves_main_and_leaves_the_tag(server, folder):
 
 
 def test_a_tag_name_that_is_taken_is_left_alone(server, folder):
-    hub.push(folder, "me/model")
+    publish.push(folder, "me/model")
     repo = server.repos["me/model"]
     repo.tags = {"v2": repo.tags["v1"], "best": repo.tags["v1"]}
-    hub.push(write_model(folder.parent / "second", seed=1), "me/model")
+    publish.push(write_model(folder.parent / "second", seed=1), "me/model")
     assert repo.tags["v1"] == repo.branches["main"]
 
 
 def test_private_stays_private(server, folder, monkeypatch):
-    hub.push(folder, "me/secret", private=True)
+    publish.push(folder, "me/secret", private=True)
     assert server.repos["me/secret"].private
-    hub.push(folder, "me/open")
+    publish.push(folder, "me/open")
     with pytest.raises(ModelError, match="me/open exists and is public"):
-        hub.push(folder, "me/open", private=True)
+        publish.push(folder, "me/open", private=True)
     monkeypatch.setenv("HF_TOKEN", "hf_yours")
     with pytest.raises(ModelError, match="no model me/secret on the Hub, or it is private"):
         hub.read("me/secret")
@@ -186,7 +308,7 @@ def test_private_stays_private(server, folder, monkeypatch):
 def test_an_unsound_model_is_not_sent(server, folder):
     edit(folder, model__T=1)
     with pytest.raises(ModelError, match="T: expected a whole number"):
-        hub.push(folder, "me/model")
+        publish.push(folder, "me/model")
     assert server.requests == []
 
 
@@ -201,7 +323,7 @@ def test_an_unsound_model_is_not_sent(server, folder):
 def test_a_push_that_is_not_allowed_says_so(server, folder, monkeypatch, token, repo_id, message):
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(ModelError, match=message) as raised:
-        hub.push(folder, repo_id)
+        publish.push(folder, repo_id)
     assert token not in str(raised.value)
     assert server.repos == {}
 
@@ -214,29 +336,24 @@ def test_a_push_that_is_not_allowed_says_so(server, folder, monkeypatch, token, 
 def test_an_interrupted_push_leaves_main_whole_and_the_next_one_completes_it(server, folder, where):
     server.faults.append(Fault(where, 500))
     with pytest.raises(ModelError, match="answered with error 500"):
-        hub.push(folder, "me/model")
+        publish.push(folder, "me/model")
     if "me/model" in server.repos:
         repo = server.repos["me/model"]
         assert len(repo.commits[repo.branches["main"]]) in (1, 7)
     server.faults.clear()
-    hub.push(folder, "me/model")
+    publish.push(folder, "me/model")
     repo = server.repos["me/model"]
     assert len(repo.titles) == 2
     assert repo.tags == {"v1": repo.branches["main"]}
     hub.read("me/model@v1")
 
 
-def test_a_branch_that_moves_meanwhile_is_not_overwritten(server, folder, monkeypatch):
-    same = hub._same
-
-    def meanwhile(info, content):
-        server.repos["me/model"].commit({"theirs.txt": File(b"theirs")}, "theirs")
-        return same(info, content)
-
-    monkeypatch.setattr(hub, "_same", meanwhile)
-    with pytest.raises(ModelError, match="changed by somebody else at the same moment: push again"):
-        hub.push(folder, "me/model")
+def test_a_branch_that_moves_meanwhile_is_not_overwritten(server, folder):
+    publish.push(folder, "me/model")
     repo = server.repos["me/model"]
+    server.faults.append(Fault("/commit/", lambda: repo.commit({"theirs.txt": File(b"theirs")}, "theirs"), times=1))
+    with pytest.raises(ModelError, match="changed by somebody else at the same moment: push again"):
+        publish.push(write_model(folder.parent / "second", seed=1), "me/model")
     assert repo.commits[repo.branches["main"]].keys() == {"theirs.txt"}
 
 
@@ -247,7 +364,7 @@ def test_content_that_arrives_changed_is_noticed(server, folder):
 
     server.lfs = Lossy()
     with pytest.raises(ModelError, match="holds other content than was sent"):
-        hub.push(folder, "me/model")
+        publish.push(folder, "me/model")
     assert server.repos["me/model"].tags == {}
 
 

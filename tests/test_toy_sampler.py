@@ -23,12 +23,13 @@ import torch
 import tyro
 import genlab
 from genlab.demo.app import create_app
+from genlab.demo.requested import Requested
 from genlab.demo.tabs.sample.compute import sample
 from genlab.demo.tabs.sample.request import parse_sample
 from genlab.demo.turns import Runner
 from genlab.draw import own_spacing
 
-models, runner = tiny.load_models(FOLDERS), Runner()
+models, runner = Requested(FOLDERS).models(), Runner()
 *_, frame = sample(models, runner, parse_sample(models.offers, "ddpm-mnist", "any", 3, 2, "toy", 1, 5))
 pictures = genlab.sample(FOLDERS[1], 3, 5, "toy", 2)
 assert torch.equal(frame.pictures, pictures)

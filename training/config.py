@@ -75,6 +75,8 @@ class Training(Reading):
     """Make the repository private when it is created."""
     examples: bool = True
     """Write up to 256 held-out pictures into the finished model, for its page; with --push they become public."""
+    license: str | None = None
+    """Licence of the pushed model, as the Hub names it (mit, …); by default that of the card there, else apache-2.0."""
 
     kind = "model"
 
@@ -95,8 +97,9 @@ class Training(Reading):
                 raise ValueError(f"{flag(name)}: expected a number from {lowest:g} to {highest:g}, got {value}")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"--channels: expected 1 or 3, got {self.channels}")
-        if self.repo_id and not self.push:
-            raise ValueError(f"--repo-id: expected --push with it, got {self.repo_id} without; add --push")
+        for name in ("repo_id", "private", "license"):
+            if getattr(self, name) and not self.push:
+                raise ValueError(f"{flag(name)}: expected --push with it, got {flag(name)} without; add --push")
 
     @property
     def dataset_name(self) -> str:
@@ -120,7 +123,7 @@ class Training(Reading):
         Of the options that choose the pictures, the pictures must be the same in their place."""
         free = {
             "data_dir", "run", "resume", "compile", "log_every", "sample_every", "save_every", "store", "push", "repo_id",
-            "private", "cache", "examples",
+            "private", "cache", "examples", "license",
         }  # fmt: skip
         return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in free}))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +28,12 @@ class Publish:
     """Make the repository private when it is created."""
     examples: bool = True
     """Push the pictures of the data set that the folder has: up to 256 held-out ones, and training ones in nearest.png."""
+    license: str | None = None
+    """Licence of the model, as the Hub names it (mit, cc-by-4.0, …); by default that of the card there, else apache-2.0."""
+    overwrite: bool = False
+    """Replace the files of another format in the repository."""
+    dry_run: bool = False
+    """Show what would be sent, and send nothing."""
 
 
 def main() -> int:
@@ -38,24 +44,28 @@ def main() -> int:
     robust_output()
     config = tyro.cli(Publish, config=(tyro.conf.FlagCreatePairsOff,))
     import genlab
-    from genlab import hub
+    from genlab import publish
     from genlab.package import ModelError, find_package, without_pictures
 
     folder = find_package(config.folder) or config.folder
-    try:
-        if not folder.is_dir():
-            raise ModelError(f"{config.folder}: expected a run folder with a finished model, or a model folder")
-        model = genlab.load(folder)
-        repo_id = hub.authorise(model.kind, model.data.name, config.repo_id)
-    except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    try:
-        with nullcontext(folder) if config.examples else without_pictures(folder) as public:
-            print(f"pushed: {hub.push(public, repo_id, private=config.private)}")
-    except ModelError as error:
-        print(f"error: not pushed: {error}", file=sys.stderr)
-        return 3
+    with ExitStack() as files:
+        try:
+            if not folder.is_dir():
+                raise ModelError(f"{config.folder}: expected a run folder with a finished model, or a model folder")
+            model = genlab.load(folder)
+            repo_id = publish.authorise(model.kind, model.data.name, config.repo_id, config.private, config.overwrite)
+            public = files.enter_context(nullcontext(folder) if config.examples else without_pictures(folder))
+            if config.dry_run:
+                print(publish.plan(public, repo_id, config.private, config.license, config.overwrite))
+                return 0
+        except ModelError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        try:
+            print(f"pushed: {publish.push(public, repo_id, config.private, config.license, config.overwrite)}")
+        except ModelError as error:
+            print(f"error: not pushed: {error}", file=sys.stderr)
+            return 3
     return 0
 
 

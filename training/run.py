@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from genlab import data as pictures
-from genlab import hub
+from genlab import hub, publish
 from genlab.config import MAX_SIZE, DataSpec, Sampling
 from genlab.data import Dataset
 from genlab.draw import frames
@@ -114,7 +114,7 @@ def _prepare(config: Training, accelerator: Accelerator, lock: ExitStack) -> str
     if accelerator.is_main_process:
         try:
             if config.push:
-                repo_id = hub.authorise(config.kind, config.dataset_name, config.repo_id)
+                repo_id = publish.authorise(config.kind, config.dataset_name, config.repo_id, config.private)
             folder = config.run_folder
             lock.enter_context(run_lock(folder))
             if not config.resume and (any(folder.glob("checkpoints/step-*")) or (folder / "model").exists()):
@@ -167,9 +167,10 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
     if repo_id is not None:
         try:
             with nullcontext(folder / "model") if config.examples else without_pictures(folder / "model") as public:
-                print(f"pushed: {hub.push(public, repo_id, private=config.private)}", flush=True)
+                print(f"pushed: {publish.push(public, repo_id, config.private, config.license)}", flush=True)
         except ModelError as error:
             flags = [*["--private"] * config.private, *["--no-examples"] * (not config.examples)]
+            flags += ["--license", config.license] if config.license else []
             again = shlex.join(["python", "training/publish.py", str(folder), "--repo-id", repo_id, *flags])
             print(f"error: trained, but not pushed: {error}\nPush it again with: {again}", file=sys.stderr)
             return 3
