@@ -141,7 +141,10 @@ def _in_process(folder: Path, package: Path) -> None:
 
     def end() -> None:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
 
     atexit.register(end)
     try:

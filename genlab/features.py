@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from genlab import __version__
 from genlab.config import DataSpec
 from genlab.data import Dataset, identity, to_model
+from genlab.durable import put, sync_folder
 from genlab.package import ModelError, build, check_keys, read_json, read_network, write_json
 
 CLASSIFIERS = Path(__file__).parent / "classifiers"
@@ -212,4 +213,5 @@ def save(folder: Path, network: FeatureNet, metrics: dict[str, Any]) -> None:
         write_json(fresh / "metrics.json", metrics)
         for name in FILES:
             (fresh / name).chmod(0o644)
-            (fresh / name).replace(folder / name)
+            put(fresh / name, folder / name)
+    sync_folder(folder)

@@ -32,6 +32,7 @@ from genlab import __version__
 from genlab.card import write_card
 from genlab.config import KNOWN, DataSpec, expanded
 from genlab.data import Dataset, grid, identity, ungrid
+from genlab.durable import put, sync_folder
 from genlab.models import KINDS, Config, Model
 from genlab.unet import UNet
 
@@ -155,7 +156,7 @@ def write_package(folder: Path, model: Model, metrics: dict[str, Any], examples:
             write_json(fresh / "examples.json", listing, indent=None)
         for file in sorted(fresh.iterdir()):
             file.chmod(0o644)
-            file.replace(folder / file.name)
+            put(file, folder / file.name)
     refresh_card(folder)
 
 
@@ -181,7 +182,8 @@ def refresh_card(folder: Path) -> None:
     text = write_card(config, metrics, parameters, pictures, dataset)
     fresh = folder / ".README.md"
     fresh.write_text(text, encoding="utf-8")
-    fresh.replace(folder / "README.md")
+    put(fresh, folder / "README.md")
+    sync_folder(folder)
 
 
 def write_json(path: Path, value: dict[str, Any], indent: int | None = 2) -> None:

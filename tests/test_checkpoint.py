@@ -73,7 +73,7 @@ def boundaries(monkeypatch: pytest.MonkeyPatch, at: int, before: bool) -> tuple[
     watch(Path, "mkdir")
     watch(Path, "rename")
     watch(shutil, "rmtree")
-    real_write = checkpoint._write
+    real_write = checkpoint.write_file
 
     def torn_write(path: Path, content: bytes) -> None:
         seen.append("write")
@@ -82,7 +82,7 @@ def boundaries(monkeypatch: pytest.MonkeyPatch, at: int, before: bool) -> tuple[
             raise Killed
         real_write(path, content)
 
-    monkeypatch.setattr(checkpoint, "_write", torn_write)
+    monkeypatch.setattr(checkpoint, "write_file", torn_write)
     return seen, done
 
 
@@ -199,7 +199,9 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, damage: 
         middle = len(content) // 2
         flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         path.write_bytes({"empty": b"", "cut": content[:middle], "flipped": flipped, "longer": content + b"!"}[damage])
-    assert_whole(load_checkpoint(tmp_path), 1)
+    passed_over: list[str] = []
+    assert_whole(load_checkpoint(tmp_path, passed_over), 1)
+    assert passed_over == ["step-00000002"]
     save_checkpoint(tmp_path, state(2))
     assert_whole(load_checkpoint(tmp_path), 2)
 
@@ -230,7 +232,7 @@ def test_a_pickle_in_a_checkpoint_is_never_run(tmp_path: Path):
 
 
 def test_a_run_folder_is_held_by_one_at_a_time(tmp_path: Path):
-    # flock belongs to the open file: a second opening is refused within one process too.
+    # The lock belongs to the open file: a second opening is refused within one process too.
     message = rf"in use by process {os.getpid()} on .*--run"
     with run_lock(tmp_path / "run"), pytest.raises(RunError, match=message), run_lock(tmp_path / "run"):
         pass

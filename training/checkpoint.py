@@ -7,7 +7,6 @@ files match its manifest. Everything is safetensors and JSON: loading runs no co
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,9 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+from genlab.durable import sync_folder, write_file
 
 KEEP = 2
 
@@ -55,12 +57,12 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
     try:
         temporary.mkdir(parents=True, exist_ok=True)
         for name, content in {**files, "manifest.json": json.dumps(manifest).encode()}.items():
-            _write(temporary / name, content)
-        _sync(temporary)
+            write_file(temporary / name, content)
+        sync_folder(temporary)
         if final.exists():  # a damaged checkpoint: a complete one would have been loaded
             _drop(final)
         temporary.rename(final)
-        _sync(root)
+        sync_folder(root)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         size = sum(map(len, files.values()))
@@ -73,8 +75,8 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint) -> Path:
     return final
 
 
-def load_checkpoint(root: Path) -> Checkpoint | None:
-    """Return the newest complete checkpoint below `root`, or None if there is none."""
+def load_checkpoint(root: Path, damaged: list[str] | None = None) -> Checkpoint | None:
+    """Return the newest complete checkpoint below `root`, or None if there is none; add newer ones to `damaged`."""
     for folder in _newest_first(root):
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
@@ -82,7 +84,9 @@ def load_checkpoint(root: Path) -> Checkpoint | None:
             if {name: hashlib.sha256(content).hexdigest() for name, content in files.items()} == manifest["sha256"]:
                 return Checkpoint(manifest["step"], load(files["state.safetensors"]), json.loads(files["facts.json"]))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-            continue
+            pass
+        if damaged is not None:
+            damaged.append(folder.name)
     return None
 
 
@@ -94,19 +98,19 @@ def run_lock(folder: Path) -> Iterator[None]:
         RunError: another process has the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise RunError(f"{folder} is in use by {holder}; wait for it, or choose another folder with --run") from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+    lock, holder = FileLock(folder / ".lock", blocking=False), folder / ".lock-holder"
+    try:
+        lock.acquire()
+    except Timeout as error:
+        name = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise RunError(f"{folder} is in use by {name}; wait for it, or choose another folder with --run") from error
+    try:
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         for leftover in [*folder.glob("checkpoints/.tmp-*"), *folder.glob("checkpoints/.del-*")]:
             shutil.rmtree(leftover, ignore_errors=True)
         yield
+    finally:
+        lock.release()
 
 
 def _newest_first(root: Path) -> list[Path]:
@@ -119,18 +123,3 @@ def _drop(folder: Path) -> None:
     shutil.rmtree(deleted, ignore_errors=True)
     folder.rename(deleted)
     shutil.rmtree(deleted, ignore_errors=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

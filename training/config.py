@@ -12,11 +12,13 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
 
 from genlab.config import MAX_SIZE, DDPMConfig, Reading, VAEConfig, dataset_name, expanded, published_dataset
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Training(Reading):
     lr: float = 6e-4
     """Highest learning rate."""
     warmup: int = 300
-    """Steps over which the learning rate rises to its highest."""
+    """Steps over which the learning rate rises to its highest; a tenth of all steps if these are fewer than the default."""
     decay: float = 0.3
     """Share of the steps, at the end, over which the learning rate falls to zero."""
     weight_decay: float = 0.0
@@ -74,7 +76,7 @@ class Training(Reading):
     private: bool = False
     """Make the repository private when it is created."""
     examples: bool = True
-    """Write up to 256 held-out pictures into the finished model, for its page; with --push they become public."""
+    """Up to 256 held-out pictures go into the finished model, for its page; with --push they become public."""
     license: str | None = None
     """Licence of the pushed model, as the Hub names it (mit, …); by default that of the card there, else apache-2.0."""
 
@@ -89,6 +91,10 @@ class Training(Reading):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise ValueError(f"{flag(name)}: expected a whole number from {low} to {high}, got {value}")
+        if self.warmup > self.steps:
+            if self.warmup != type(self).warmup:
+                raise ValueError(f"--warmup: expected at most the {self.steps} steps of --steps, got {self.warmup}")
+            object.__setattr__(self, "warmup", self.steps // 10)
         for name, lowest, highest in (
             ("lr", 1e-9, 1.0), ("decay", 0.0, 1.0), ("weight_decay", 0.0, 1.0), ("clip", 1e-9, 1e9), ("ema", 0.0, 0.99999),
         ):  # fmt: skip
@@ -153,11 +159,36 @@ def leaves(options: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def robust_output() -> None:
-    """Let a terminal that is not UTF-8 show what it can, with escapes for other characters, in place of an error."""
+def parse(cls: type[T]) -> T:
+    """Return the options of the command line; a terminal that is not UTF-8 shows other characters as escapes from then on."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def optional(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+        """Show `int | None` as INT: that the option may be left out is no value of it."""
+        kinds = [kind for kind in get_args(info.type) if kind is not type(None)]
+        if len(kinds) != 1 or kinds == [*get_args(info.type)] or kinds[0] not in (int, float, str, Path):
+            return None
+        (kind,) = kinds
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=kind.__name__.upper(),
+            instance_from_str=lambda words: kind(words[0]),
+            is_instance=lambda value: value is None or isinstance(value, kind),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    with registry:
+        return tyro.cli(cls, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return True if an error says that there is no memory left, on the CPU or a GPU."""
+    words = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(each in str(error).lower() for each in words)
 
 
 def flag(name: str) -> str:

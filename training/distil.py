@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import tyro
-
-from training.config import Distillation, robust_output
+from training.config import Distillation, parse
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -139,8 +137,7 @@ def task(config: Distillation, package: Package) -> Task:
 
 def main() -> int:
     """Run the command line."""
-    robust_output()
-    config = tyro.cli(Distillation, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
+    config = parse(Distillation)
     from genlab import hub
     from genlab.package import ModelError
     from training.run import main as run

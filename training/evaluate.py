@@ -19,7 +19,7 @@ import tyro
 from genlab.config import EMOJI, KNOWN, Reading, Sampling, dataset_name, expanded, on_hub, published_dataset
 from genlab.measurements import SCHEMA
 from training.account import recorded
-from training.config import robust_output
+from training.config import out_of_memory, parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -199,6 +199,10 @@ def make_plan(options: Evaluation, model: Model, test: Dataset) -> Plan:
         return pick(name, size) if bounded and (options.samples != 0 or getattr(options, name) is not None) else 0
 
     images = pick("images", size)
+    for name in ("ode_images", "importance_images"):
+        if (getattr(options, name) or 0) > images:
+            given = getattr(options, name)
+            raise ValueError(f"--{name.replace('_', '-')}: expected at most the {images} of --images, got {given}")
     return Plan(
         images=images,
         strata=pick("strata", T) if bounded else 0,
@@ -278,6 +282,11 @@ def run(options: Evaluation) -> int:
     except (ValueError, OSError, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"error: out of memory ({error}); lower --batch-size or --samples, or free some memory", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command continues from here", file=sys.stderr)
         return 130
@@ -315,6 +324,7 @@ def _run(options: Evaluation) -> int:
             plan = replace(plan, **{name: 0})
             print(f"{name.replace('_', ' ')} are not measured: {error}", file=sys.stderr)
     folder = _folder(options, package)
+    _check_writable(folder)
     weights = package.weights_sha256
     facts = {
         "schema": SCHEMA,
@@ -483,16 +493,29 @@ def _folder(options: Evaluation, package: Package) -> Path:
     return folder
 
 
+def _check_writable(folder: Path) -> None:
+    """Raise OSError, before anything is measured, if files cannot be written to a folder."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"{folder}: cannot be written ({error.strerror}); give another folder by --out") from error
+
+
 def _write(path: Path, metrics: dict[str, Any]) -> None:
     """Write metrics.json with each list of numbers on one line."""
     import json
     import re
 
+    from genlab.durable import put
+
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
     text = re.sub(r"\[\s+([-+.\deE,\s]+?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
     fresh = path.with_name(".metrics.json")
     fresh.write_text(text + "\n", encoding="utf-8")
-    fresh.replace(path)
+    put(fresh, path)
 
 
 def _versions() -> dict[str, str]:
@@ -518,8 +541,7 @@ def _name(text: str) -> str:
 
 def main() -> int:
     """Run the command line."""
-    robust_output()
-    return run(tyro.cli(Evaluation, config=(tyro.conf.FlagCreatePairsOff,)))
+    return run(parse(Evaluation))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import copy
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from genlab.colours import COLOURS
 from genlab.config import DataSpec, expanded
 from genlab.data import Dataset, as_model
+from genlab.durable import put, sync_folder
 from genlab.nn import computes_bf16
 from training.checkpoint import Checkpoint, RunError, load_checkpoint, save_checkpoint
 from training.config import PICTURES, Training, flag, leaves
@@ -318,9 +320,17 @@ class Trainer:
 
     def _resume(self) -> None:
         root = self.config.run_folder / "checkpoints"
-        found = load_checkpoint(root)
+        damaged: list[str] = []
+        found = load_checkpoint(root, damaged)
+        if found is None and damaged:
+            raise RunError(
+                f"--resume: every checkpoint in {root} is damaged ({', '.join(damaged)}): the run cannot go on. Remove "
+                f"{self.config.run_folder} and start it again, or start another with --run"
+            )
         if found is None:
-            raise RunError(f"--resume: no complete checkpoint in {root}; start without --resume")
+            raise RunError(f"--resume: no checkpoint in {root}; start without --resume")
+        if damaged and self.accelerator.is_main_process:
+            print(f"{', '.join(damaged)}: damaged, passed over; continuing from step {found.step}", file=sys.stderr)
         # An option that is newer than the run had the effect of its default.
         before = leaves(type(self.config)().fixed()) | leaves(found.facts["options"])
         now = leaves(self.config.fixed())
@@ -448,7 +458,8 @@ class Log:
         self.rows = [row for row in map(_row, lines) if row is not None and row["step"] <= step]
         temporary = self.path.with_name(".log.jsonl")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        temporary.replace(self.path)
+        put(temporary, self.path)
+        sync_folder(folder)
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one line."""

@@ -132,7 +132,12 @@ class Partial:
         path = self._path(part)
         if path is not None:
             fresh = path.with_name(f"{path.name}.{os.getpid()}")
-            save_file(sums, fresh, metadata={"key": self._key, "batches": str(batches)})
+            try:
+                save_file(sums, fresh, metadata={"key": self._key, "batches": str(batches)})
+            except SafetensorError as error:  # a full disk
+                raise OSError(
+                    f"{path}: the sums could not be written ({error}); free some space, or give another --out"
+                ) from error
             fresh.replace(path)
 
 

@@ -18,7 +18,7 @@ import tyro
 
 from genlab.config import Reading
 from training.account import account, lines
-from training.config import DDPMTraining, Training, VAETraining, robust_output
+from training.config import DDPMTraining, Training, VAETraining, parse
 
 if TYPE_CHECKING:
     from genlab.data import Dataset
@@ -118,8 +118,7 @@ def run(options: Preflight) -> int:
 
 def main() -> int:
     """Run the command line."""
-    robust_output()
-    return run(tyro.cli(Preflight, config=(tyro.conf.FlagCreatePairsOff,)))
+    return run(parse(Preflight))
 
 
 if __name__ == "__main__":

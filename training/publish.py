@@ -13,7 +13,7 @@ if not __package__:
 
 import tyro
 
-from training.config import robust_output
+from training.config import parse
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Publish:
     private: bool = False
     """Make the repository private when it is created."""
     examples: bool = True
-    """Push the pictures of the data set that the folder has: up to 256 held-out ones, and training ones in nearest.png."""
+    """Pictures of the data set in the folder are pushed too: up to 256 held-out ones, and training ones in nearest.png."""
     license: str | None = None
     """Licence of the model, as the Hub names it (mit, cc-by-4.0, …); by default that of the card there, else apache-2.0."""
     overwrite: bool = False
@@ -41,8 +41,7 @@ def main() -> int:
 
     0: pushed. 1: the model cannot be read, or you may not push it; nothing was sent. 3: the push failed; run it again.
     """
-    robust_output()
-    config = tyro.cli(Publish, config=(tyro.conf.FlagCreatePairsOff,))
+    config = parse(Publish)
     import genlab
     from genlab import publish
     from genlab.package import ModelError, find_package, without_pictures

@@ -27,11 +27,13 @@ from genlab.models import Model
 from genlab.package import EXAMPLES, ModelError, without_pictures, write_json, write_package
 from training.account import AT_START, FILE, account, lines
 from training.checkpoint import RunError, run_lock
-from training.config import Training, leaves
+from training.config import Training, leaves, out_of_memory
 from training.loop import DivergedError, Log, LossFunction, Record, Stop, Trainer, anywhere, make_accelerator
 
 HELD_OUT = 512
 """Number of test pictures on which the loss is measured during training."""
+MOST_LOSS = 100
+"""Loss above which a training has diverged: of a VAE in nats for each value of a picture."""
 AT_ONCE = 2**20
 """Largest number of values of held-out pictures evaluated at once."""
 
@@ -101,6 +103,11 @@ def main(config: Training, task: Task) -> int:
         if first:
             where = f" (run folder {config.run_folder})" if isinstance(error, OSError) else ""
             print(f"error: {error}{where}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"error: out of memory ({error}); lower --batch-size, --size or --width, or free some memory", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         if first:
@@ -294,6 +301,15 @@ def save_samples(trainer: Trainer, task: Task, path: Path) -> None:
 def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: TrainingData) -> None:
     """Write the folder of the finished model, `RUN/model`."""
     folder = config.run_folder / "model"
+    losses: dict[str, float] = next((r["losses"] for r in reversed(log.rows) if "losses" in r), {})
+    model = trainer.average
+    assert isinstance(model, get_args(Model))
+    most = MOST_LOSS * (model.data.dims if model.kind == "vae" else 1)
+    if losses.get("loss", 0.0) > most:
+        raise DivergedError(
+            f"the loss at the end is {losses['loss']:.3g}, where a network that has learned nothing is far below {most:,}: "
+            "training diverged, and the model was not written. Start again with a lower --lr or --clip"
+        )
     metrics: dict[str, Any] = {
         "command": config.command(),
         "seed": config.seed,
@@ -309,7 +325,7 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: Trai
             **given.facts,
         },
         "loss": {
-            "training": next((r["losses"] for r in reversed(log.rows) if "losses" in r), {}),
+            "training": losses,
             "held_out": next((r["held_out"] for r in reversed(log.rows) if "held_out" in r), {}),
             "held_out_images": min(HELD_OUT, len(given.held_out)),
         },

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING
 if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import tyro
-
 from genlab.config import KNOWN, MAX_SIZE, Reading, expanded, published_dataset
-from training.config import flag, robust_output
+from training.config import flag, parse
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
@@ -282,8 +280,7 @@ def run(config: ClassifierTraining) -> int:
 
 def main() -> int:
     """Run the command line."""
-    robust_output()
-    return run(tyro.cli(ClassifierTraining, config=(tyro.conf.FlagCreatePairsOff,)))
+    return run(parse(ClassifierTraining))
 
 
 if __name__ == "__main__":

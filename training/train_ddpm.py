@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import tyro
-
-from training.config import DDPMTraining, robust_output
+from training.config import DDPMTraining, parse
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -126,8 +124,7 @@ class Codes:
 
 def main() -> int:
     """Run the command line."""
-    robust_output()
-    config = tyro.cli(DDPMTraining, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
+    config = parse(DDPMTraining)
     from genlab.package import ModelError
     from training.run import main as run
 

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import tyro
-
-from training.config import VAETraining, robust_output
+from training.config import VAETraining, parse
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,8 +40,7 @@ def task(config: VAETraining) -> Task:
 
 def main() -> int:
     """Run the command line."""
-    robust_output()
-    config = tyro.cli(VAETraining, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
+    config = parse(VAETraining)
     from training.run import main as run
 
     return run(config, task(config))

@@ -53,6 +53,8 @@ test('indices of texts', () => {
   const index = (part) => ({ text: part, index: true });
   assert.deepEqual(partsOf('x_t'), [text('x'), index('t')]);
   assert.deepEqual(partsOf('q(x_{t−1}|x_0)'), [text('q(x'), index('t−1'), text('|x'), index('0'), text(')')]);
+  for (const name of ['my_cats', 'ddpm-my_own_cats', '_x', 'x2_3']) assert.deepEqual(partsOf(name), [text(name)]);
+  assert.deepEqual(partsOf('x̂_0'), [text('x̂'), index('0')]);
   assert.deepEqual(partsOf('two words'), [text('two words')]);
   assert.deepEqual(partsOf(''), []);
 });
