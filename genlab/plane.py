@@ -11,7 +11,8 @@ Two models. `PointDDPM` predicts the noise in x_t from x_t and t; it is trained 
 which is denoising score matching (`score`, eq. 4) up to a weight for each t (1 for ε, 1/ᾱ_t for v). So there is no third model:
 "DDPM" and "score model" are one network, trained in one way and used in two: as a DDPM, sampled along its chain of
 p_θ(x_{t−1}|x_t) (`sampler.ancestral`); as a score model, sampled with ŝ = −ε̂/√(1−ᾱ_t) by Langevin dynamics, the reverse SDE or
-the flow ODE (`score`), at any noise level and with a likelihood. `PointVAE` is the VAE of the notes with the calibrated σ.
+the flow ODE (`score`), at any noise level and with a likelihood. With the target u = ε − x_0 and `flow.straight_schedule` it is
+a flow-matching model. `PointVAE` is the VAE of the notes with the calibrated σ.
 
 For data x_0 ~ N(m, V) along a dimension both losses have a lower bound that no network can beat: with c² = ᾱ_t,
 Var(ε|x_t) = c² V/(c² V + 1 − c²) and Var(v|x_t) = V/(c² V + 1 − c²), and for the VAE it is the entropy of the data.
@@ -34,6 +35,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
+from genlab import flow
 from genlab.config import Prediction
 from genlab.divergence import Gaussian, kl, standard_normal
 from genlab.nn import sinusoidal_embedding
@@ -261,7 +263,7 @@ class PointDDPM(nn.Module):
 
     Args:
         schedule: its chain; by default the linear one with 200 steps.
-        prediction: what the network outputs, v or ε.
+        prediction: what the network outputs: v, ε, or the velocity u (`flow`).
         width, blocks: units of a layer, number of residual blocks.
         seed: of the initial weights.
     """
@@ -270,7 +272,12 @@ class PointDDPM(nn.Module):
     """Learning rate of Adam in `train`."""
 
     def __init__(
-        self, schedule: Schedule | None = None, prediction: Prediction = "v", width: int = 64, blocks: int = 2, seed: int = 0
+        self,
+        schedule: Schedule | None = None,
+        prediction: Prediction | Literal["velocity"] = "v",
+        width: int = 64,
+        blocks: int = 2,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.schedule = schedule or linear_schedule(200)
@@ -283,14 +290,17 @@ class PointDDPM(nn.Module):
         output = self.net(x_t, t)
         if self.prediction == "eps":
             return Denoised(output, x0_from_eps(self.schedule, x_t, output, t), None)
+        if self.prediction == "velocity":
+            eps, x0 = (convert(self.schedule, x_t, output, t) for convert in (flow.eps_from_velocity, flow.x0_from_velocity))
+            return Denoised(eps, x0, None)
         return Denoised(eps_from_v(self.schedule, x_t, output, t), x0_from_v(self.schedule, x_t, output, t), None)
 
     def loss(self, x0: Tensor, generator: torch.Generator) -> Tensor:
         """Return eq. 1 for each point at a random t with random noise, (B)."""
         t = torch.randint(1, self.schedule.T + 1, (len(x0),), generator=generator)
         eps = torch.randn(x0.shape, generator=generator)
-        target = eps if self.prediction == "eps" else v_from_eps(self.schedule, x0, eps, t)
-        return (target - self.net(q_marginal(self.schedule, x0, t).sample(eps), t)).pow(2).mean(dim=1)
+        targets = {"eps": eps, "velocity": eps - x0, "v": v_from_eps(self.schedule, x0, eps, t)}
+        return (targets[self.prediction] - self.net(q_marginal(self.schedule, x0, t).sample(eps), t)).pow(2).mean(dim=1)
 
 
 class PointVAE(nn.Module):

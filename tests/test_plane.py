@@ -151,7 +151,8 @@ def floor(data: GaussianData, prediction: str) -> float:
     """The lowest L_simple for x_0 ~ N(m, diag V): the mean over t and dimensions of Var(target|x_t)."""
     alpha_bar = data.schedule.alpha_bar[1:, None]
     noisy = alpha_bar * data.covariance + 1 - alpha_bar
-    left = data.covariance / noisy * (alpha_bar if prediction == "eps" else 1)
+    weight = {"eps": alpha_bar, "v": 1, "velocity": (alpha_bar.sqrt() + (1 - alpha_bar).sqrt()) ** 2}
+    left = data.covariance / noisy * weight[prediction]
     return float(left.mean())
 
 
@@ -160,21 +161,20 @@ def gaussian_data() -> GaussianData:
     return GaussianData(SCHEDULE, mean, variance)
 
 
-@pytest.mark.parametrize("prediction", ["v", "eps"])
-def test_the_loss_of_the_perfect_network_is_the_floor(prediction: Literal["v", "eps"]) -> None:
+@pytest.mark.parametrize("prediction", ["v", "eps", "velocity"])
+def test_the_loss_of_the_perfect_network_is_the_floor(prediction: Literal["v", "eps", "velocity"]) -> None:
     data = gaussian_data()
     model = PointDDPM(SCHEDULE, prediction)
 
     class Perfect(torch.nn.Module):
         def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
             predicted, alpha_bar = data.predict(x_t, t), SCHEDULE.alpha_bar[t][:, None].float()
-            return (
-                predicted.eps_hat
-                if prediction == "eps"
-                else alpha_bar.sqrt() * predicted.eps_hat - (1 - alpha_bar).sqrt() * predicted.x0_hat
-            )
+            v = alpha_bar.sqrt() * predicted.eps_hat - (1 - alpha_bar).sqrt() * predicted.x0_hat
+            return {"eps": predicted.eps_hat, "v": v, "velocity": predicted.eps_hat - predicted.x0_hat}[prediction]
 
     model.net = Perfect()  # type: ignore[assignment]
+    x_t, t = torch.linspace(-1, 1, 18).reshape(9, 2), torch.arange(1, 100, 11)
+    torch.testing.assert_close(model.predict(x_t, t).x0_hat, data.predict(x_t, t).x0_hat, rtol=1e-4, atol=1e-4)
     x0 = data.sample(200_000, torch.Generator().manual_seed(0)).float()
     loss = model.loss(x0, torch.Generator().manual_seed(1))
     assert float(loss.mean()) == pytest.approx(floor(data, prediction), abs=4 * float(loss.std()) / 200_000**0.5)

@@ -17,7 +17,7 @@ VERSIONS = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text
 def required(version: str) -> list[str]:
     """Return what both files of requirements ask for on that Python."""
     lines = [line for name in ("", "-dev") for line in (ROOT / f"requirements{name}.txt").read_text().splitlines()]
-    found = [Requirement(line) for line in lines if line and not line.startswith(("#", "-r"))]
+    found = [Requirement(line) for text in lines if (line := text.partition("#")[0].strip()) and not line.startswith("-r")]
     return [f"{r.name}{r.specifier}" for r in found if r.marker is None or r.marker.evaluate({"python_version": version})]
 
 

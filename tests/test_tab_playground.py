@@ -64,7 +64,7 @@ def values(series: Any) -> np.ndarray:
     ("changes", "message"),
     [
         *(({"data": v}, "data set: expected one of moons, ") for v in ("x", None, 3, ["moons"])),
-        *(({"model": v}, "model: expected one of DDPM, score model, VAE") for v in ("ddpm", None, {})),
+        *(({"model": v}, "model: expected one of DDPM, score model, flow matching, VAE") for v in ("ddpm", None, {})),
         *(({"walk": v}, "way back: expected one of reverse SDE, flow, Langevin") for v in ("ancestral", None)),
         *(({"steps": v}, "steps of learning: expected a number") for v in (0, 99, 150, 3100, math.inf, "100", None)),
         *(({"seed": v}, "seed: expected a whole number") for v in (-1, 2**32, 0.5, None)),

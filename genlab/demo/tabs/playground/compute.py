@@ -11,7 +11,8 @@ from torch import Tensor
 
 from genlab.demo.live import learn
 from genlab.demo.tabs.playground.request import DRAWING, Marks, PlaygroundRequest
-from genlab.demo.tabs.points import SCHEDULE
+from genlab.demo.tabs.points import SCHEDULE, T
+from genlab.flow import straight_schedule
 from genlab.plane import PointDDPM, PointVAE, Progress, Walk, around, denoising, points
 from genlab.sampler import Frame
 
@@ -62,7 +63,11 @@ def data_of(data: str, marks: Marks, count: int) -> Tensor:
 
 def new_model(request: PlaygroundRequest) -> PointDDPM | PointVAE:
     """Return the model before it has learned anything."""
-    return PointVAE(seed=request.seed) if request.model == "VAE" else PointDDPM(SCHEDULE, seed=request.seed)
+    if request.model == "VAE":
+        return PointVAE(seed=request.seed)
+    if request.model == "flow matching":
+        return PointDDPM(straight_schedule(T), "velocity", seed=request.seed)
+    return PointDDPM(SCHEDULE, seed=request.seed)
 
 
 def play(request: PlaygroundRequest, run: Run) -> Iterator[int | Run]:
@@ -77,7 +82,8 @@ def play(request: PlaygroundRequest, run: Run) -> Iterator[int | Run]:
 
 def way_back(request: PlaygroundRequest, model: PointDDPM, count: int, seed: int, steps: int) -> Iterator[Frame]:
     """Walk from noise to samples in the way of the request."""
-    way: Walk = "ancestral" if request.model == "DDPM" else request.walk
+    ways: dict[str, Walk] = {"DDPM": "ancestral", "flow matching": "flow", "score model": request.walk}
+    way = ways[request.model]
     return denoising(model.predict, model.schedule, count, seed, way, 5 * steps if way == "Langevin" else steps)
 
 

@@ -15,6 +15,7 @@ from genlab.demo.tabs.playground.request import DRAWING, Marks, PlaygroundReques
 from genlab.demo.tabs.playground.text import NAMES, TEXT
 from genlab.demo.tabs.points import NAMES as DATA_TITLES
 from genlab.demo.tabs.points import SCHEDULE, T
+from genlab.flow import straight, straight_time
 from genlab.plane import PointDDPM, PointVAE, field, lattice, noising
 
 MARKS, CROWD = 500, 300
@@ -83,7 +84,7 @@ def stage(
             x=Axis(low=0, high=request.steps, name=TEXT["loss axis"]),
             y=Axis(low=low - room, high=high + room),
             layers=[Line(id="loss", colour="kl", x=steps, y=losses)],
-            title=TEXT["loss vae" if vae else "loss ddpm"],
+            title=TEXT[f"loss {request.model}"],
             description=caption,
             aspect=0.8,
             least=200,
@@ -137,8 +138,12 @@ def animation(run: Run, seed: int) -> FigureData:
         for count, picture in shown
     ]
     x0 = data_of(request.data, request.marks, MARKS)[:CROWD]
-    ways = _vae_ways(model, x0, seed) if isinstance(model, PointVAE) else _chain_ways(request, model, x0, seed)
-    there, back, made = ways
+    if isinstance(model, PointVAE):
+        there, back, made = _vae_ways(model, x0, seed)
+    elif request.model == "flow matching":
+        there, back, made = _straight_ways(request, model, x0, seed)
+    else:
+        there, back, made = _chain_ways(request, model, x0, seed)
     starts = [0, len(frames), len(frames) + len(there)]
     frames += [Frame(caption=text, layers={"samples": _xy(x0[:0]), "noisy": _xy(x), **more}) for text, x, more in there + back]
     frames += [Frame(caption=text, layers={"samples": _xy(x), **more}) for text, x, more in made]
@@ -157,6 +162,20 @@ def _chain_ways(request: PlaygroundRequest, model: PointDDPM, x0: Tensor, seed: 
     for frame in walked[:: len(walked) // WALK_STEPS]:
         back.append((TEXT[key].format(t=frame.t, walk=walk), frame.x_t, _arrows(request, model, frame.t)))
     return there, back, [(TEXT[key].format(t=0, walk=walk), walked[-1].x_s, {})]
+
+
+def _straight_ways(request: PlaygroundRequest, model: PointDDPM, x0: Tensor, seed: int) -> Ways:
+    """Return x_s on the straight paths to noise and on the way back along û, and the samples."""
+    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
+    there: list[Picture] = [
+        (TEXT["straight s"].format(s=f"{s:.2f}"), torch.lerp(x0, eps, s), {}) for s in torch.linspace(0, 1, len(FORWARD_TIMES))
+    ]
+    back: list[Picture] = []
+    for frame in way_back(request, model, CROWD, seed, WALK_STEPS):
+        t = torch.full((CROWD,), frame.t)
+        s = f"{float(straight_time(model.schedule, t)[0]):.2f}"
+        back.append((TEXT["velocity s"].format(s=s), straight(model.schedule, frame.x_t, t), {}))
+    return there, back, [(TEXT["velocity s"].format(s="0.00"), frame.x_s, {})]
 
 
 def _arrows(request: PlaygroundRequest, model: PointDDPM, t: int) -> dict[str, dict[str, Any]]:

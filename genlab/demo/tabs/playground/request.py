@@ -26,8 +26,8 @@ from genlab.serving.language import both
 DRAWING = "drawing"
 """The choice of a visitor's own points."""
 DATA = (*DATA_NAMES, DRAWING)
-ModelName = Literal["DDPM", "score model", "VAE"]
-MODELS: tuple[ModelName, ...] = ("DDPM", "score model", "VAE")
+ModelName = Literal["DDPM", "score model", "flow matching", "VAE"]
+MODELS: tuple[ModelName, ...] = ("DDPM", "score model", "flow matching", "VAE")
 WalkName = Literal["reverse SDE", "flow", "Langevin"]
 WALKS: tuple[WalkName, ...] = ("reverse SDE", "flow", "Langevin")
 """Ways of a score model."""

@@ -40,8 +40,10 @@ TEXT = {
     "points": both("data", "数据"),
     "score": both("ŝ(x_t, t), scaled by (1−ᾱ_t)", "ŝ(x_t, t)，按 (1−ᾱ_t) 缩放"),
     "stage": both("what the model makes", "模型生成的点"),
-    "loss ddpm": both("loss L_{simple}", "损失 L_{simple}"),
-    "loss vae": both("loss −ELBO, nats", "损失 −ELBO，奈特"),
+    "loss DDPM": both("loss L_{simple}", "损失 L_{simple}"),
+    "loss score model": both("loss L_{simple}", "损失 L_{simple}"),
+    "loss flow matching": both("loss ½ E‖u − û‖²", "损失 ½ E‖u − û‖²"),
+    "loss VAE": both("loss −ELBO, nats", "损失 −ELBO，奈特"),
     "loss axis": both("step", "步"),
     "ready": both("Press “Train”: the samples move while the model learns.", "点击“训练”：模型学习时样本会移动。"),
     "step zero": both("beginning", "开始"),
@@ -55,6 +57,8 @@ TEXT = {
     "forward t": both("forward: noise is added, t = {t}", "前向：加入噪声，t = {t}"),
     "DDPM t": both("reverse: each step drawn from p_θ, t = {t}", "反向：每一步从 p_θ 抽样，t = {t}"),
     "score model t": both("reverse: along ŝ by {walk}, t = {t}", "反向：沿 ŝ，{walk}，t = {t}"),
+    "straight s": both("forward: on a straight line to noise, s = {s}", "前向：沿直线走向噪声，s = {s}"),
+    "velocity s": both("reverse: along the velocity û, s = {s}", "反向：沿速度 û，s = {s}"),
     "walk reverse SDE": both("the reverse SDE", "反向 SDE"),
     "walk flow": both("the flow ODE", "概率流 ODE"),
     "walk Langevin": both("annealed Langevin dynamics", "退火朗之万动力学"),
@@ -71,16 +75,20 @@ TEXT = {
     "formula": both(
         "The models are those of the other tabs; a picture is a point in 784 dimensions, here it is one in two. **DDPM** and "
         r"**score model** learn by one loss (the network's output is $v$, a rotation of $\varepsilon$ and $x_0$) and differ in "
-        r"the way back: down the chain of $p_\theta$, or along $\hat s$. The **VAE** raises its ELBO:",
+        r"the way back: down the chain of $p_\theta$, or along $\hat s$. **Flow matching** learns the velocity $u$ of straight "
+        r"paths $x_s = (1-s)x_0 + s\varepsilon$, and goes back along it. The **VAE** raises its ELBO:",
         r"模型与其他各页相同；一张图片是 784 维空间中的一个点，这里是二维的点。**DDPM** 与**分数模型**用同一个损失学习"
         r"（网络的输出是 $v$，即 $\varepsilon$ 与 $x_0$ 的一个旋转），区别在于反向：沿 $p_\theta$ 的链往回走，"
-        r"或者沿 $\hat s$ 走。**VAE** 则提高它的 ELBO：",
+        r"或者沿 $\hat s$ 走。**流匹配**学习直线路径 $x_s = (1-s)x_0 + s\varepsilon$ 的速度 $u$，并沿它往回走。"
+        "**VAE** 则提高它的 ELBO：",
     )
     + r"""
 
 $$L_{\text{simple}} = \tfrac12\,\mathbb E\,\|v - \hat v(x_t,t)\|^2,\quad
 v = \sqrt{\bar\alpha_t}\,\varepsilon - \sqrt{1-\bar\alpha_t}\,x_0,\qquad
 \hat s = -\frac{\hat\varepsilon}{\sqrt{1-\bar\alpha_t}}$$
+
+$$L_{\text{flow}} = \tfrac12\,\mathbb E\,\|u - \hat u(x_s,s)\|^2,\quad u = \varepsilon - x_0$$
 
 $$-\text{ELBO} = -\mathbb E_q[\log p(x\mid z)] + \mathrm{KL}[q(z\mid x)\,\|\,p(z)]$$
 """,
@@ -89,6 +97,7 @@ $$-\text{ELBO} = -\mathbb E_q[\log p(x\mid z)] + \mathrm{KL}[q(z\mid x)\,\|\,p(z
 NAMES = {
     "DDPM": both("DDPM", "DDPM（扩散）"),
     "score model": both("score model", "分数模型"),
+    "flow matching": both("flow matching", "流匹配"),
     "VAE": both("VAE", "VAE（变分自编码器）"),
     "reverse SDE": both("reverse SDE", "反向 SDE"),
     "flow": both("flow ODE", "概率流 ODE"),
