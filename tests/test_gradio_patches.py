@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace as changed
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -179,6 +180,34 @@ def test_gradio_still_loses_the_place_of_a_job_that_is_cancelled_before_it_begin
     monkeypatch.setattr(gradio.routes, "cancel_tasks", gradio.utils.cancel_tasks)
     gradio_patches.cancel_only_begun_jobs()
     assert lost_places(lambda ids: gradio.routes.cancel_tasks(ids)) == 0
+
+
+def first_jobs(patched: bool) -> list[tuple[str, str]]:
+    """Return visitor and function of the first two jobs to run, of two of "a" and one of "b" for one function, and one for
+    another; the queue of a kind has two places, or all have three together.
+    """
+    demo = mounted(page(Meter()))
+    queue = demo._queue
+    queue.max_size = 3
+    if patched:
+        gradio_patches.take_turns(demo, changed(FREE, running=1, waiting=3))
+
+    async def ask() -> list[tuple[str, str]]:
+        indices = {fn.api_name: fn._id for fn in demo.fns.values()}
+        for visitor, name in (("a", "echo"), ("a", "echo"), ("b", "echo"), ("b", "size")):
+            body = gradio.routes.PredictBodyInternal(data=["x"], fn_index=indices[name], session_hash="s", request=None)
+            await queue.push(body, SimpleNamespace(scope={"visitor": visitor}), None)  # type: ignore[arg-type]
+        queue.active_jobs = []
+        while found := queue.get_events():
+            queue.active_jobs.append(found[0])
+        return [(event.request.scope["visitor"], event.fn.api_name) for job in queue.active_jobs for event in job or ()]
+
+    return asyncio.run(ask())
+
+
+def test_gradio_still_starts_jobs_in_the_order_of_asking_and_bounds_all_kinds_together() -> None:
+    assert first_jobs(patched=False) == [("a", "echo"), ("a", "echo"), ("b", "echo")]
+    assert sorted(first_jobs(patched=True)) == [("a", "echo"), ("b", "echo"), ("b", "size")]
 
 
 def session_after_a_call(patch: str) -> str:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from genlab.serving import pages, server
+from genlab.serving.limits import Limits
 from tests import tiny
 from tests.small_page import FREE, wait_until
 from tests.tiny import last_event
@@ -109,4 +110,4 @@ def test_files_of_every_page_stay(site, tmp_path):
 
 def test_a_page_cannot_be_replaced_before_it_is_served():
     with pytest.raises(RuntimeError, match="while it is served"):
-        pages.Pages(page("one")).replace(page("two"))
+        pages.Pages(page("one"), Limits()).replace(page("two"))

@@ -8,9 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,15 +17,9 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError, ValidationError
 
-from genlab.demo.app import create_app
-from genlab.demo.tabs.events import MODEL_EVENT
-from genlab.demo.tabs.sample import compute
-from genlab.demo.turns import DeadlineError, Runner
-from genlab.serving import pages, server
-from genlab.serving.language import both
-from tests import tiny
-from tests.small_page import CANARY, FREE, MARK, call, index_of, wait_until
-from tests.tiny import last_event, running
+from genlab.serving import server
+from tests.small_page import CANARY, MARK, call, index_of, wait_until
+from tests.tiny import last_event
 
 ROOT = Path(__file__).parents[1]
 
@@ -172,40 +163,6 @@ def test_start_and_cancel_storm(site: SimpleNamespace) -> None:
         assert site.client.post("/gradio_api/cancel", json=cancel).status_code == 200
     assert call(site.client, "stream", 2, 0.001) == ("complete", ["step 2"])
     assert site.meter.most == 1
-
-
-def test_a_full_queue_of_the_real_page_says_when_to_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many jobs as may run and as many as may wait are accepted; the next one is refused."""
-    running_jobs, begun, let_go = MODEL_EVENT["concurrency_limit"], threading.Semaphore(0), threading.Event()
-
-    def sample(*_: object) -> Iterator[object]:
-        begun.release()
-        assert let_go.wait(120)
-        raise DeadlineError(both("ended", "结束"))
-        yield
-
-    monkeypatch.setattr(compute, "sample", sample)
-    demo = create_app(tiny.load_models(tiny.save_models(tmp_path)), Runner())
-    index = next(index for index, fn in demo.fns.items() if fn.api_name == "sample")
-    app = server.build(demo, ready=lambda: True, limits=replace(FREE, abandoned_seconds=1e6))
-    with running(app) as instance, httpx.Client(base_url=instance.url, timeout=60, trust_env=False) as client:
-        parameters = client.get("/gradio_api/info").json()["named_endpoints"]["/sample"]["parameters"]
-        data = [each["parameter_default"] for each in parameters]
-
-        def join(number: int) -> httpx.Response:
-            body = {"data": data, "fn_index": index, "session_hash": f"visitor{number}"}
-            return client.post("/gradio_api/queue/join", json=body)
-
-        try:
-            assert [join(number).status_code for number in range(running_jobs)] == [200] * running_jobs
-            assert all(begun.acquire(timeout=60) for _ in range(running_jobs))
-            waiting = [join(running_jobs + number).status_code for number in range(pages.QUEUE)]
-            refused = join(running_jobs + pages.QUEUE)
-        finally:
-            let_go.set()
-    assert waiting == [200] * pages.QUEUE
-    assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
-    assert refused.json()["detail"] == "The queue is full: try again in a few seconds."
 
 
 def test_address(monkeypatch: pytest.MonkeyPatch) -> None:

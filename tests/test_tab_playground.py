@@ -127,16 +127,31 @@ def test_a_damaged_link_is_refused(changes: dict[str, str]) -> None:
 def test_the_line_lets_some_in_in_the_order_of_coming_and_turns_the_rest_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "POLL", 0)
     line = Line(running=1, waiting=2)
-    places = [line.enter() for _ in range(3)]
+    places = [line.enter(visitor) for visitor in "abc"]
     assert [next(place) for place in places] == [0, 1, 2]
     with pytest.raises(LiveError, match="3 others are training here already"):
-        next(line.enter())
+        next(line.enter("d"))
     places[1].close()
     assert next(places[2]) == 1
     places[0].close()
     assert next(places[2]) == 0
     places[2].close()
     assert len(line) == 0
+
+
+def test_one_training_of_a_visitor_runs_and_turns_go_round_the_visitors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "POLL", 0)
+    line = Line(running=2, waiting=4)
+    greedy = [line.enter("greedy") for _ in range(4)]
+    assert [next(place) for place in greedy[:3]] == [0, 1, 2]
+    with pytest.raises(LiveError, match="3 of your trainings run or wait here already"):
+        next(greedy[3])
+    others = [line.enter("other"), line.enter("third")]
+    assert [next(place) for place in others] == [0, 3]
+    greedy[0].close()
+    assert next(others[1]) == 0
+    others[0].close()
+    assert next(greedy[1]) == 0
 
 
 def test_a_training_that_is_turned_away_takes_nothing_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +162,7 @@ def test_a_training_that_is_turned_away_takes_nothing_from_others(monkeypatch: p
         tab.build(None, Runner(), demo)  # type: ignore[arg-type]
     events = {fn.name: fn.fn for fn in demo.fns.values()}
     chosen = ("moons", None, "DDPM", "flow", 100, 0)
-    with contextlib.closing(live.LINE.enter()) as place:
+    with contextlib.closing(live.LINE.enter("another")) as place:
         next(place)
         training = events["train_it"](*chosen)
         next(training)
@@ -311,8 +326,8 @@ def test_models_answer_while_somebody_trains_and_a_stream_that_is_left_ends_the_
 def test_a_waiting_call_that_is_left_leaves_its_place(site: SimpleNamespace) -> None:
     body = {**GOOD, "steps": 100, "count": 1}
     with contextlib.ExitStack() as others:
-        for _ in range(2):
-            assert next(others.enter_context(contextlib.closing(live.LINE.enter()))) == 0
+        for visitor in "ab":
+            assert next(others.enter_context(contextlib.closing(live.LINE.enter(visitor)))) == 0
         with contextlib.ExitStack() as calls:
             lines = calls.enter_context(site.http.stream("GET", begin(site, "playground", body))).iter_lines()
             calls.callback(lines.close)

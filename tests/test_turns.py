@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from genlab.demo.served import Models
 from genlab.demo.tabs.sample.compute import sample
 from genlab.demo.tabs.sample.request import SampleRequest
 from genlab.demo.turns import DeadlineError, Runner, Scheduler, TurnError
+from genlab.serving.visitor import current
 from tests import tiny
 
 PATIENCE = 30.0
@@ -51,7 +53,7 @@ class Held:
 
 @pytest.fixture
 def held() -> Iterator[Held]:
-    held = Held(Scheduler(most=10))
+    held = Held(Scheduler(most=10, small=5))
     yield held
     held.let_go()
 
@@ -80,6 +82,29 @@ def test_what_is_of_one_kind_is_computed_together_up_to_the_most(held: Held) -> 
     held.let_go()
     assert [each.result(PATIENCE) for each in asked] == [10, 20, 30, 40, 50, 60]
     assert passes == [("a", [1, 3, 5]), ("b", [2]), ("a", [4]), ("b", [6])]
+
+
+def test_turns_go_to_the_visitor_who_has_had_the_least_and_a_large_call_waits_for_a_turn_of_its_own(held: Held) -> None:
+    """One visitor asks for ten long passes, then another for five short ones: those wait for one of the long ones at most."""
+    passes: list[list[str]] = []
+
+    def compute(given: list[str]) -> list[str]:
+        passes.append(given)
+        time.sleep(0.05 if "long" in given else 0)
+        return given
+
+    def ask(visitor: str, size: int) -> Future[object]:
+        def call() -> object:
+            current.set(visitor)
+            return held.turns.together("a", compute, visitor, size, held.deadline)
+
+        return held.ask(lambda: Context().run(call))
+
+    asked = [ask("long", 8) for _ in range(10)] + [ask("short", 2) for _ in range(5)]
+    held.let_go()
+    for each in asked:
+        each.result(PATIENCE)
+    assert passes == [["long", "short"]] + [["short"] * 4] + [["long"]] * 9
 
 
 def test_what_is_asked_for_alone_stays_alone(held: Held) -> None:

@@ -108,7 +108,7 @@ def served(blocks: gr.Blocks, answering: Callable[[], None] | None = None) -> It
     """Any page on a free port of loopback, as `app.py` serves it but for the limits of a visitor; its address."""
     free = Limits(
         calls_per_second=1e6, calls_burst=10**6, uploads_per_second=1e6, uploads_burst=10**6, light_calls_per_second=1e6,
-        light_calls_burst=10**6, jobs=10**6,
+        light_calls_burst=10**6, jobs=10**6, running=10**6,
     )  # fmt: skip
     style: dict[str, Any] = {"theme": theme.theme(), "css": theme.CSS, "head": HEAD}
     app = server.build(blocks, ready=lambda: True, limits=free, documents=DOCUMENTS, **style)

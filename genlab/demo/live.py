@@ -2,7 +2,8 @@
 
 Trainings do not use the scheduler of `turns`, so the models that are served answer meanwhile. All trainings share one
 thread, which takes one core of the machine: a few optimiser's steps of one, then of the other. `RUNNING` visitors train at the
-same time, `WAITING` more may wait, first come, first served; further ones get an error. A training is a generator; it ends when
+same time, one of each visitor, `WAITING` more may wait, and turns go round the visitors; further ones get an error, and so does
+who has half of all places. A training is a generator; it ends when
 it is closed, between two steps, and in any case after `SECONDS`.
 """
 
@@ -22,7 +23,9 @@ import torch
 from torch import Tensor
 
 from genlab.plane import PointDDPM, PointVAE, Progress, train
+from genlab.serving.fairness import Turns
 from genlab.serving.language import UserFacingError, both
+from genlab.serving.visitor import current
 
 R = TypeVar("R")
 
@@ -38,6 +41,10 @@ EVERY = 10
 STORED, STORED_SECONDS = 24, 1800.0
 """Trained models that are stored, and for how long."""
 TEXT = {
+    "yours": both(
+        "{count} of your trainings run or wait here already: wait for one of them to end",
+        "您已有 {count} 个训练在运行或等待，请等其中一个结束",
+    ),
     "busy": both(
         "{count} others are training here already; try again in a minute", "已有 {count} 人在这里训练，请一分钟后再试"
     ),
@@ -53,36 +60,51 @@ class LiveError(UserFacingError, RuntimeError):
 
 
 class Line:
-    """A queue: `running` of those in it may run, `waiting` more may wait, first come, first served."""
+    """A queue: `running` of those in it may run, one of each visitor, and `waiting` more may wait."""
 
     def __init__(self, running: int = RUNNING, waiting: int = WAITING) -> None:
-        self.running, self.waiting = running, waiting
-        self._tickets: list[object] = []
+        self.running, self.places = running, running + waiting
+        self._waiting: list[tuple[str, object]] = []
+        self._running: list[tuple[str, object]] = []
+        self._turns = Turns(1)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Return how many run and wait."""
-        return len(self._tickets)
+        return len(self._waiting) + len(self._running)
 
-    def enter(self) -> Generator[int, None, None]:
-        """Take a place: yield how many have to leave before its turn, and at last 0. Closing it gives the place up.
+    def enter(self, visitor: str) -> Generator[int, None, None]:
+        """Take a place: yield how many wait or run before it, and at last 0. Closing it gives the place up.
 
         Raises:
-            LiveError: the queue is full.
+            LiveError: the queue is full, or half of it is this visitor's.
         """
-        ticket = object()
+        ticket = (visitor, object())
         with self._lock:
-            if len(self._tickets) >= self.running + self.waiting:
-                raise LiveError(TEXT["busy"].format(count=len(self._tickets)))
-            self._tickets.append(ticket)
+            taken = self._running + self._waiting
+            if len(taken) >= self.places:
+                raise LiveError(TEXT["busy"].format(count=len(taken)))
+            if (mine := [whose for whose, _ in taken].count(visitor)) >= max(1, self.places // 2):
+                raise LiveError(TEXT["yours"].format(count=mine))
+            self._waiting.append(ticket)
         try:
-            while (before := self._tickets.index(ticket) - self.running + 1) > 0:
+            while (before := self._before(ticket)) > 0:
                 yield before
                 time.sleep(POLL)
             yield 0
         finally:
             with self._lock:
-                self._tickets.remove(ticket)
+                (self._running if ticket in self._running else self._waiting).remove(ticket)
+
+    def _before(self, ticket: tuple[str, object]) -> int:
+        """Let those run whose turn it is; return how many stand before this one, 0 if it runs."""
+        with self._lock:
+            while self._waiting and len(self._running) < self.running:
+                index = self._turns.choose([v for v, _ in self._waiting], [v for v, _ in self._running])
+                if index is None:
+                    break
+                self._running.append(self._waiting.pop(index))
+            return 0 if ticket in self._running else self._waiting.index(ticket) + 1
 
 
 class Worker:
@@ -123,7 +145,7 @@ def learn(model: PointDDPM | PointVAE, data: Tensor, steps: int, seed: int) -> I
     Raises:
         LiveError: too many others train.
     """
-    with closing(LINE.enter()) as place:
+    with closing(LINE.enter(current.get())) as place:
         for before in place:
             if before == 0:
                 break

@@ -1,8 +1,9 @@
 """Runs the models: one thread computes for all requests, and evaluations of one network share its passes. No gradio in here.
 
-Computations run in the order of their requests. Those of one kind, such as the steps of several visitors' walks with one model,
-run together: the first takes along those behind it. A network spends less on each picture of many than on one alone, so that
-several visitors have their pictures sooner than one after the other.
+Whose visitor has taken the least time of the thread is next, and of one visitor what was asked first: who asks for little waits
+for little, whatever others ask for. Computations of one kind, such as the steps of several visitors' walks with one model, run
+together: the first takes along those that are no larger. A network spends less on each picture of many than on one alone, so
+that several visitors have their pictures sooner than one after the other.
 
 Computations of the tabs are generators that yield after each step of the network and stop when they are closed, so that a
 visitor who leaves costs one step at most.
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -27,12 +27,19 @@ from genlab.models import Diffusion
 from genlab.nn import drawing_precision
 from genlab.process import Denoised, Predict
 from genlab.serving.language import UserFacingError, both
+from genlab.serving.visitor import current
 
 G = TypeVar("G")
 R = TypeVar("R")
 
 MOST = 64 * 28 * 28
 """Values in the pictures of several requests that go through a network together; one request alone may have more."""
+SMALL = 4 * 28 * 28
+"""Values in the pictures of a request that may share a pass with any other."""
+PAUSE = 0.01
+"""Seconds to wait for the next step of the visitor who has had less than those who wait: a longer step would delay it."""
+VISITORS = 1000
+"""Visitors whose time of the thread is remembered."""
 DEADLINE = 60.0
 """Seconds of wall clock after which a request is ended."""
 MEMORY = 0.8
@@ -64,20 +71,27 @@ class _Call:
     compute: Callable[[list[Any]], list[Any]]
     given: Any
     size: int
+    visitor: str = field(default_factory=current.get)
     answer: Future[Any] = field(default_factory=Future)
 
 
 class Scheduler:
     """Computes on a thread of its own, in inference mode, while the threads that call it wait.
 
+    The time of each visitor is counted as in start-time fair queueing (Goyal, Vin, Cheng 1996): who comes anew begins with the
+    count of the one whose turn it is.
+
     Args:
         most: largest size of calls that run together.
+        small: size of a call that may run together with a smaller one.
     """
 
-    def __init__(self, most: int = MOST) -> None:
-        self.most = most
-        self._queue: deque[_Call] = deque()
-        self._lock = threading.Lock()
+    def __init__(self, most: int = MOST, small: int = SMALL) -> None:
+        self.most, self.small = most, small
+        self._queue: list[_Call] = []
+        self._arrived = threading.Condition()
+        self._seconds: dict[str, float] = {}
+        self._last = ""
         self._thread = ThreadPoolExecutor(1, "models")
 
     def __len__(self) -> int:
@@ -110,8 +124,14 @@ class Scheduler:
         return self._call(_Call(kind, compute, given, size), deadline)
 
     def _call(self, call: _Call, deadline: float) -> Any:
-        with self._lock:
+        with self._arrived:
+            if len(self._seconds) > VISITORS:
+                waiting = {each.visitor for each in self._queue} | {self._last}
+                self._seconds = {visitor: self._seconds[visitor] for visitor in waiting if visitor in self._seconds}
+            begun = self._seconds.get(self._last, 0.0)
+            self._seconds[call.visitor] = max(self._seconds.get(call.visitor, 0.0), begun)
             self._queue.append(call)
+            self._arrived.notify()
         self._thread.submit(self._turn)
         if not wait([call.answer], max(0.0, deadline - time.monotonic())).done and call.answer.cancel():
             raise TurnError(TEXT["busy"])
@@ -122,29 +142,49 @@ class Scheduler:
         batch = [call for call in self._next() if call.answer.set_running_or_notify_cancel()]
         if not batch:
             return
+        started = time.perf_counter()
         try:
             with torch.inference_mode():
                 answers = list(zip(batch, batch[0].compute([call.given for call in batch]), strict=True))
         except BaseException as error:  # whatever it is, it belongs to the threads that wait
+            self._count(batch, time.perf_counter() - started)
             for call in batch:
                 call.answer.set_exception(error)
         else:
+            self._count(batch, time.perf_counter() - started)
             for call, answer in answers:
                 call.answer.set_result(answer)
 
+    def _count(self, batch: list[_Call], seconds: float) -> None:
+        """Count the time of a turn for the visitors who shared it, by the sizes of their calls."""
+        total = sum(call.size for call in batch) or 1
+        with self._arrived:
+            for call in batch:
+                share = call.size / total if call.size else 1.0
+                self._seconds[call.visitor] = self._seconds.get(call.visitor, 0.0) + seconds * share
+
     def _next(self) -> list[_Call]:
         """Take the first call, and those that share its turn, out of the queue."""
-        with self._lock:
+        with self._arrived:
             if not self._queue:
                 return []
-            first = self._queue.popleft()
+            had = self._seconds.get(self._last, 0.0)
+            self._arrived.wait_for(lambda: self._seconds[self._first().visitor] <= had, PAUSE)
+            first = self._first()
+            self._last = first.visitor
+            self._queue.remove(first)
             batch, size = [first], first.size
             for call in list(self._queue) if first.kind is not None else ():
-                if call.kind == first.kind and size + call.size <= self.most:
+                fits = call.size <= max(first.size, self.small) and size + call.size <= self.most
+                if call.kind == first.kind and fits:
                     self._queue.remove(call)
                     batch.append(call)
                     size += call.size
             return batch
+
+    def _first(self) -> _Call:
+        """Return the call in the queue that is next."""
+        return min(self._queue, key=lambda call: self._seconds[call.visitor])
 
 
 class Runner:

@@ -1,14 +1,26 @@
-"""One HTTP/1.1 connection: how long a visitor may take to send a request's head and to read a reply."""
+"""One HTTP/1.1 connection: how many there may be, and how long a visitor may take to send a request's head and to read a
+reply.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import socket
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from genlab.serving.refusal import HEADERS
+from genlab.serving.visitor import network
+
+CONNECTIONS = 512
+"""Open connections; one more takes the place of that which has waited longest for the head of a request."""
+OF_ADDRESS = 256
+"""The same for those of one address, where no proxy stands in front."""
+SPARE = 64
+"""Connections beyond `CONNECTIONS` while requests are open on all of them: health has to be answered."""
 HEAD_SECONDS = 10.0
 """How long the head of a request may take to arrive."""
 UNREAD_SECONDS = 30.0
@@ -18,16 +30,47 @@ SEND_BUFFER_BYTES = 256 * 1024
 
 
 class Connection(H11Protocol):
-    """An HTTP/1.1 connection that is closed when a head takes longer than `HEAD_SECONDS`, or when none of the bytes that wait
-    are read for `UNREAD_SECONDS`: a stream would fill the memory behind them.
+    """An HTTP/1.1 connection that is closed when a head takes longer than `HEAD_SECONDS`, when another needs its place before a
+    head has come, or when none of the bytes that wait are read for `UNREAD_SECONDS`: a stream would fill the memory behind
+    them.
+
+    Args:
+        options: of `H11Protocol`.
+        proxied: all connections come from a proxy, whatever their visitor.
     """
 
     head_timer: asyncio.TimerHandle | None = None
     unread_timer: asyncio.TimerHandle | None = None
 
+    def __init__(self, *, proxied: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.proxied = proxied
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        peer = self.client[0] if self.client else ""
+        self.address, self.since = network(peer) or peer, self.loop.time()
+        self._make_room()
         self.head_timer = self.loop.call_later(HEAD_SECONDS, transport.abort)
+
+    def _make_room(self) -> None:
+        """Close a connection where there are too many: the one that has waited longest for a head, else this one."""
+        all_open = [other for other in self.connections if isinstance(other, Connection) and not other.transport.is_closing()]
+        of_address = [] if self.proxied else [other for other in all_open if other.address == self.address]
+        for crowd, most, spare in ((of_address, OF_ADDRESS, 0), (all_open, CONNECTIONS, SPARE)):
+            waiting = [other for other in crowd if other is not self and (other.cycle is None or other.cycle.response_complete)]
+            if len(crowd) > most and waiting:
+                min(waiting, key=lambda other: other.since).transport.abort()
+            elif len(crowd) > most + spare:
+                self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP with the headers of every reply."""
+        headers = {"content-type": "text/plain; charset=utf-8", "connection": "close", **HEADERS}
+        head = h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request")
+        for event in (head, h11.Data(data=msg.encode("ascii")), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -14,19 +14,27 @@ import atexit
 import importlib
 import inspect
 import os
+import random
 import shutil
 import ssl
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from genlab.serving import visitor
+from genlab.serving.fairness import Turns
+from genlab.serving.limits import Limits
 
 if TYPE_CHECKING:
     import gradio as gr
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 POLL_SECONDS = 0.005
 """Time between two checks of the queue for a job that can begin."""
@@ -135,14 +143,86 @@ def described_once(demo: gr.Blocks) -> Iterator[None]:
 # The page while it is served
 
 
-def patch(demo: gr.Blocks) -> None:
+def patch(demo: gr.Blocks, limits: Limits) -> None:
     """Apply all patches that follow to a page that has been mounted; `TolerantCancel` is added by whoever mounts it."""
+    take_turns(demo, limits)
     cancel_only_begun_jobs()
     forget_values()
     describe_nothing_for_a_session(demo)
     check_the_queue_less_often(demo)
     count_no_events(demo)
     mark_as_running(demo)
+
+
+def take_turns(demo: gr.Blocks, limits: Limits) -> None:
+    """Bound the queue of each kind of job, and let turns in it go round the visitors.
+
+    gradio has one bound for the jobs of all kinds, so those that wait for a model keep out all others, and starts them in the
+    order of asking, so that one visitor who asks for much is served alone. Here a kind, a concurrency_id, has `limits.waiting`
+    places, and one visitor runs `limits.running` jobs of it at a time. A job whose values its function's `check` refuses begins
+    at once, however many wait: it only has to say so. While a job runs, `visitor.current` is whose it is. Not reported.
+    """
+    queue: Any = demo._queue
+    queue.max_size = None
+    kinds: defaultdict[str, Turns] = defaultdict(lambda: Turns(limits.running))
+    push, process = queue.push, queue.process_events
+
+    def visitor_of(event: Any) -> str:
+        return event.request.scope.get("visitor", "")
+
+    async def push_within_kind(body: Any, request: Any, username: Any) -> Any:
+        fn = demo.fns[body.fn_index]
+        line = queue.event_queue_per_concurrency_id.get(fn.concurrency_id)
+        if line is not None and len(line.queue) >= limits.waiting:
+            return False, "Queue is full.", "queue_full"
+        pushed = await push(body, request, username)
+        if pushed[0]:
+            queue.event_ids_to_events[pushed[1]].refused = refuses(fn, body.data)
+        return pushed
+
+    def next_events() -> tuple[list[Any], bool, str] | None:
+        for kind, line in random.sample(
+            list(queue.event_queue_per_concurrency_id.items()), k=len(queue.event_queue_per_concurrency_id)
+        ):
+            event = next((event for event in line.queue if getattr(event, "refused", False)), None)
+            if event is None and line.queue and line.concurrency_limit is None:
+                event = line.queue[0]
+            elif event is None and line.queue and line.current_concurrency < line.concurrency_limit:
+                jobs = [job for jobs in queue.active_jobs for job in jobs or () if job.concurrency_id == kind]
+                index = kinds[kind].choose([visitor_of(job) for job in line.queue], [visitor_of(job) for job in jobs])
+                event = None if index is None else line.queue[index]
+            if event is not None:
+                line.queue.remove(event)
+                return [event], False, kind
+        return None
+
+    async def process_for_visitor(events: Any, *others: Any) -> None:
+        visitor.current.set(visitor_of(events[0]))
+        await process(events, *others)
+
+    queue.push, queue.get_events, queue.process_events = push_within_kind, next_events, process_for_visitor
+
+
+def refuses(fn: Any, values: Sequence[Any]) -> bool:
+    """Return whether a function's `check` (see `checked_by`) finds something wrong with values that hold no file."""
+    check = getattr(fn.fn, "check", None)
+    if check is None or any(isinstance(value, dict) for value in values):
+        return False
+    try:
+        check(*values)
+    except Exception:
+        return True
+    return False
+
+
+def checked_by(check: Callable[..., Any]) -> Callable[[F], F]:
+    """Mark a function of the page: what `check` raises for its values can be said before its turn comes."""
+
+    def mark(function: F) -> F:
+        function.check = check  # type: ignore[attr-defined]
+        return function
+
+    return mark
 
 
 def cancel_only_begun_jobs() -> None:

@@ -15,7 +15,6 @@ one whose stream was never opened, so the guard does.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import logging
 import math
@@ -35,7 +34,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from genlab.serving.json_body import plain_json
 from genlab.serving.language import choose_in_json, language_of
 from genlab.serving.limits import Jobs, Limits, RateLimit
-from genlab.serving.refusal import TEXT, Refused
+from genlab.serving.refusal import FRAMES, HEADERS, TEXT, Refused
+from genlab.serving.visitor import network
 
 log = logging.getLogger("genlab.serving")
 
@@ -68,6 +68,7 @@ PAGE = re.compile(rf"/|/config/?|/docs/{NAME}|/gradio_api/(info/?|openapi\.json)
 """Documents and descriptions of the whole page, put into the visitor's language for each request."""
 PRESENCE = "/gradio_api/heartbeat/"
 """A stream that the page keeps open for as long as it is shown; the session's name follows."""
+HEALTH = ("/healthz", "/readyz")
 UPLOAD = "/gradio_api/upload"
 NAMES_UPLOAD = re.compile(r"/gradio_api/upload(_progress)?")
 """Requests that name an upload; gradio stores the names."""
@@ -75,7 +76,6 @@ ENDS = re.compile(r"/gradio_api/(cancel|reset/?)")
 """Requests that end a job."""
 FILE = "/gradio_api/file="
 
-FRAMES = "frame-ancestors 'self' https://huggingface.co https://*.hf.space"
 INERT = f"default-src 'none'; style-src 'unsafe-inline'; sandbox; {FRAMES}"
 """The policy of files: nothing in an uploaded file is run."""
 
@@ -125,7 +125,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            visitor = self.visitor(scope)
+            scope["visitor"] = visitor = self.visitor(scope)
             self.open_requests[visitor] += 1
             try:
                 await _Exchange(self, scope, receive, send).run()
@@ -170,14 +170,7 @@ class Guard:
         forwarded = [entry.strip() for entry in ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")]
         proxies = self.limits.proxies
         address = forwarded[-proxies] if 0 < proxies <= len(forwarded) else peer
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return peer
-        if isinstance(parsed, ipaddress.IPv6Address):
-            mapped = parsed.ipv4_mapped
-            return str(mapped) if mapped else str(ipaddress.ip_network((parsed, 64), strict=False))
-        return str(parsed)
+        return network(address) or network(peer) or peer
 
 
 class _Exchange:
@@ -185,7 +178,7 @@ class _Exchange:
 
     def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
         self.guard, self.scope, self.client_receive, self.client_send = guard, scope, receive, send
-        self.limits, self.visitor = guard.limits, guard.visitor(scope)
+        self.limits, self.visitor = guard.limits, scope["visitor"]
         self.method, self.path = scope["method"], scope["path"]
         self.starts = self.method == "POST" and STARTS.fullmatch(self.path) is not None
         self.uploads = self.method == "POST" and self.path == UPLOAD
@@ -229,6 +222,8 @@ class _Exchange:
             raise Refused(400, f"expected a number of bytes in Content-Length, got {length[:20]!r}")
         if int(length[:20]) > self.max_bytes:
             raise self._too_large()
+        if self.guard.open_requests.total() > self.limits.all_requests and self.path not in HEALTH:
+            raise Refused(503, TEXT["busy"], 5)
         if self.guard.open_requests[self.visitor] > self.limits.open_requests:
             raise Refused(429, TEXT["open"].format(most=self.limits.open_requests), 5)
         if NAMES_UPLOAD.fullmatch(self.path) and len(self.scope.get("query_string", b"")) > NAME_BYTES:
@@ -357,9 +352,9 @@ class _Exchange:
             self.reply_status = message["status"]
             headers = MutableHeaders(scope=message)
             self.streams = headers.get("content-type", "").startswith("text/event-stream")
-            headers["x-content-type-options"] = "nosniff"
-            headers["referrer-policy"] = "no-referrer"
-            headers["content-security-policy"] = INERT if self.path.startswith(FILE) else FRAMES
+            headers.update(HEADERS)
+            if self.path.startswith(FILE):
+                headers["content-security-policy"] = INERT
             del headers["server"]
         elif message["type"] == "http.response.body":
             self.reply_complete = not message.get("more_body", False)

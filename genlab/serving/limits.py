@@ -23,7 +23,10 @@ class Limits:
         abandoned_seconds, abandoned_call_seconds: after which a job is ended, and its results dropped, if nobody has opened the
             stream of its results: for jobs of the page, and for calls by name, which people may make by hand.
         open_requests: requests of one visitor that are not yet answered completely, mostly streams; a page keeps two or three.
+        all_requests: the same of all visitors together; beyond it only health is answered.
         jobs: jobs of one visitor that wait or run at the same time.
+        running: of these, those of one kind that run at the same time.
+        waiting: jobs of one kind that may wait, of all visitors: more than a few of them can fill.
         proxies: trusted proxies in front of the server, each of which adds an address to X-Forwarded-For. With 0 the header
             is ignored.
     """
@@ -42,7 +45,10 @@ class Limits:
     abandoned_seconds: float = 5.0
     abandoned_call_seconds: float = 30.0
     open_requests: int = 128
+    all_requests: int = 512
     jobs: int = 12
+    running: int = 2
+    waiting: int = 64
     proxies: int = 0
 
     def __post_init__(self) -> None:

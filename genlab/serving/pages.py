@@ -23,9 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from genlab.serving import gradio_patches
 from genlab.serving.calls import Calls
 from genlab.serving.guard import NAMED_RESULTS, PRESENCE, RESULTS, UPLOAD
+from genlab.serving.limits import Limits
 
-QUEUE = 64
-"""Jobs that may wait: more than a few visitors can fill, each of whom may have `Limits.jobs`."""
 STATES = 200
 """Visitors whose state is stored."""
 RETAIN_SECONDS = 3600.0
@@ -38,27 +37,27 @@ class Page:
     """A page with an application and a queue of its own.
 
     Args:
-        demo: the page; options: of `gr.mount_gradio_app`.
+        demo: the page; limits: of its visitors; options: of `gr.mount_gradio_app`.
 
     Raises:
         ValueError: the page was made before `import_gradio`, or reports its use to gradio.
     """
 
-    def __init__(self, demo: gr.Blocks, **options: Any) -> None:
+    def __init__(self, demo: gr.Blocks, limits: Limits, **options: Any) -> None:
         folder = get_upload_folder()
         if folder != demo.GRADIO_CACHE or not os.path.basename(folder).startswith(gradio_patches.FOLDER_PREFIX):
             raise ValueError(f"expected a page made after import_gradio, got one with its files in {demo.GRADIO_CACHE}")
         if demo.analytics_enabled:
             raise ValueError("expected a page made with analytics_enabled=False, got one that reports its use to gradio")
         with gradio_patches.without_application():
-            demo.queue(max_size=QUEUE, api_open=False, default_concurrency_limit=demo._queue.default_concurrency_limit)
+            demo.queue(api_open=False, default_concurrency_limit=demo._queue.default_concurrency_limit)
         demo.state_session_capacity = STATES
         demo.delete_cache = demo.delete_cache or (3600, 3600)
         self.demo, self.calls, self.app = demo, Calls(demo), FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         self.sessions: OrderedDict[str, None] = OrderedDict()
         with gradio_patches.described_once(demo):
             gr.mount_gradio_app(self.app, demo, path="/", **options)
-        gradio_patches.patch(demo)
+        gradio_patches.patch(demo, limits)
         self._stop = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
 
@@ -94,15 +93,15 @@ class Pages:
     """ASGI application that passes each request to the page of its session: the newest, or the one before.
 
     Args:
-        demo: the first page; options: of `gr.mount_gradio_app`, for every page.
+        demo: the first page; limits: of the visitors; options: of `gr.mount_gradio_app`, for every page.
 
     Raises:
         ValueError: see `Page`.
     """
 
-    def __init__(self, demo: gr.Blocks, **options: Any) -> None:
-        self.options = options
-        self.newest = Page(demo, **options)
+    def __init__(self, demo: gr.Blocks, limits: Limits, **options: Any) -> None:
+        self.limits, self.options = limits, options
+        self.newest = Page(demo, limits, **options)
         self.before: Page | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -139,7 +138,7 @@ class Pages:
         """
         if self._loop is None:
             raise RuntimeError("expected a page to replace while it is served, got one before")
-        page = Page(demo, **self.options)
+        page = Page(demo, self.limits, **self.options)
         asyncio.run_coroutine_threadsafe(self._replace(page), self._loop).result()
 
     async def _replace(self, page: Page) -> None:

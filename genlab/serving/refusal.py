@@ -6,12 +6,20 @@ from typing import Any
 
 from genlab.serving.language import both
 
+FRAMES = "frame-ancestors 'self' https://huggingface.co https://*.hf.space"
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": FRAMES,
+}
+"""Headers of every reply."""
 TEXT = {
     "too many": both("Too many requests: try again in {seconds} s.", "请求过于频繁，请 {seconds} 秒后再试。"),
     "jobs": both(
         "At most {most} jobs at a time: wait for one of yours to end.", "每人最多同时 {most} 个任务，请等待其中一个结束。"
     ),
     "full": both("The queue is full: try again in a few seconds.", "队列已满，请几秒后再试。"),
+    "busy": both("The server is busy: try again in a few seconds.", "服务器正忙，请几秒后再试。"),
     "too large": both("expected a body of at most {most} bytes", "请求内容过大，应不超过 {most} 字节"),
     "too slow": both("the body took more than {seconds} s", "请求内容没有在 {seconds} 秒内传完"),
     "open": both(

@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -32,7 +33,6 @@ from genlab.serving.sweeper import Sweeper
 PORT = 7860
 START_DELAY_SECONDS = 1.0
 """Time from the first moment at which the server answers to the work that can wait: the first visitor comes first."""
-CONNECTIONS = 512
 GRACE_SECONDS = 5
 """How long running replies may go on after a signal to stop."""
 
@@ -65,6 +65,7 @@ def build(
     folder = get_upload_folder()
     pages = Pages(
         demo,
+        limits,
         show_error=False,
         mcp_server=False,
         run_history=False,
@@ -146,14 +147,13 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=Connection,
+                http=partial(Connection, proxied=proxies() > 0),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="on",
                 log_level="warning",
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=CONNECTIONS,
                 timeout_keep_alive=5,
                 timeout_graceful_shutdown=GRACE_SECONDS,
                 h11_max_incomplete_event_size=32 * 1024,

@@ -19,6 +19,7 @@ from genlab.demo.tabs.interpolate.text import NAMES, TEXT
 from genlab.demo.tabs.picker import Picker
 from genlab.demo.tabs.pictures import pane
 from genlab.demo.turns import Runner
+from genlab.serving.gradio_patches import checked_by
 
 STRIP_PAUSE = 12
 """Steps between two updates of the strip."""
@@ -70,6 +71,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
         data_of(data)
         return parse_interpolate(models.offers, data, a.parse(data, *ends[:3]), b.parse(data, *ends[3:]), points, steps)
 
+    @checked_by(lambda data, *values: parse(data, values[:6], *values[6:]))
     def show(data: Any, *values: Any) -> Iterator[Any]:
         with errors_shown():
             request = parse(data, values[:6], *values[6:])
@@ -84,6 +86,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
                 if live is not None:
                     yield live, figure.strip(frame, request) if frame.index % STRIP_PAUSE == 1 else gr.skip()
 
+    @checked_by(lambda data, *v: parse(data, (*v[:2], v[6], *v[2:4], v[7]), *v[4:6]))
     def interpolate(
         data: Any,
         a_from: Any,

@@ -26,6 +26,7 @@ from genlab.demo.tabs.process.request import (
 )
 from genlab.demo.tabs.process.text import PANES, TEXT
 from genlab.demo.turns import Runner
+from genlab.serving.gradio_patches import checked_by
 from genlab.serving.results import save_result
 
 
@@ -79,6 +80,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
         data_of(model)
         return parse_process(models.offers, model, picker.parse(model, *ends), steps, sampler, label, start, seed, until)
 
+    @checked_by(lambda model, source, number, upload, *values: parse(model, (source, number, upload), *values))
     def show(model: Any, source: Any, number: Any, upload: Any, *values: Any) -> Iterator[Any]:
         with errors_shown():
             request = parse(model, (source, number, upload), *values)
@@ -89,6 +91,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
                     yield live
             yield animation.sheet()
 
+    @checked_by(lambda model, source, number, *v: parse(model, (source, number, v[5]), *(*v[:5], v[6])))
     def diffuse(
         model: Any,
         picture_from: Any,

@@ -21,6 +21,7 @@ from genlab.demo.tabs.sample.poster import Poster
 from genlab.demo.tabs.sample.request import COUNT, GUIDANCE, SAMPLER, SAMPLERS, STEPS, parse_sample
 from genlab.demo.tabs.sample.text import TEXT
 from genlab.demo.turns import Runner
+from genlab.serving.gradio_patches import checked_by
 
 
 def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
@@ -59,6 +60,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
             )
     formula(TEXT)
 
+    @checked_by(lambda *values: parse_sample(models.offers, *values))
     def show(model: Any, label: Any, count: Any, steps: Any, sampler: Any, guidance: Any, seed: Any) -> Iterator[Any]:
         with errors_shown():
             request = parse_sample(models.offers, model, label, count, steps, sampler, guidance, seed)
@@ -116,6 +118,7 @@ def steps_info(offer: Offer) -> str:
 def _add_endpoints(models: Models, runner: Runner, named: list[Any]) -> None:
     """Make the endpoints `/sample` and `/sample_stream` with these components as parameters."""
 
+    @checked_by(lambda *values: parse_sample(models.offers, *values))
     def sample(model: Any, label: Any, count: Any, steps: Any, sampler: Any, guidance: Any, seed: Any) -> Iterator[str | None]:
         """New pictures as one lossless PNG, a grid with 2 white pixels between the pictures. Picture i (from 0, row by
         row) depends on seed + i alone, so the same seed gives the same pictures; seeds are whole numbers from 0 to
@@ -134,6 +137,7 @@ def _add_endpoints(models: Models, runner: Runner, named: list[Any]) -> None:
                 elif pace.frame_due():
                     yield None
 
+    @checked_by(lambda *values: parse_sample(models.offers, *values))
     def sample_stream(model: Any, label: Any, count: Any, steps: Any, sampler: Any, guidance: Any, seed: Any) -> Iterator[str]:
         """The same as /sample, while it forms: a lossless PNG of x_t for every step shown (25 a second at most), the finished
         pictures last. Close the stream or cancel the job to stop the computation.

@@ -22,9 +22,10 @@ from genlab.demo.tabs.one_picture import OnePicture
 from genlab.demo.tabs.pictures import png
 from genlab.demo.tabs.vae import compute, figure
 from genlab.demo.tabs.vae.compute import Z_AT_ONCE, ELBOTerms, PixelDensities
-from genlab.demo.tabs.vae.request import COMPONENTS, SAMPLES, parse_pixel_density, parse_vae
+from genlab.demo.tabs.vae.request import COMPONENTS, SAMPLES, VAERequest, parse_pixel_density, parse_vae
 from genlab.demo.tabs.vae.text import TEXT
 from genlab.demo.turns import Runner
+from genlab.serving.gradio_patches import checked_by
 from genlab.serving.results import save_result
 
 SLIDERS = 8
@@ -144,6 +145,10 @@ def _add_endpoints(
     """Make the endpoints `/vae` and `/pixel_density`."""
     first, model, seed = one.first, one.model, one.seed
 
+    def parse(model: Any, source: Any, number: Any, samples: Any, seed: Any, z: Any, upload: Any) -> VAERequest:
+        return parse_vae(models.offers, model, one.parse(model, source, number, upload), z, samples, seed)
+
+    @checked_by(parse)
     def vae(
         model: Any, picture_from: Any, number: Any, samples: Any, seed: Any, z: Any = None, upload: Any = None
     ) -> Iterator[tuple[str | None, dict[str, Any] | None]]:
@@ -155,7 +160,7 @@ def _add_endpoints(
         variance of the mean over the test pictures); `curve` pairs of k and L_k; `sigma` the least, mean and largest σ′.
         """
         with errors_shown():
-            request = parse_vae(models.offers, model, one.parse(model, picture_from, number, upload), z, samples, seed)
+            request = parse(model, picture_from, number, samples, seed, z, upload)
             pace = Pace()
             for elbo in compute.elbo(models, runner, request):
                 if elbo.samples < elbo.count and pace.frame_due():
