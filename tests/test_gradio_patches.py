@@ -6,11 +6,12 @@ A test named `…_still_…` checks the unpatched gradio: when it fails after an
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace as changed
 from importlib.metadata import version
 from pathlib import Path
@@ -105,6 +106,27 @@ print(gradio.caching.pd.DataFrame is pandas.DataFrame, hasattr(gradio.caching.pd
 print(gr.Dataframe(pandas.DataFrame({"a": [1]})).value["data"])
 """
     assert run(PATCHED + code) == "True False\n[[1]]"
+
+
+def test_the_folder_of_a_process_that_was_killed_goes_at_the_next_start(tmp_path: Path) -> None:
+    """Those of processes that run stay, and so does what another program has put beside them."""
+    code = "import os; from genlab.serving.gradio_patches import use_own_folder; use_own_folder(); "
+    code += "print(os.environ['GRADIO_TEMP_DIR'], flush=True)"
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    (tmp_path / "genlab-other").mkdir()
+    with ExitStack() as programs:
+        running, killed = (
+            programs.enter_context(
+                subprocess.Popen([sys.executable, "-c", f"{code}; input()"], stdin=-1, stdout=-1, env=environment, text=True)
+            )
+            for _ in range(2)
+        )
+        folders = [Path(program.stdout.readline().strip()) for program in (running, killed)]  # type: ignore[union-attr]
+        killed.kill()
+        killed.wait()
+        assert all(folder.is_dir() for folder in folders)
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, stdout=subprocess.DEVNULL)
+        assert set(tmp_path.iterdir()) == {folders[0], Path(f"{folders[0]}.lock"), tmp_path / "genlab-other"}
 
 
 # The page before it is served
@@ -289,6 +311,16 @@ def test_a_served_page_keeps_no_statistics_of_calls() -> None:
             assert client.predict(who, api_name="/greet") == f"hello {who}"
     assert demo._queue.cached_event_analytics_summary == {"functions": {}}
     assert len(demo._queue.event_analytics) == 1
+
+
+def test_gradio_still_takes_a_thousand_files_in_an_upload() -> None:
+    code = """
+from gradio.route_utils import GradioMultiPartParser as Parser
+print(Parser({}, None, max_files=1000, max_fields=1000, max_file_size=1).max_files)
+"""
+    assert run(code) == "1000"
+    patch = "from genlab.serving import gradio_patches; gradio_patches.take_one_file()"
+    assert run(PATCHED + patch + code) == "1"
 
 
 def test_gradio_still_does_not_mark_a_mounted_page_as_running() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,7 +197,7 @@ def test_large_bodies_are_refused_and_leave_nothing(site: SimpleNamespace, kind:
         ).status_code
     except (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError):
         status = 413  # the server has closed the connection before it was read to the end
-    assert status == 413
+    assert status in ((400, 413) if kind == "field" and chunked else (413,))  # no field is taken
     assert resident_megabytes() - memory < 2 * FREE.upload_bytes / 2**20
     assert site.client.get("/healthz").status_code == 200
     wait_until(lambda: {path for path in site.uploads.rglob("*") if path.stat().st_size > 2**20} <= files)
@@ -459,6 +460,28 @@ def test_what_fails_when_a_job_is_ended_is_logged(caplog: pytest.LogCaptureFixtu
 
     asyncio.run(run())
     assert CANARY in caplog.text
+
+
+def test_a_server_that_stands_still_gives_up_no_job() -> None:
+    """Its visitor asks for the results at once, but is heard only when the server goes on."""
+    ended: list[str] = []
+
+    async def end(session: str, event_id: str | None) -> bool:
+        ended.append(session)
+        return True
+
+    async def run() -> None:
+        guard = Guard(answer, Limits(), [], lambda _: True, lambda *_: False, end)
+        for name in ("heard", "unheard"):
+            guard.end_if_abandoned(name, name, 0.4)
+        await asyncio.sleep(0)
+        time.sleep(0.5)
+        await asyncio.sleep(0.02)
+        guard.streams["heard"] += 1
+        await asyncio.gather(*guard._tasks)
+
+    asyncio.run(run())
+    assert ended == ["unheard"]
 
 
 def test_allowance_forgets_the_visitors_that_came_longest_ago() -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
 
 from genlab.demo import live, theme
 from genlab.demo.app import create_app
@@ -18,7 +23,7 @@ from genlab.demo.components import HEAD
 from genlab.demo.tabs.events import MODEL_EVENT
 from genlab.demo.tabs.sample import compute
 from genlab.demo.turns import DeadlineError, Runner
-from genlab.serving import connection, server
+from genlab.serving import connection, server, shares
 from genlab.serving.guard import Guard
 from genlab.serving.language import both
 from genlab.serving.limits import Limits
@@ -51,7 +56,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
 
         yield SimpleNamespace(
             url=instance.url, port=instance.port, visitor=visitor, demo=demo, runner=runner, uploads=uploads, server=instance,
-            guard=guard_of(app), info=visitor(1).get("/gradio_api/info").json(),
+            guard=guard_of(app), pages=app.state.pages, info=visitor(1).get("/gradio_api/info").json(),
         )  # fmt: skip
     patch.undo()
 
@@ -208,3 +213,142 @@ def test_what_is_no_http_is_refused_with_the_headers_of_every_reply(connect: Cal
     assert reply.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"x-content-type-options: nosniff" in reply
     assert b"server:" not in reply
+
+
+def test_the_page_is_made_once_for_all_who_open_it(page: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty open it at once, in two languages, from addresses of their own."""
+    kept, made = page.pages.newest.described, []
+    real = kept.app
+
+    async def counted(scope: Any, *road: Any) -> None:
+        made.append(scope["path"])
+        await real(scope, *road)
+
+    kept._replies.clear()
+    monkeypatch.setattr(kept, "app", counted)
+    clients = [page.visitor(80 + number) for number in range(40)]
+    for path in ("/", "/config", "/gradio_api/info"):
+        with ThreadPoolExecutor(40) as visitors:
+            ask = lambda n: clients[n].get(path, params={"lang": ("en", "zh")[n % 2], "deep_link": f"{n}"})  # noqa: B023, E731
+            replies = list(visitors.map(ask, range(40)))
+        assert {reply.status_code for reply in replies} == {200}
+        assert len({reply.text for reply in replies}) == 2
+    assert made == ["/", "/config", "/gradio_api/info"]
+    assert ("<html" in clients[0].get("/").text, clients[0].get("/").text.count("[~")) == (True, 0)
+
+
+FORM = {"content-type": "multipart/form-data; boundary=b"}
+PART = b'--b\r\nContent-Disposition: form-data; name="files"%s\r\n\r\nx\r\n'
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[b'; filename="a.png"'] * 2, [b'; filename="a.png"'] * 1000, [b""], [b'; filename="a.png"', b""], []],
+    ids=["two files", "a thousand files", "no file name", "a file and a field", "nothing"],
+)
+def test_an_upload_is_one_file(page: SimpleNamespace, parts: list[bytes]) -> None:
+    before = set(page.uploads.rglob("*"))
+    body = b"".join(PART % part for part in parts) + b"--b--\r\n"
+    reply = page.visitor(121).post("/gradio_api/upload", content=body, headers=FORM)
+    assert reply.status_code == 400 or (not parts and reply.json() == [])
+    assert set(page.uploads.rglob("*")) == before
+
+
+def test_files_of_one_visitor_take_no_room_from_others(page: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a share, in which the oldest make room for the newest; beyond all shares, who has the most loses the oldest."""
+    size = 100_000
+    monkeypatch.setattr(shares.SHARES, "share", 4 * size + 4 * 1000)
+    monkeypatch.setattr(shares.SHARES, "total", 10 * size)
+    monkeypatch.setattr(shares.SHARES, "_files", type(shares.SHARES._files)(OrderedDict))
+
+    def upload(number: int, name: int) -> Path:
+        files = {"files": (f"{number}-{name}.png", bytes([number, name]) * (size // 2))}
+        reply = page.visitor(number).post("/gradio_api/upload", files=files)
+        assert reply.status_code == 200, reply.text
+        return Path(reply.json()[0])
+
+    def stored() -> list[Path]:
+        return [path for path in page.uploads.rglob("*.png") if path.stat().st_size == size]
+
+    mine = upload(131, 0)
+    flood = [upload(132, name) for name in range(12)]
+    assert [path.exists() for path in flood] == [False] * 8 + [True] * 4
+    for number in (133, 134, 135):
+        for name in range(5):
+            upload(number, name)
+        assert sum(path.stat().st_size for path in stored()) <= 10 * size
+    assert mine.exists()
+    event, drawn = tiny.called(page.visitor(131), "sample", {"steps": 2})
+    assert event == "complete"
+    upload(132, 20)
+    assert page.visitor(131).get(f"/gradio_api/file={drawn[0]['path']}").status_code == 200
+    assert mine.exists()
+
+
+def test_a_visitor_whose_job_was_ended_for_want_of_a_listener_is_told_so(
+    page: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page.guard, "limits", Limits(abandoned_seconds=0.01, abandoned_call_seconds=0.01))
+    client = Client(page.url, token=False, verbose=False)
+    listen = client.stream_messages
+
+    def listen_late(*road: Any, **names: Any) -> None:
+        wait_until(lambda: client.session_hash in page.guard.unheard)
+        listen(*road, **names)
+
+    monkeypatch.setattr(client, "stream_messages", listen_late)
+    with pytest.raises(AppError, match="This job was ended because nobody asked for its results"):
+        client.predict(api_name="/models")
+    joined = page.visitor(141).post("/gradio_api/call/models", json={"data": []}).json()["event_id"]
+    wait_until(lambda: joined in page.guard.unheard)
+    event, said = tiny.last_event(page.visitor(141), f"/gradio_api/call/models/{joined}")
+    assert (event, said["error"]) == ("error", "This job was ended because nobody asked for its results. Start it again.")
+
+
+@pytest.mark.parametrize(
+    "ranges", ["bytes=0-0,5-6", "bytes=5-2", "bytes=-", "bytes=a-b", "bytes=0-99999999", "lines=1-2", "bytes=-3"]
+)
+def test_any_range_of_a_file_is_answered(page: SimpleNamespace, ranges: str) -> None:
+    visitor = page.visitor(151)
+    path = visitor.post("/gradio_api/upload", files={"files": ("a.txt", b"0123456789")}).json()[0]
+    reply = visitor.get(f"/gradio_api/file={path}", headers={"range": ranges})
+    assert reply.status_code in (200, 206, 416)
+    assert reply.content in b"0123456789"
+
+
+def test_health_answers_head_too(page: SimpleNamespace) -> None:
+    for path in ("/healthz", "/readyz"):
+        reply = page.visitor(152).head(path)
+        assert (reply.status_code, reply.content) == (200, b"")
+
+
+def test_a_visitor_is_no_proxy(page: SimpleNamespace) -> None:
+    """Without a trusted proxy its headers change nothing of the page."""
+    headers = {
+        "x-forwarded-host": "evil.example",
+        "x-forwarded-proto": "https",
+        "x-forwarded-prefix": "/evil",
+        "forwarded": "host=evil.example",
+    }
+    for path in ("/", "/config", "/gradio_api/info"):
+        assert "evil" not in page.visitor(153).get(path, headers=headers).text
+
+
+def test_only_known_names_are_served(page: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine on which only its user can connect: a page of another site whose name leads there gets nothing."""
+    monkeypatch.setattr(page.guard, "limits", Limits(hosts=("demo.example", "*.example.org")))
+    visitor = page.visitor(154)
+    for host in (
+        "127.0.0.1:7860",
+        "localhost:7860",
+        "[::1]:7860",
+        "192.0.2.7",
+        "demo.example",
+        "DEMO.example:80",
+        "a.example.org",
+    ):
+        assert visitor.get("/config", headers={"host": host}).status_code == 200, host
+    for host in ("evil.example", "demo.example.evil.example", "example.org", "127.0.0.1.evil.example", "x@localhost"):
+        refused = visitor.get("/config", headers={"host": host})
+        assert refused.status_code == 421, host
+        assert "GENLAB_HOSTS" in refused.json()["detail"]

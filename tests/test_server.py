@@ -179,6 +179,16 @@ def test_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.address(None, None) == ("192.0.2.7", 8000)
     assert server.address("::1", 1) == ("::1", 1)
     assert server.proxies() == 2
+    assert (server.hosts("127.0.0.1"), server.hosts("0.0.0.0")) == (None, None)
+    monkeypatch.setenv("GENLAB_PROXIES", "0")
+    assert (server.hosts("127.0.0.1"), server.hosts("::1"), server.hosts("localhost"), server.hosts("0.0.0.0")) == (
+        (),
+        (),
+        (),
+        None,
+    )
+    monkeypatch.setenv("GENLAB_HOSTS", "demo.example, *.example.org")
+    assert server.hosts("0.0.0.0") == ("demo.example", "*.example.org")
     for port in ("x", "-1", "65536", "1.5"):
         monkeypatch.setenv("GRADIO_SERVER_PORT", port)
         with pytest.raises(SystemExit, match=f"GRADIO_SERVER_PORT: expected a whole number from 0 to 65535, got '{port}'"):
@@ -228,7 +238,7 @@ def test_sigterm_while_streaming(tmp_path: Path) -> None:
     try:
         url = program.stdout.readline().removeprefix("genlab: open ").strip()
         with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
-            assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o700]
+            assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if path.is_dir()] == [0o700]
             joined = client.post("/gradio_api/call/stream", json={"data": []}).json()["event_id"]
             with client.stream("GET", f"/gradio_api/call/stream/{joined}") as reply:
                 lines = reply.iter_lines()

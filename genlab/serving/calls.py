@@ -43,19 +43,21 @@ class Calls:
         """Return whether a job is alive, or has results that have not been fetched."""
         return self.alive(event_id) or any(event_id in ids for ids in self.demo._queue.pending_event_ids_session.values())
 
-    async def end_jobs(self, session: str, event_id: str | None = None) -> None:
+    async def end_jobs(self, session: str, event_id: str | None = None) -> bool:
         """End the jobs of a session, those that wait now and those that run at their next step, and drop their results.
 
-        With `event_id`, only if that job is unfinished or its results have not been fetched.
+        With `event_id`, only if that job is unfinished or its results have not been fetched. Return whether there was something
+        to end.
         """
         queue = self.demo._queue
         fetched = event_id not in queue.pending_event_ids_session.get(session, ())
         if event_id is not None and fetched and not self.alive(event_id):
-            return
+            return False
         await queue.clean_events(session_hash=session)
         if not any(event.alive and event.session_hash == session for event in list(queue.event_ids_to_events.values())):
             queue.pending_messages_per_session.pop(session, None)
             queue.pending_event_ids_session.pop(session, None)
+        return True
 
     def check(self, path: str, body: dict[str, Any]) -> bool:
         """Check a call and return whether it is light.

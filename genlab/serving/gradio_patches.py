@@ -21,10 +21,13 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from filelock import FileLock, Timeout
 
 from genlab.serving import visitor
 from genlab.serving.fairness import Turns
@@ -65,14 +68,28 @@ class LazyModule(ModuleType):
 
 
 def use_own_folder() -> None:
-    """Give this process a new folder for uploads and results, inside GRADIO_TEMP_DIR where that is set, until it ends.
+    """Give this process a new folder for uploads and results, inside GRADIO_TEMP_DIR where that is set, until it ends; remove
+    those of processes that were killed: their lock, a file beside the folder, is free.
 
     gradio reads the place from the environment, when it is imported and for every component and upload; no argument sets it.
     """
     root = os.path.realpath(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
     os.makedirs(root, exist_ok=True)
+    for mark in Path(root).glob(f"{FOLDER_PREFIX}*.lock"):
+        with suppress(OSError, Timeout), FileLock(mark, timeout=0):
+            shutil.rmtree(mark.with_suffix(""), ignore_errors=True)
+            mark.unlink()
     os.environ["GRADIO_TEMP_DIR"] = folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=root)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    lock = FileLock(f"{folder}.lock")
+    lock.acquire()
+
+    def leave() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            os.remove(lock.lock_file)
+        lock.release()
+
+    atexit.register(leave)
 
 
 def import_gradio() -> None:
@@ -151,6 +168,7 @@ def patch(demo: gr.Blocks, limits: Limits) -> None:
     describe_nothing_for_a_session(demo)
     check_the_queue_less_often(demo)
     count_no_events(demo)
+    take_one_file()
     mark_as_running(demo)
 
 
@@ -280,6 +298,16 @@ def count_no_events(demo: gr.Blocks) -> None:
     """
     demo._queue.ANALYTICS_MAX_EVENTS = 1
     demo._queue.ANAYLTICS_CACHE_FREQUENCY = 10**9
+
+
+def take_one_file() -> None:
+    """Take one file in an upload, and nothing else: gradio takes a thousand, and answers 500 to a part that is none. Not
+    reported.
+    """
+    from gradio.route_utils import GradioMultiPartParser
+
+    for name, most in (("max_files", 1), ("max_fields", 0)):  # attributes that the upload sets to 1000
+        setattr(GradioMultiPartParser, name, property(lambda _, most=most: most, lambda *_: None))  # type: ignore[misc]
 
 
 def mark_as_running(demo: gr.Blocks) -> None:

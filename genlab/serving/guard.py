@@ -21,8 +21,9 @@ import math
 import os
 import re
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -35,7 +36,8 @@ from genlab.serving.json_body import plain_json
 from genlab.serving.language import choose_in_json, language_of
 from genlab.serving.limits import Jobs, Limits, RateLimit
 from genlab.serving.refusal import FRAMES, HEADERS, TEXT, Refused
-from genlab.serving.visitor import network
+from genlab.serving.shares import SHARES
+from genlab.serving.visitor import names_host, network
 
 log = logging.getLogger("genlab.serving")
 
@@ -70,6 +72,10 @@ PRESENCE = "/gradio_api/heartbeat/"
 """A stream that the page keeps open for as long as it is shown; the session's name follows."""
 HEALTH = ("/healthz", "/readyz")
 UPLOAD = "/gradio_api/upload"
+RANGE = re.compile(r"bytes=(\d+-\d*|-\d+)", re.ASCII)
+"""The ranges of a file that gradio can send; for others the whole file is sent."""
+FORWARDED = (b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-prefix", b"forwarded")
+"""Headers of a proxy, which a visitor could send too."""
 NAMES_UPLOAD = re.compile(r"/gradio_api/upload(_progress)?")
 """Requests that name an upload; gradio stores the names."""
 ENDS = re.compile(r"/gradio_api/(cancel|reset/?)")
@@ -83,6 +89,10 @@ FORM_BYTES = 64 * 1024
 """Largest size of the form around an uploaded file."""
 NAME_BYTES = 100
 """Largest size of the query of a request that names an upload."""
+LAPS = 20
+"""Parts of the time after which an abandoned job is ended: a server that stands still uses up one of them at most."""
+ENDED = 1000
+"""Jobs and sessions that were ended because nobody asked for their results, of which this is said."""
 END_BYTES = 1024
 """Largest body of a request that ends a job: the names of its session and its event, and a number."""
 
@@ -98,7 +108,7 @@ class Guard:
         check: checks the path and the JSON of a request that starts work, raises `Refused`, and returns whether the call is
             light.
         end_jobs: ends the jobs of a session and drops their results; with an event id, only if that job is unfinished or its
-            results have not been fetched.
+            results have not been fetched; returns whether it ended something.
     """
 
     def __init__(
@@ -108,7 +118,7 @@ class Guard:
         folders: Sequence[str],
         alive: Callable[[str], bool],
         check: Callable[[str, dict[str, Any]], bool],
-        end_jobs: Callable[[str, str | None], Awaitable[None]],
+        end_jobs: Callable[[str, str | None], Awaitable[bool]],
     ) -> None:
         self.app, self.limits, self.folders, self.check, self.end_jobs = app, limits, tuple(folders), check, end_jobs
         self.calls = RateLimit(limits.calls_per_second, limits.calls_burst)
@@ -119,6 +129,8 @@ class Guard:
         self.jobs = Jobs(alive)
         self.streams: Counter[str] = Counter()
         """Open streams of results, by session or event id."""
+        self.unheard: OrderedDict[str, list[str]] = OrderedDict()
+        """Sessions and event ids whose stream of results nobody had opened in time → their jobs that were ended, the latest."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,6 +138,7 @@ class Guard:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             scope["visitor"] = visitor = self.visitor(scope)
+            scope["headers"] = [header for header in scope["headers"] if self._passes(*header)]
             self.open_requests[visitor] += 1
             try:
                 await _Exchange(self, scope, receive, send).run()
@@ -135,6 +148,12 @@ class Guard:
                     del self.open_requests[visitor]
         else:
             await send({"type": "websocket.close", "code": 1008})
+
+    def _passes(self, name: bytes, value: bytes) -> bool:
+        """Return whether a header is passed on: not a proxy's where there is none, nor a range that gradio cannot send."""
+        if name == b"range":
+            return RANGE.fullmatch(value.decode("latin-1")) is not None
+        return self.limits.proxies > 0 or name not in FORWARDED
 
     def serves(self, method: str, path: str) -> bool:
         """Return whether a request of this method to this decoded path is answered."""
@@ -153,10 +172,16 @@ class Guard:
         """End a job after so many seconds if no stream of its results is open then."""
 
         async def check() -> None:
-            await asyncio.sleep(seconds)
+            for _ in range(LAPS):
+                await asyncio.sleep(seconds / LAPS)
             try:
-                if not self.streams[session] and not self.streams[event_id]:
-                    await self.end_jobs(session, event_id)
+                if self.streams[session] or self.streams[event_id]:
+                    return
+                if await self.end_jobs(session, event_id) or session in self.unheard:
+                    for name in {session, event_id}:
+                        self.unheard.setdefault(name, []).append(event_id)
+                while len(self.unheard) > ENDED:
+                    self.unheard.popitem(last=False)
             except Exception:
                 log.exception("ending an abandoned job failed")
 
@@ -215,9 +240,13 @@ class _Exchange:
 
     def _admit(self) -> None:
         """Raise `Refused` where the head alone is reason enough."""
+        headers = Headers(scope=self.scope)
+        hosts = [headers.get(name, "") for name in ("host", "x-forwarded-host")]
+        if self.limits.hosts is not None and not all(names_host(host, self.limits.hosts) for host in hosts if host):
+            raise Refused(421, f"expected one of the names in GENLAB_HOSTS as Host, got {hosts[0][:100]!r}")
         if not self.guard.serves(self.method, self.path):
             raise Refused(404, "Not Found")
-        length = Headers(scope=self.scope).get("content-length", "0")
+        length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
             raise Refused(400, f"expected a number of bytes in Content-Length, got {length[:20]!r}")
         if int(length[:20]) > self.max_bytes:
@@ -257,12 +286,17 @@ class _Exchange:
                 await self.guard.page_closed(self.path.removeprefix(PRESENCE))
         elif self.starts:
             await self._serve_start(receive)
+        elif self.uploads:
+            await self._serve_upload(receive)
         else:
             await self.guard.app(self.scope, receive, self._send)
 
     async def _serve_stream(self, receive: Receive, name: str) -> None:
-        """Pass a stream of results on, counted under the name of its session or event."""
+        """Pass a stream of results on, counted under the name of its session or event; or say that its jobs were ended."""
         streams = self.guard.streams
+        if ended := self.guard.unheard.pop(name, None):
+            await self._say_unheard(ended)
+            return
         streams[name] += 1
         try:
             await self.guard.app(self.scope, receive, self._send)
@@ -270,6 +304,17 @@ class _Exchange:
             streams[name] -= 1
             if not streams[name]:
                 del streams[name]
+
+    async def _say_unheard(self, event_ids: list[str]) -> None:
+        """Send a stream of results that says of each job that it was ended, and why, as gradio says that one has failed."""
+        output = {"error": TEXT["unheard"], "visible": True, "duration": None, "title": "Error"}
+        if self.path == RESULTS:
+            done = {"msg": "process_completed", "output": output, "success": False, "title": "Error"}
+            messages = [{**done, "event_id": event_id} for event_id in event_ids] + [{"msg": "close_stream"}]
+            body = "".join(f"data: {json.dumps(message, ensure_ascii=False)}\n\n" for message in messages)
+        else:
+            body = f"event: error\ndata: {json.dumps(output, ensure_ascii=False)}\n\n"
+        await self._reply(200, {"content-type": "text/event-stream"}, body)
 
     async def _serve_start(self, receive: Receive) -> None:
         """Pass the start of a job on, within the visitor's number of jobs; end the job later if it is abandoned."""
@@ -284,9 +329,23 @@ class _Exchange:
             jobs.discard(self.visitor, starting)
         if self.reply_status == 200:
             event_id = json.loads(self.reply_body)["event_id"]
+            self.guard.unheard.pop(self.session, None)
             jobs.add(self.visitor, event_id)
             seconds = self.limits.abandoned_seconds if self.path == JOIN else self.limits.abandoned_call_seconds
             self.guard.end_if_abandoned(self.session or event_id, event_id, seconds)
+
+    async def _serve_upload(self, receive: Receive) -> None:
+        """Pass an upload on; make room for it, and count its files, within the visitor's share of the disk."""
+        length = int(Headers(scope=self.scope).get("content-length", self.max_bytes))
+        space = f"space {id(self)}"
+        SHARES.add(self.visitor, space, length)
+        try:
+            await self.guard.app(self.scope, receive, self._send)
+        finally:
+            SHARES.discard(self.visitor, space)
+        for path in json.loads(self.reply_body) if self.reply_status == 200 else ():
+            with suppress(FileNotFoundError):
+                SHARES.add(self.visitor, path, os.path.getsize(path))
 
     async def _checked_call(self) -> Receive:
         """Read and check the whole body, and return a `receive` that yields it in one piece."""
@@ -358,18 +417,24 @@ class _Exchange:
             del headers["server"]
         elif message["type"] == "http.response.body":
             self.reply_complete = not message.get("more_body", False)
-            if self.starts:
+            if self.starts or self.uploads:
                 self.reply_body += message.get("body", b"")
         await self.client_send(message)
 
     async def _refuse(self, refused: Refused) -> None:
         """Send an error as the whole reply."""
         self.refused = None
-        body = choose_in_json(json.dumps(refused.content, ensure_ascii=False).encode(), language_of(self.scope))
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        headers = {"content-type": "application/json"}
         if refused.retry_after is not None:
-            headers.append((b"retry-after", str(math.ceil(refused.retry_after)).encode()))
-        await self._send({"type": "http.response.start", "status": refused.status, "headers": headers})
+            headers["retry-after"] = str(math.ceil(refused.retry_after))
+        await self._reply(refused.status, headers, json.dumps(refused.content, ensure_ascii=False))
+
+    async def _reply(self, status: int, headers: dict[str, str], text: str) -> None:
+        """Send a whole reply of the guard's own, in the visitor's language."""
+        body = choose_in_json(text.encode(), language_of(self.scope))
+        headers["content-length"] = str(len(body))
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": pairs})
         await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
 
     def _too_large(self) -> Refused:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import parse_qs
 
@@ -37,6 +38,8 @@ COOKIE_SECONDS = 365 * 24 * 3600
 
 GZIP_BYTES = 10_000
 """Larger replies are compressed."""
+KEPT = 16
+"""Translations of larger replies that are kept: the page itself is sent again and again."""
 ACCEPTS_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))")
 """Matches an Accept-Encoding header that accepts gzip."""
 DEPTH = 6
@@ -159,6 +162,17 @@ class Translation:
         await self.app(scope, receive, _Reply(self, scope, send).send)
 
 
+@lru_cache(maxsize=KEPT)
+def _translated(body: bytes, html: bool, language: Language, zipped: bool) -> bytes:
+    """Return a whole reply in one language, with `SCRIPT` where it is a page."""
+    body = choose_in_json(body, language)
+    if html:
+        tag = TAGS[language]
+        body = body.replace(b'lang="en"', f'lang="{tag}"'.encode(), 1)
+        body = body.replace(b"<head>", b"<head>" + (SCRIPT % (tag, tag, COOKIE)).encode(), 1)
+    return gzip.compress(body, compresslevel=4) if zipped else body
+
+
 class _Reply:
     """One reply."""
 
@@ -194,22 +208,21 @@ class _Reply:
 
     async def _send_head(self) -> None:
         """Translate the whole body, compress it where the visitor accepts that, and send the matching head."""
-        self.body = choose_in_json(self.body, self.language)
         headers = MutableHeaders(scope=self.start)
         if self.kind == "text/html":
-            tag = TAGS[self.language]
-            self.body = self.body.replace(b'lang="en"', f'lang="{tag}"'.encode(), 1)
-            self.body = self.body.replace(b"<head>", b"<head>" + (SCRIPT % (tag, tag, COOKIE)).encode(), 1)
-            headers["content-language"] = tag
+            headers["content-language"] = TAGS[self.language]
             headers["cache-control"] = "no-cache"
             if _asked(self.scope):
                 site = "SameSite=None; Secure; Partitioned" if self.translation.embedded else "SameSite=Lax"
                 headers.append("set-cookie", f"{COOKIE}={self.language}; Path=/; Max-Age={COOKIE_SECONDS}; {site}")
-        if len(self.body) > GZIP_BYTES:
+        large = len(self.body) > GZIP_BYTES
+        zipped = large and ACCEPTS_GZIP.search(Headers(scope=self.scope).get("accept-encoding", "")) is not None
+        if large:
             headers.add_vary_header("Accept-Encoding")
-            if ACCEPTS_GZIP.search(Headers(scope=self.scope).get("accept-encoding", "")):
-                self.body = gzip.compress(self.body, compresslevel=4)
-                headers["content-encoding"] = "gzip"
+        if zipped:
+            headers["content-encoding"] = "gzip"
+        translate = _translated if large else _translated.__wrapped__
+        self.body = translate(self.body, self.kind == "text/html", self.language, zipped)
         headers.add_vary_header("Accept-Language")
         headers.add_vary_header("Cookie")
         headers["content-length"] = str(len(self.body))

@@ -29,6 +29,7 @@ class Limits:
         waiting: jobs of one kind that may wait, of all visitors: more than a few of them can fill.
         proxies: trusted proxies in front of the server, each of which adds an address to X-Forwarded-For. With 0 the header
             is ignored.
+        hosts: names under which the server is asked for, besides addresses and localhost; None for any.
     """
 
     json_bytes: int = 256 * 1024
@@ -50,6 +51,7 @@ class Limits:
     running: int = 2
     waiting: int = 64
     proxies: int = 0
+    hosts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.proxies < 0:

@@ -18,19 +18,63 @@ from urllib.parse import parse_qs
 import gradio as gr
 from fastapi import FastAPI
 from gradio.utils import get_upload_folder
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from genlab.serving import gradio_patches
 from genlab.serving.calls import Calls
-from genlab.serving.guard import NAMED_RESULTS, PRESENCE, RESULTS, UPLOAD
+from genlab.serving.guard import NAMED_RESULTS, PAGE, PRESENCE, RESULTS, UPLOAD
 from genlab.serving.limits import Limits
 
 STATES = 200
 """Visitors whose state is stored."""
 RETAIN_SECONDS = 3600.0
 """How long a page that was replaced goes on."""
+ADDRESSES = 16
+"""Descriptions of a page that are kept: of its paths, for each address under which it is asked for."""
 SESSIONS = 5000
 """Sessions of a page that are remembered, the latest ones."""
+
+
+class Kept:
+    """ASGI application that keeps the descriptions of a page: gradio makes them anew for every request, in a tenth of a second.
+
+    They depend on the address under which the page is asked for, and on nothing else that is served here.
+
+    Args:
+        app: the page's application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self._replies: OrderedDict[tuple[str, ...], list[Message]] = OrderedDict()
+        self._making = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        origin = (headers.get(name, "") for name in ("host", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix"))
+        key = (scope["method"], scope["path"], scope["scheme"], scope.get("root_path", ""), *origin)
+        async with self._making:
+            reply = self._replies.get(key)
+            if reply is None:
+                reply = await self._made({**scope, "query_string": b""}, receive)
+                if reply[0]["status"] == 200:
+                    self._replies[key] = reply
+                if len(self._replies) > ADDRESSES:
+                    self._replies.popitem(last=False)
+        for message in reply:
+            await send({**message, "headers": list(message["headers"])} if "headers" in message else message)
+
+    async def _made(self, scope: Scope, receive: Receive) -> list[Message]:
+        """Return the application's reply: its head, and its body in one piece."""
+        messages: list[Message] = []
+
+        async def collect(message: Message) -> None:
+            messages.append(message)
+
+        await self.app(scope, receive, collect)
+        body = b"".join(message.get("body", b"") for message in messages[1:])
+        return [messages[0], {"type": "http.response.body", "body": body}]
 
 
 class Page:
@@ -57,6 +101,7 @@ class Page:
         self.sessions: OrderedDict[str, None] = OrderedDict()
         with gradio_patches.described_once(demo):
             gr.mount_gradio_app(self.app, demo, path="/", **options)
+        self.described = Kept(self.app)
         gradio_patches.patch(demo, limits)
         self._stop = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
@@ -163,9 +208,9 @@ class Pages:
         """Check a call of the page of its session; see `Calls.check`."""
         return self.page_of(body.get("session_hash"), None).calls.check(path, body)
 
-    async def end_jobs(self, session: str, event_id: str | None = None) -> None:
+    async def end_jobs(self, session: str, event_id: str | None = None) -> bool:
         """End the jobs of a session; see `Calls.end_jobs`."""
-        await self.page_of(session, event_id).calls.end_jobs(session, event_id)
+        return await self.page_of(session, event_id).calls.end_jobs(session, event_id)
 
     # Requests
 
@@ -189,7 +234,7 @@ class Pages:
         page = self.page_of(session, event_id)
         if session and page is self.newest:
             page.begin(session)
-        app: ASGIApp = page.app
+        app: ASGIApp = page.described if PAGE.fullmatch(scope["path"]) else page.app
         await app(scope, receive, send)
 
 

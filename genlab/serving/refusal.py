@@ -20,6 +20,10 @@ TEXT = {
     ),
     "full": both("The queue is full: try again in a few seconds.", "队列已满，请几秒后再试。"),
     "busy": both("The server is busy: try again in a few seconds.", "服务器正忙，请几秒后再试。"),
+    "unheard": both(
+        "This job was ended because nobody asked for its results. Start it again.",
+        "这个任务因无人读取结果而被结束，请重新开始。",
+    ),
     "too large": both("expected a body of at most {most} bytes", "请求内容过大，应不超过 {most} 字节"),
     "too slow": both("the body took more than {seconds} s", "请求内容没有在 {seconds} 秒内传完"),
     "open": both(

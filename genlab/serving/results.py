@@ -10,22 +10,33 @@ from pathlib import Path
 from gradio.processing_utils import hash_bytes
 from gradio.utils import get_upload_folder
 
+from genlab.serving.shares import SHARES
+from genlab.serving.visitor import current
+
 
 def save_result(content: bytes, name: str) -> str:
     """Write a result to the server's folder and return its path, which ends in the hash of the content and `name`.
 
     Visitors with the same result share a file. It is never written in place, where one of them may be reading it: an existing
     file is dated anew, so that the sweeper counts its age from now; a new one is written beside its place and renamed.
+    It counts towards the share of the visitor it is for.
     """
     path = Path(get_upload_folder()) / hash_bytes(content) / Path(name).name
-    while True:
-        with suppress(FileNotFoundError):
-            os.utime(path)
-            return str(path)
+    while not _dated_anew(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # the sweeper removed the folder, which was empty
             _write_beside(path, content)
-            return str(path)
+    if visitor := current.get():
+        SHARES.add(visitor, str(path), len(content))
+    return str(path)
+
+
+def _dated_anew(path: Path) -> bool:
+    """Set the date of a file to now; return whether it exists."""
+    with suppress(FileNotFoundError):
+        os.utime(path)
+        return True
+    return False
 
 
 def _write_beside(path: Path, content: bytes) -> None:

@@ -7,7 +7,9 @@ Meanwhile the page can be replaced by another.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
+import re
 import signal
 import socket
 import sys
@@ -29,6 +31,7 @@ from genlab.serving.language import TAGS, Language, Translation
 from genlab.serving.limits import Limits
 from genlab.serving.pages import Pages
 from genlab.serving.sweeper import Sweeper
+from genlab.serving.visitor import network
 
 PORT = 7860
 START_DELAY_SECONDS = 1.0
@@ -105,11 +108,11 @@ def _living(pages: Pages, folder: str) -> Callable[[FastAPI], Any]:
 def _add_health(app: FastAPI, ready: Callable[[], bool | str]) -> None:
     """Add `/healthz`, which answers while the process lives, and `/readyz`, which answers 503 until the page can be used."""
 
-    @app.get("/healthz")
+    @app.api_route("/healthz", methods=["GET", "HEAD"])
     async def healthz() -> JSONResponse:
         return JSONResponse({"alive": True})
 
-    @app.get("/readyz")
+    @app.api_route("/readyz", methods=["GET", "HEAD"])
     async def readyz() -> JSONResponse:
         state = ready()
         if state is True:
@@ -190,8 +193,9 @@ def serve(
     Raises:
         SystemExit: the port cannot be had, or a signal stopped the server.
     """
-    app = build(demo, ready=ready, **page)
-    server = Server(app, *address(host, port), lambda: answering(app.state.pages.replace))
+    host, port = address(host, port)
+    app = build(demo, ready=ready, limits=Limits(proxies=proxies(), hosts=hosts(host)), **page)
+    server = Server(app, host, port, lambda: answering(app.state.pages.replace))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt):
         server.run()
@@ -212,6 +216,17 @@ def address(host: str | None, port: int | None) -> tuple[str, int]:
 def proxies() -> int:
     """Return the number of trusted proxies in front of the server: GENLAB_PROXIES, else one on a Space, else none."""
     return _environment_number("GENLAB_PROXIES", 1 if on_space() else 0, 10)
+
+
+def hosts(host: str) -> tuple[str, ...] | None:
+    """Return the names under which the server may be asked for, beside localhost and addresses: GENLAB_HOSTS, else none where
+    only this machine can connect and no proxy stands in front, else any (None).
+    """
+    names = re.split(r"[,\s]+", os.environ.get("GENLAB_HOSTS", "").strip())
+    if names != [""]:
+        return tuple(names)
+    local = host == "localhost" or (network(host) is not None and ipaddress.ip_address(host).is_loopback)
+    return () if local and not proxies() else None
 
 
 def on_space() -> bool:
