@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -44,14 +45,27 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     return chosen
 
 
+def place_cache() -> None:
+    """Give the Hub's client a temporary cache where its own cannot be made, as for a user without a home."""
+    own = os.environ.get("HF_HUB_CACHE") or os.environ.get("HF_HOME") or "~/.cache/huggingface"
+    try:
+        os.makedirs(os.path.expanduser(own), exist_ok=True)
+    except OSError as error:
+        os.environ["HF_HUB_CACHE"] = cache = tempfile.mkdtemp(prefix="genlab-hub-")
+        print(f"genlab: {own} cannot be made ({error.strerror}): models from the Hub go to {cache} until this ends", flush=True)
+
+
 def main() -> None:
     chosen = options()
+    place_cache()
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     gc.disable()  # hardly anything of what a start makes is garbage: with collections it takes 1.10 times the CPU time
     from genlab.serving.gradio_patches import import_gradio
 
     import_gradio()
-    from genlab.demo import theme
+    if os.environ.get("SPACES_ZERO_GPU"):
+        import spaces  # noqa: F401 (before torch, which it changes)
+    from genlab.demo import theme, zero
     from genlab.demo.app import create_app
     from genlab.demo.components import HEAD
     from genlab.demo.documents import DOCUMENTS
@@ -82,6 +96,7 @@ def main() -> None:
         return page, runner
 
     page, runner = make_page(models)
+    zero.start(list(models.values()), print)
 
     def answering(replace: Callable[[gr.Blocks], None]) -> None:
         def show(models: Models) -> None:

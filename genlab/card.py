@@ -142,7 +142,7 @@ def merged(mine: str, theirs: str, license: str | None = None) -> str:
     Args:
         mine: genlab's card; theirs: the repository's, "" if it has none; license: takes precedence over that of both.
     """
-    (data, body), (other, text) = _parts(mine), _parts(theirs)
+    (data, body), (other, text) = card_parts(mine), card_parts(theirs)
     tags = [*data["tags"], *(tag for tag in _list(other.get("tags")) if tag not in data["tags"])]
     data = {**other, **data, "tags": tags, "license": license or other.get("license") or data["license"]}
     before, begin, rest = text.partition(BEGIN)
@@ -156,7 +156,7 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _parts(card: str) -> tuple[dict[str, Any], str]:
+def card_parts(card: str) -> tuple[dict[str, Any], str]:
     """Return the metadata and the text of a card."""
     found = re.match(r"---\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|$)", card, re.DOTALL)
     try:

@@ -43,6 +43,8 @@ GOOD = "genlab/"
 REFUSALS = {
     401: "the Hub does not accept your token: run `hf auth login` with a valid one (HF_TOKEN, where set, goes first)",
     403: "your Hub token may not read {repo_id}: give it the right to, or use another (`hf auth login`, HF_TOKEN)",
+    402: "the Hub asks for a paid plan for this hardware: a free account may host two Spaces on ZeroGPU (--hardware "
+    "zero-a10g), PRO and organisations with a plan also on cpu-basic and more; or serve the page yourself (python app.py)",
     409: "{repo_id} was changed by somebody else at the same moment: push again",
     412: "{repo_id} was changed by somebody else at the same moment: push again",
     413: "the Hub refuses files of this size for {repo_id}",

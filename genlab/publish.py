@@ -13,6 +13,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import huggingface_hub as client
@@ -72,37 +73,57 @@ def authorise(kind: str, dataset: str, repo_id: str | None = None, private: bool
         ModelError: there is no token, it is not valid, it may not write, the namespace belongs to somebody else, or what is in
             the repository does not allow the push.
     """
-    if repo_id is not None:
-        try:
-            client.utils.validate_repo_id(repo_id)
-            valid = HUB_ID.fullmatch(repo_id) and "@" not in repo_id
-        except client_errors.HFValidationError:
-            valid = None
-        if not valid:
-            raise ModelError(
-                f"--repo-id: expected you/name (letters, digits, '_', single '-' and '.', at most 96), got {repo_id!r}"
-            )
-    with sentences(repo_id or "your account", None, push=True):
+    who = account()
+    name = re.sub(r"-{2,}|\.{2,}", "-", re.sub(r"[^A-Za-z0-9._-]+", "-", f"genlab-{kind}-{dataset}")).strip("-.")[:96]
+    repo_id = f"{who['name']}/{name}" if repo_id is None else repo_id
+    may_write(who, repo_id, "--repo-id")
+    with sentences(repo_id, None, push=True):
+        _target(repo_id, private, overwrite)
+    return repo_id
+
+
+def account() -> dict[str, Any]:
+    """Return what the Hub says of the account that the token belongs to.
+
+    Raises:
+        ModelError: there is no token, or it is not valid.
+    """
+    with sentences("your account", None, push=True):
         token = client.get_token()
         if token is None:
             raise ModelError(
                 "you are not logged in to the Hub: run `hf auth login`, or set HF_TOKEN, to a token that may write"
             )
-        who = client.HfApi().whoami(token=token)
-    user = who["name"]
-    name = re.sub(r"-{2,}|\.{2,}", "-", re.sub(r"[^A-Za-z0-9._-]+", "-", f"genlab-{kind}-{dataset}")).strip("-.")[:96]
-    repo_id = repo_id or f"{user}/{name}"
-    namespace = repo_id.split("/")[0]
+        return client.HfApi().whoami(token=token)
+
+
+def may_write(who: dict[str, Any], repo_id: str, option: str) -> None:
+    """Check that an account and its token may write to a repository.
+
+    Args:
+        who: from `account`; option: of the command line, which gives the repository, for messages.
+
+    Raises:
+        ModelError: it is no repository, the token may not write, or the namespace belongs to somebody else.
+    """
+    try:
+        client.utils.validate_repo_id(repo_id)
+        valid = HUB_ID.fullmatch(repo_id) and "@" not in repo_id
+    except client_errors.HFValidationError:
+        valid = None
+    if not valid:
+        raise ModelError(f"{option}: expected you/name (letters, digits, '_', single '-' and '.', at most 96), got {repo_id!r}")
+    user, namespace = who["name"], repo_id.split("/")[0]
     roles = {org["name"]: org.get("roleInOrg") for org in who.get("orgs", [])}
     if namespace != user and namespace not in roles:
         mine = ", ".join([user, *roles])
         raise ModelError(
-            f"you cannot push to {repo_id}: {namespace} is neither you nor an organisation of yours ({mine}); change --repo-id"
+            f"you cannot push to {repo_id}: {namespace} is neither you nor an organisation of yours ({mine}); change {option}"
         )
     role = roles.get(namespace)
     if role not in (None, *WRITERS):
         raise ModelError(
-            f"you cannot push to {repo_id}: your role in {namespace} is {role}; ask for the right to write, or change --repo-id"
+            f"you cannot push to {repo_id}: your role in {namespace} is {role}; ask for the right to write, or change {option}"
         )
     access = who.get("auth", {}).get("accessToken", {})
     writable = any(
@@ -114,9 +135,6 @@ def authorise(kind: str, dataset: str, repo_id: str | None = None, private: bool
             f"your Hub token cannot push to {repo_id}, it may only read there: make one that may write at "
             f"{client.constants.ENDPOINT}/settings/tokens, then run `hf auth login`"
         )
-    with sentences(repo_id, None, push=True):
-        _target(repo_id, private, overwrite)
-    return repo_id
 
 
 def plan(folder: Path, repo_id: str, private: bool = False, license: str | None = None, overwrite: bool = False) -> Plan:

@@ -69,7 +69,11 @@ class File:
 
 @dataclass
 class Repo:
-    """One repository: its commits by id, and where its branches and tags stand."""
+    """One repository: its commits by id, and where its branches and tags stand. The id of a Space begins with spaces/.
+
+    Attributes:
+        stages: of a Space, what its runtime is at the next questions; the last one stays.
+    """
 
     id: str
     private: bool = False
@@ -77,6 +81,9 @@ class Repo:
     titles: list[str] = field(default_factory=list)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+    hardware: str | None = None
+    stages: list[str] = field(default_factory=lambda: ["BUILDING", "APP_STARTING", "RUNNING"])
 
     def commit(self, files: dict[str, File], title: str) -> str:
         """Move main to a new commit."""
@@ -133,6 +140,8 @@ class Hub(ThreadingHTTPServer):
         self.orgs = orgs or {}
         """Organisation → user → role in it."""
         self.repos: dict[str, Repo] = {}
+        self.pro: set[str] = set()
+        """Users who pay: others may have Gradio Spaces on ZeroGPU only."""
         self.lfs: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
@@ -184,19 +193,23 @@ class Handler(BaseHTTPRequestHandler):
         ("GET", r"/api/whoami-v2", "whoami"),
         ("POST", r"/api/validate-yaml", "validate"),
         ("POST", r"/api/repos/create", "create"),
-        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)", "info"),
-        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/]+)", "info"),
-        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/refs", "refs"),
-        ("GET", r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)", "tree"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/paths-info/(?P<revision>[^/]+)", "paths_info"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/preupload/(?P<revision>[^/]+)", "preupload"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/commit/(?P<revision>[^/]+)", "commit"),
-        ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/tag/(?P<revision>[^/]+)", "tag"),
-        ("POST", r"/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
-        ("POST", r"/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/verify", "verify"),
+        ("GET", r"/api/(?:models/|(?=spaces/))(?P<repo>(?:spaces/)?[^/]+/[^/]+)", "info"),
+        ("GET", r"/api/(?:models/|(?=spaces/))(?P<repo>(?:spaces/)?[^/]+/[^/]+)/revision/(?P<revision>[^/]+)", "info"),
+        ("GET", r"/api/(?:models/|(?=spaces/))(?P<repo>(?:spaces/)?[^/]+/[^/]+)/refs", "refs"),
+        ("GET", r"/api/(?:models/|(?=spaces/))(?P<repo>(?:spaces/)?[^/]+/[^/]+)/tree/(?P<revision>[^/]+)", "tree"),
+        ("POST", r"/api/(?:models/|(?=spaces/))(?P<repo>(?:spaces/)?[^/]+/[^/]+)/paths-info/(?P<revision>[^/]+)", "paths_info"),
+        ("POST", r"/api/(?:models/|(?=spaces/))(?P<repo>(?:spaces/)?[^/]+/[^/]+)/preupload/(?P<revision>[^/]+)", "preupload"),
+        ("POST", r"/api/(?:models/|(?=spaces/))(?P<repo>(?:spaces/)?[^/]+/[^/]+)/commit/(?P<revision>[^/]+)", "commit"),
+        ("POST", r"/api/(?:models/|(?=spaces/))(?P<repo>(?:spaces/)?[^/]+/[^/]+)/tag/(?P<revision>[^/]+)", "tag"),
+        ("GET", r"/api/(?P<repo>spaces/[^/]+/[^/]+)/variables", "variables"),
+        ("POST", r"/api/(?P<repo>spaces/[^/]+/[^/]+)/variables", "set_variable"),
+        ("GET", r"/api/(?P<repo>spaces/[^/]+/[^/]+)/runtime", "runtime"),
+        ("POST", r"/api/(?P<repo>spaces/[^/]+/[^/]+)/hardware", "set_hardware"),
+        ("POST", r"/(?P<repo>(?:spaces/)?[^/]+/[^/]+)\.git/info/lfs/objects/batch", "batch"),
+        ("POST", r"/(?P<repo>(?:spaces/)?[^/]+/[^/]+)\.git/info/lfs/verify", "verify"),
         ("PUT", r"/storage/(?P<oid>[0-9a-f]{64})", "store"),
         ("GET", r"/storage/(?P<oid>[0-9a-f]{64})", "stored"),
-        ("GET", r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
+        ("GET", r"/(?P<repo>(?:spaces/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "resolve"),
     )
 
     def do_GET(self) -> None:
@@ -286,7 +299,7 @@ class Handler(BaseHTTPRequestHandler):
         asker = self.asker()
         repo = self.server.repos.get(name)
         user = asker.user if asker else None
-        if repo is None or (repo.private and not self.server.may(user, name.split("/")[0], write=False)):
+        if repo is None or (repo.private and not self.server.may(user, name.split("/")[-2], write=False)):
             raise Refused(404 if asker else 401, "Repository not found", "RepoNotFound")
         if write:
             self.writer(name)
@@ -296,7 +309,7 @@ class Handler(BaseHTTPRequestHandler):
         asker = self.asker()
         if asker is None:
             raise Refused(401, "Invalid username or password.")
-        namespace = name.split("/")[0]
+        namespace = name.split("/")[-2]
         granted = any(s["entity"]["name"] in (namespace, name) and "repo.write" in s["permissions"] for s in asker.scoped)
         if not (asker.role == "write" or granted) or not self.server.may(asker.user, namespace, write=True):
             raise Refused(403, f"You don't have the rights to write under the namespace {namespace}")
@@ -317,7 +330,14 @@ class Handler(BaseHTTPRequestHandler):
         if asker.role == "fineGrained":
             token["fineGrained"] = {"canReadGatedRepos": False, "global": [], "scoped": list(asker.scoped)}
         orgs = [{"name": o, "type": "org", "roleInOrg": m[asker.user]} for o, m in self.server.orgs.items() if asker.user in m]
-        return {"name": asker.user, "type": "user", "orgs": orgs, "auth": {"type": "access_token", "accessToken": token}}
+        paid = {"isPro": asker.user in self.server.pro}
+        return {
+            "name": asker.user,
+            "type": "user",
+            **paid,
+            "orgs": orgs,
+            "auth": {"type": "access_token", "accessToken": token},
+        }
 
     def validate(self, body: bytes) -> dict[str, Any]:
         return {"errors": [], "warnings": []}
@@ -326,12 +346,42 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(body)
         asker = self.asker()
         name = f"{asked.get('organization') or (asker.user if asker else '')}/{asked['name']}"
+        space = asked.get("type") == "space"
+        name = f"spaces/{name}" if space else name
         self.writer(name)
         if name in self.server.repos:
             raise Refused(409, "You already created this model repo", url=f"{self.server.url}/{name}")
-        self.server.repos[name] = repo = Repo(name, asked.get("visibility") == "private")
+        if space:
+            self.paid(asked.get("hardware"))
+        self.server.repos[name] = repo = Repo(name, asked.get("visibility") == "private", hardware=asked.get("hardware"))
+        repo.variables = {each["key"]: each["value"] for each in asked.get("variables", [])}
         repo.commit({".gitattributes": File(FIRST_FILE)}, "initial commit")
-        return {"url": f"{self.server.url}/{name}", "id": name, "name": name}
+        return {"url": f"{self.server.url}/{name}", "id": name.removeprefix("spaces/"), "name": name}
+
+    def paid(self, hardware: str | None) -> None:
+        """Refuse hardware that the asker's plan does not have."""
+        asker = self.asker()
+        if hardware != "zero-a10g" and (asker is None or asker.user not in self.server.pro):
+            raise Refused(402, "Payment Required: upgrade to PRO to host Gradio Spaces on this hardware")
+
+    def variables(self, body: bytes, repo: str) -> dict[str, Any]:
+        return {key: {"value": value} for key, value in self.repo(repo, write=True).variables.items()}
+
+    def set_variable(self, body: bytes, repo: str) -> dict[str, Any]:
+        found, asked = self.repo(repo, write=True), json.loads(body)
+        found.variables[asked["key"]] = asked["value"]
+        return self.variables(body, repo)
+
+    def runtime(self, body: bytes, repo: str) -> dict[str, Any]:
+        found = self.repo(repo)
+        stage = found.stages.pop(0) if len(found.stages) > 1 else found.stages[0]
+        return {"stage": stage, "hardware": {"current": found.hardware, "requested": found.hardware}, "gcTimeout": None}
+
+    def set_hardware(self, body: bytes, repo: str) -> dict[str, Any]:
+        found, hardware = self.repo(repo, write=True), json.loads(body)["flavor"]
+        self.paid(hardware)
+        found.hardware = hardware
+        return self.runtime(body, repo)
 
     def info(self, body: bytes, repo: str, revision: str = "main") -> dict[str, Any]:
         found = self.repo(repo)
@@ -343,6 +393,7 @@ class Handler(BaseHTTPRequestHandler):
             else {"rfilename": path}
             for path, file in found.commits[oid].items()
         ]
+        repo = repo.removeprefix("spaces/")
         return {"id": repo, "modelId": repo, "sha": oid, "private": found.private, "tags": [], "siblings": siblings}
 
     def refs(self, body: bytes, repo: str) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from genlab.demo import zero
 from genlab.demo.served import Served
-from genlab.models import Diffusion
 from genlab.nn import drawing_precision
 from genlab.process import Denoised, Predict
 from genlab.serving.language import UserFacingError, both
@@ -227,12 +227,11 @@ class Runner:
         """Return a model's prediction for each batch x_t (B C H W) at t (B), with labels (B) for all of them or for none, by
         one pass of its network, in the arithmetic in which pictures are drawn.
         """
-        model: Diffusion = served.model  # type: ignore[assignment]
         x_t, t = (torch.cat([batch[i] for batch in batches]) for i in (0, 1))  # type: ignore[misc]
         labels = [batch[2] for batch in batches if batch[2] is not None]
         started = time.perf_counter()
         with drawing_precision():
-            predicted = model.predict(x_t, t, torch.cat(labels) if labels else None, guidance, clip)
+            predicted = zero.predict(served, x_t, t, torch.cat(labels) if labels else None, guidance, clip)
         if guidance == 1:
             self._note((served.id, len(x_t)), time.perf_counter() - started)
         counts = [len(batch[0]) for batch in batches]
