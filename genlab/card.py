@@ -43,6 +43,10 @@ NOTES = {
         "Latent DDPM",
         "a VAE whose prior is a diffusion model of its codes (Vahdat et al. 2021)",
     ),
+    "mixture-vae": (
+        "VAE with a mixture prior",
+        "a VAE whose prior is a mixture of Gaussians fitted to its codes (Ghosh et al. 2020)",
+    ),
     "consistency": (
         "Consistency function",
         "a consistency function (Song et al. 2023), for samples in one to four evaluations,",
@@ -65,6 +69,7 @@ LOSS_UNITS = {
 }
 SIGMA: dict[Variance, str] = {"learned": "Σ learned", "posterior": "Σ = β̃", "beta": "Σ = β"}
 LOSS_UNITS["latent-ddpm"] = LOSS_UNITS["ddpm"]
+LOSS_UNITS["mixture-vae"] = {"codes": "nats/picture, −log p(z)"}
 NOTHING = "–"
 LONGEST_TEXT = 300
 
@@ -286,11 +291,12 @@ def _weighted_table(likelihood: VAEBound) -> list[str]:
 
 
 def _latent_table(likelihood: LatentBound) -> list[str]:
-    """Return the ELBO with the DDPM as prior, its parts, and the ELBO of the same codes with N(0, I) as prior."""
+    """Return the ELBO with the fitted prior, its parts, and the ELBO of the same codes with N(0, I) as prior."""
+    by = "the mixture" if likelihood.codes is None else "the DDPM"
     rows = [
         ("reconstruction, E[log p(x\\|z)]", f"{_short(likelihood.reconstruction_nats)} nats"),
         ("entropy of q(z\\|x)", f"{_short(likelihood.entropy_of_q_nats)} nats"),
-        ("bound on −log p(z) by the DDPM", f"{_value(likelihood, 'prior', 'nats')} nats"),
+        (f"{'' if likelihood.codes is None else 'bound on '}−log p(z) by {by}", f"{_value(likelihood, 'prior', 'nats')} nats"),
         ("**bound on −log p(x)**", f"**{_value(likelihood, 'bound', 'bits_per_dim')} bits/dim**"),
         ("with N(0, I) for the prior", f"{_short(likelihood.standard_normal_prior_bound_bits_per_dim)} bits/dim"),
     ]

@@ -37,7 +37,7 @@ SamplerName = Literal["DDIM", "ancestral", "DPM-Solver++", "DPM-Solver++ SDE", "
 """Names of the samplers; `sampler.SAMPLERS` has the step of each."""
 Spacing = Literal["uniform", "quadratic", "log-SNR", "Karras"]
 """Names of the spacings of sampling times; see `sampler.spaced`."""
-Kind = Literal["ddpm", "vae", "latent-ddpm", "consistency"]
+Kind = Literal["ddpm", "vae", "latent-ddpm", "mixture-vae", "consistency"]
 """Names of the kinds of model in config.json; `models.KINDS` has the class of each."""
 DecoderName = Literal["gaussian", "gaussian-per-pixel", "logistic", "logistic-per-pixel", "bernoulli"]
 
@@ -324,3 +324,17 @@ class LatentConfig:
 
     def __post_init__(self) -> None:
         _check(not self.ddpm.grids, "grids", "none: codes have no gray levels", self.ddpm.grids)
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """A VAE whose prior is a mixture of Gaussians."""
+
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    """The VAE."""
+    components: int = 10
+    """Number of Gaussians."""
+
+    def __post_init__(self) -> None:
+        _whole("components", self.components, 1, 1000)
+        _whole("components × latents²", self.components * self.vae.latents**2, 1, 10**7)

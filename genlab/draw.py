@@ -20,11 +20,11 @@ from genlab.consistency import Consistency, renoising
 from genlab.data import to_pixels
 from genlab.ddpm import DDPM
 from genlab.latent import LatentDDPM
-from genlab.models import Diffusion, Model
+from genlab.mixture import MixtureVAE
+from genlab.models import Decoding, Diffusion, Model
 from genlab.nn import drawing_precision
 from genlab.process import Denoised, Predict
 from genlab.sampler import SAMPLERS, Noise, Step, spaced, walk
-from genlab.vae import VAE
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def frames(
         ValueError: the chain is shorter than `sampling.steps`, the model has no such class, or learned Σ is chosen for a model
             that did not learn it.
     """
-    if isinstance(model, VAE):
+    if isinstance(model, Decoding):
         yield SampleFrame(0, 0, 0, decoder_means(model, seeds))
         return
     noise = Noise.from_seeds(seeds, (model.latents if isinstance(model, LatentDDPM) else model.data).shape)
@@ -106,11 +106,13 @@ def draw(
         yield frame.pictures
 
 
-def decoder_means(model: VAE, seeds: Sequence[int]) -> Tensor:
-    """Return the mean of p(x|z) for z ~ N(0, I) of these seeds, (N C H W)."""
-    z = Noise.from_seeds(seeds, (model.config.latents,)).draw().to(_device(model))
+def decoder_means(model: Decoding, seeds: Sequence[int]) -> Tensor:
+    """Return the mean of p(x|z) for z of these seeds from the model's prior, (N C H W)."""
+    mixed = isinstance(model, MixtureVAE)
+    vae = model.vae if isinstance(model, MixtureVAE) else model
+    noise = Noise.from_seeds(seeds, (vae.config.latents + mixed,)).draw().to(_device(model))
     with torch.inference_mode():
-        return model.decode(z).mean
+        return vae.decode(model.prior.sample(noise) if isinstance(model, MixtureVAE) else noise).mean
 
 
 def predictor(model: Diffusion, labels: Tensor | None, sampling: Sampling) -> Predict:
@@ -165,7 +167,7 @@ def class_of(model: Model, label: int | str | None) -> int | Literal["in turn"]:
     """
     if label is None:
         return "in turn"
-    names = () if isinstance(model, VAE) else model.data.classes
+    names = () if isinstance(model, Decoding) else model.data.classes
     number = names.index(label) if label in names else label
     if isinstance(number, str) or not 0 <= number < len(names):
         expected = (

@@ -4,7 +4,7 @@
     evaluation  command, seed, device, seconds (since the last start), versions {genlab, torch, numpy}, model_sha256 (of
                 model.safetensors), data {name, split, images, sha256, training_sha256}, and a section for each
                 measurement:
-      likelihood  the bound of a DDPM (`DiffusionBound`), of a VAE (`VAEBound`), or of a VAE with a DDPM for its prior
+      likelihood  the bound of a DDPM (`DiffusionBound`), of a VAE (`VAEBound`), or of a VAE with a fitted prior
                   (`LatentBound`); a consistency function has none
       continuous  a DDPM's bound in continuous time (`Continuous`)
       ode         a DDPM's likelihood by the probability-flow ODE (`ODE`)
@@ -176,10 +176,11 @@ class VAEBound:
 
 @dataclass(frozen=True)
 class LatentBound:
-    """The ELBO of held-out pictures, and its parts, for a VAE whose prior is a DDPM of its codes (`latent`, eqs. 2 and 3).
+    """The ELBO of held-out pictures, and its parts, for a VAE with a fitted prior: a DDPM of its codes or a mixture (`latent`,
+    eqs. 2 and 3; `mixture`, eq. 1).
 
-    `codes` is the bound on −log p_θ(u), in bits per dimension of the codes; `standard_normal_prior_*` is the ELBO with the
-    same draws of z and the prior N(0, I).
+    `codes` is the DDPM's bound on −log p_θ(u), in bits per dimension of the codes; `standard_normal_prior_*` is the ELBO with
+    the same draws of z and the prior N(0, I).
     """
 
     bound_bits_per_dim: float
@@ -192,7 +193,7 @@ class LatentBound:
     prior_standard_error_nats: float
     standard_normal_prior_bound_bits_per_dim: float
     latents: int
-    codes: DiffusionBound
+    codes: DiffusionBound | None = None
 
 
 def _check_bits(bound: float | None, error: float | None) -> None:
@@ -398,7 +399,7 @@ def _member(choices: tuple[Any, ...], value: Any) -> Any:
         return type(None)
     if DiffusionBound in choices:
         keys = value if isinstance(value, dict) else {}
-        return DiffusionBound if "by_variance" in keys else LatentBound if "codes" in keys else VAEBound
+        return DiffusionBound if "by_variance" in keys else LatentBound if "prior_nats" in keys else VAEBound
     wanted = str if isinstance(value, str) else int
     left = [choice for choice in choices if choice is not type(None)]
     return next((each for each in left if each is wanted or (wanted is str and get_origin(each) is Literal)), left[0])

@@ -15,7 +15,17 @@ from PIL import Image
 
 import genlab
 from genlab import data
-from genlab.config import ConsistencyConfig, DataSpec, DDPMConfig, Kind, LatentConfig, Sampling, UNetConfig, VAEConfig
+from genlab.config import (
+    ConsistencyConfig,
+    DataSpec,
+    DDPMConfig,
+    Kind,
+    LatentConfig,
+    MixtureConfig,
+    Sampling,
+    UNetConfig,
+    VAEConfig,
+)
 from genlab.consistency import Consistency
 from genlab.data import ungrid
 from genlab.demo.limits import LimitError
@@ -24,6 +34,7 @@ from genlab.demo.tabs.sample.compute import sample
 from genlab.demo.tabs.sample.request import parse_sample
 from genlab.demo.turns import Runner
 from genlab.latent import LatentDDPM
+from genlab.mixture import MixtureVAE
 from genlab.models import KINDS, Model
 from genlab.package import write_package
 from genlab.vae import VAE
@@ -48,10 +59,13 @@ def made(kind: Kind, spec: DataSpec = DATA.spec, side: int = 7) -> Model:
         model = VAE(vae, spec)
     elif kind == "latent-ddpm":
         model = LatentDDPM(LatentConfig(codes, vae), spec)
+    elif kind == "mixture-vae":
+        model = MixtureVAE(MixtureConfig(vae, 3), spec)
+        model.factor.data = 0.5 * torch.eye(vae.latents).repeat(3, 1, 1)
     else:
         model = Consistency(ConsistencyConfig(ddpm, "ddpm-mnist", (60, 30, 10, 2)), spec)
     for parameter in model.parameters():
-        if parameter.ndim > 1:
+        if parameter.ndim > 1 and parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
     return model.eval()
 
@@ -67,7 +81,7 @@ def test_every_kind_is_known() -> None:
 
 
 def test_a_seed_draws_the_same_pictures_on_the_page_and_in_python(models: Models) -> None:
-    label = "3" if models["m"].model.kind != "vae" else "any"
+    label = "3" if models.offers["m"].T else "any"
     request = parse_sample(models.offers, "m", label, 3, 2, "DDIM", 1, 5)
     *_, last = sample(models, Runner(), request)
     expected = genlab.sample(models["m"].model, 3, 5, "DDIM", 2, None if label == "any" else label)
@@ -77,13 +91,13 @@ def test_a_seed_draws_the_same_pictures_on_the_page_and_in_python(models: Models
 
 def test_more_steps_than_the_model_has_are_refused(models: Models) -> None:
     most = models.offers["m"].steps
-    assert most == {"ddpm": tiny.T, "latent-ddpm": tiny.T, "consistency": 4, "vae": 0}[models["m"].model.kind]
+    assert most == {"ddpm": tiny.T, "latent-ddpm": tiny.T, "consistency": 4, "vae": 0, "mixture-vae": 0}[models["m"].model.kind]
     if most:
         with pytest.raises(LimitError, match=f"steps: expected a whole number from 1 to {most}, got {most + 1}"):
             parse_sample(models.offers, "m", "any", 1, most + 1, "DDIM", 1, 0)
 
 
-@pytest.fixture(scope="module", params=["latent-ddpm", "consistency"])
+@pytest.fixture(scope="module", params=["latent-ddpm", "mixture-vae", "consistency"])
 def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A page of one model of a kind that has no tab of its own, and the model's folder."""
     folder = tmp_path_factory.mktemp("models") / "m"
@@ -97,18 +111,18 @@ def test_a_page_with_no_other_model_opens_and_draws(address: tuple[Path, str]) -
     client = Client(url, token=False, verbose=False)
     (described,) = client.predict(api_name="/models")
     assert described["id"] == "m"
-    assert described["classes"] == list(DATA.spec.classes)
+    assert described["classes"] == ([] if described["kind"] == "mixture-vae" else list(DATA.spec.classes))
     path = client.predict(model="m", label="any", count=4, steps=2, sampler="DDIM", guidance=1, seed=7, api_name="/sample")
     with Image.open(path) as drawn:
         pictures = ungrid(drawn.convert("L"), 4, 28, 2)
     assert torch.equal(pictures, genlab.sample(folder, 4, 7, "DDIM", 2))
 
 
-@pytest.mark.parametrize("kind", ["latent-ddpm", "consistency"])
+@pytest.mark.parametrize("kind", ["latent-ddpm", "mixture-vae", "consistency"])
 def test_what_is_measured_of_the_other_kinds(
     kind: Kind, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The ELBO with the DDPM's bound for the one; samples in 1, 2 and 4 evaluations for the other, which has no likelihood."""
+    """The ELBO with the fitted prior for two; samples in 1, 2 and 4 evaluations for the third, which has no likelihood."""
     test = data.load("mnist", "test", str(data_dir))
     model = made(kind, test.spec, side=4)
     write_package(tmp_path / "m", model, {"command": "python training/distil.py ddpm-mnist"}, test)
@@ -132,13 +146,13 @@ def test_what_is_measured_of_the_other_kinds(
         assert evaluation["samples"] == {"steps": 4}
         assert evaluation["few"] == {"1": {"steps": 1}, "2": {"steps": 2}}
         return
-    assert asked == [10]
-    assert evaluation["reconstructions"] == {"of": "latent-ddpm"}
+    assert asked == [10 if kind == "latent-ddpm" else 1]
+    assert evaluation["reconstructions"] == {"of": kind}
     bound = evaluation["likelihood"]
     assert bound["images"] == 6
     nats = bound["reconstruction_nats"] + bound["entropy_of_q_nats"] - bound["prior_nats"]
     assert bound["bound_bits_per_dim"] == pytest.approx(-nats / math.log(2) / 64)
-    assert bound["codes"]["T"] == tiny.T
+    assert ("codes" in bound and bound["codes"]["T"] == tiny.T) == (kind == "latent-ddpm")
     assert "with N(0, I) for the prior" in capsys.readouterr().out
 
 

@@ -40,7 +40,7 @@ class Evaluation(Reading):
 
     A DDPM: every term of the variational bound for each Σ it supports, without labels, the bound in continuous time, and
     the likelihood by the probability-flow ODE. A VAE: the terms of its ELBO, the importance-weighted bound, and the distance
-    of its reconstructions; with a DDPM as its prior, the ELBO with the DDPM's bound. All are in bits per dimension of 8-bit
+    of its reconstructions; with a fitted prior, the ELBO with that. All are in bits per dimension of 8-bit
     pictures, and so comparable. All models: samples compared with held-out and with training pictures, for a consistency
     function in 1, 2 and 4 evaluations.
     Stopped at any moment, the same command continues from there and gives the same numbers.
@@ -110,7 +110,7 @@ class Evaluation(Reading):
         """Return the command that repeats this evaluation."""
         import shlex
 
-        words = [_name(self.model)]
+        words = [name_of(self.model)]
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name != "model" and value != field.default and field.name not in UNPUBLISHED:
@@ -174,10 +174,11 @@ def make_plan(options: Evaluation, model: Model, test: Dataset) -> Plan:
         ValueError: the options ask for more pictures than are held out, or more strata than the chain has steps.
     """
     from genlab.draw import default_steps
+    from genlab.models import Decoding
     from genlab.vae import VAE
 
     size, chosen = len(test), QUICK if options.quick else FULL
-    T = 0 if isinstance(model, VAE) else model.schedule.T
+    T = 0 if isinstance(model, Decoding) else model.schedule.T
     bounded, pixels = "ddpm" in model.kind, model.kind == "ddpm"
     for name in ("images", "continuous_images", "ode_images", "importance_images"):
         if (getattr(options, name) or 0) > size:
@@ -209,7 +210,7 @@ def make_plan(options: Evaluation, model: Model, test: Dataset) -> Plan:
         continuous_images=min(pick("continuous_images", images), images) if pixels else 0,
         ode_images=min(pick("ode_images", images), images) if pixels else 0,
         importance_draws=min(chosen["draws"], options.importance),
-        importance_images=0 if T else min(pick("importance_images", images), images),
+        importance_images=0 if not isinstance(model, VAE) else min(pick("importance_images", images), images),
         samples=pick("samples", size),
         sample_steps=min(options.sample_steps or default_steps(model), T),
         curve_samples=more("curve_samples"),
@@ -359,7 +360,7 @@ def _run(options: Evaluation) -> int:
     evaluation["seconds"] = round(time.monotonic() - start)
     training = {k: v for k, v in package.metrics.items() if k in ("command", "seed", "dataset", "training", "loss")}
     metrics = {"schema": SCHEMA, **training, "evaluation": evaluation}
-    if "likelihood" in evaluation:
+    if "likelihood" in evaluation and model.kind in card.LEDGER:
         plot_ledger(evaluation["likelihood"], folder / "ledger.png")
     _write(folder / "metrics.json", metrics)
     refresh_card(folder)
@@ -382,6 +383,8 @@ def _sections(
     """Measure and return every section of `evaluation`, continuing from the sums of an interrupted run."""
     from genlab.ddpm import DDPM
     from genlab.latent import LatentDDPM
+    from genlab.mixture import MixtureVAE
+    from genlab.models import Decoding
     from genlab.vae import VAE
     from training.likelihood import (
         CONTINUOUS_PARTS,
@@ -389,6 +392,7 @@ def _sections(
         diffusion_bound,
         draw_samples,
         latent_bound,
+        mixture_bound,
         ode_likelihood,
         ode_work,
         vae_bound,
@@ -414,7 +418,7 @@ def _sections(
         work += ode_work(model, plan.ode_images, options.batch_size, options.ode_probes or None)
     if isinstance(model, VAE):
         work += plan.images * plan.importance_draws + plan.importance_images * options.importance
-    progress = Progress(work, "decoding" if isinstance(model, VAE) else "evaluation")
+    progress = Progress(work, "decoding" if isinstance(model, Decoding) else "evaluation")
     shared = (options.seed, options.batch_size, partial, progress, device)
 
     def samples(count: int, how: Sampling) -> Tensor:
@@ -430,12 +434,14 @@ def _sections(
                 sections["ode"] = ode_likelihood(model, pictures[: plan.ode_images], *shared, probes=options.ode_probes or None)
         elif isinstance(model, LatentDDPM):
             sections["likelihood"] = latent_bound(model, pictures, plan.strata, *shared)
+        elif isinstance(model, MixtureVAE):
+            sections["likelihood"] = mixture_bound(model, pictures, options.seed, options.batch_size, device)
         elif isinstance(model, VAE):
             least, many, some = plan.importance_draws, options.importance, plan.importance_images
             sections["likelihood"] = vae_bound(model, pictures, least, many, some, *shared)
         if plan.samples:
             drawn = samples(plan.samples, sampling)
-            if isinstance(model, (VAE, LatentDDPM)):
+            if isinstance(model, (VAE, MixtureVAE, LatentDDPM)):
                 sections["reconstructions"] = reconstructions(model, reference, plan.samples, options.seed, options.batch_size)
         along = {walk.steps: samples(plan.curve_samples, walk) for walk in walks}
         by_chain = {chain: samples(plan.chain_samples, chain) for chain in chains}
@@ -533,7 +539,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _name(text: str) -> str:
+def name_of(text: str) -> str:
     """Return the last part of a local folder, so that no path of this machine is published; any other text unchanged."""
     path = expanded(text)
     return path.resolve().name if path.is_dir() or text.startswith(("/", "~", ".")) else text

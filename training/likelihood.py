@@ -15,6 +15,7 @@ the first variance over all draws of stratum k, the second within those with the
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +31,7 @@ from genlab.divergence import Gaussian, bits_per_dim, entropy, kl, standard_norm
 from genlab.draw import draw
 from genlab.likelihood import discretised_log_prob
 from genlab.measurements import ODE, Continuous, DiffusionBound, LatentBound, Strata, Sums, VAEBound, Weighted, to_json
+from genlab.models import Decoding
 from genlab.process import p_reverse, q_marginal
 from genlab.schedule import Schedule
 from genlab.score import ODEBound, flow_times, ode_bound
@@ -40,6 +42,7 @@ from training.sample_quality import SEEDS_APART
 
 if TYPE_CHECKING:
     from genlab.latent import LatentDDPM
+    from genlab.mixture import MixtureVAE
     from genlab.models import Model
     from genlab.process import Denoised
     from genlab.vae import VAE
@@ -494,7 +497,7 @@ def _vae_section(model: VAE, sums: dict[str, Tensor], subset: Tensor, k: int, ma
     return to_json(found)
 
 
-# A VAE with a DDPM as its prior
+# A VAE with a fitted prior
 
 
 class Codes:
@@ -508,6 +511,54 @@ class Codes:
     def predict(self, x_t: Tensor, t: Tensor) -> Denoised:
         """Return û_0 and ε̂ for codes x_t (B, latent, side, side)."""
         return self._model.predict(x_t, t)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One z for each of N pictures, and what its ELBO needs but the prior, nats (N)."""
+
+    z: Tensor
+    reconstruction: Tensor
+    entropy_of_q: Tensor
+    standard_normal: Tensor
+
+    def bound(self, vae: VAE, log_prior: Tensor, discretised: bool, codes: DiffusionBound | None = None) -> dict[str, Any]:
+        """Return the section `likelihood` of metrics.json for log p(z), nats (N), by a fitted prior."""
+
+        def bits(log_prior: Tensor) -> tuple[float, float]:
+            return mean_and_error(bits_per_dim(-(self.reconstruction + self.entropy_of_q + log_prior), vae.data.dims))
+
+        bound, error = bits(log_prior)
+        return to_json(
+            LatentBound(
+                bound_bits_per_dim=bound,
+                bound_standard_error_bits_per_dim=error,
+                images=len(self.z),
+                likelihood=f"{'discretised' if discretised else 'density of'} {vae.config.likelihood}",
+                reconstruction_nats=float(self.reconstruction.mean()),
+                entropy_of_q_nats=float(self.entropy_of_q.mean()),
+                prior_nats=float(-log_prior.mean()),
+                prior_standard_error_nats=mean_and_error(log_prior)[1],
+                standard_normal_prior_bound_bits_per_dim=bits(self.standard_normal)[0],
+                latents=vae.config.latents,
+                codes=codes,
+            )
+        )
+
+
+def encode(
+    vae: VAE, pictures: Tensor, seed: int, batch_size: int, device: torch.device | str = "cpu", discretised: bool = True
+) -> Encoded:
+    """Draw one z ~ q(z|x) for each picture (N C H W), uint8 or in the model's scale; discretised: see `VAE.elbo`."""
+    noise_of, found = generator(seed, 5, 0), []
+    for some in pictures.split(batch_size):
+        x = as_model(some).to(device)
+        with torch.inference_mode():
+            q = vae.encode(x)
+            z = q.sample(torch.randn(q.mean.shape, generator=noise_of, dtype=x.dtype).to(device))
+            terms = (vae.log_likelihood(z, x, discretised), entropy(q), standard_normal(z).log_prob(z))
+            found.append((z, *(term.double().cpu() for term in terms)))
+    return Encoded(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
 def latent_bound(
@@ -529,39 +580,32 @@ def latent_bound(
     Returns:
         The section `likelihood` of metrics.json.
     """
-    noise_of, found = generator(seed, 5, 0), []
-    for some in pictures.split(batch_size):
-        x = as_model(some).to(device)
-        with torch.inference_mode():
-            q = model.vae.encode(x)
-            z = q.sample(torch.randn(q.mean.shape, generator=noise_of, dtype=x.dtype).to(device))
-            terms = (model.vae.log_likelihood(z, x, discretised), entropy(q), standard_normal(z).log_prob(z))
-            found.append((model.to_codes(z), *(term.double().cpu() for term in terms)))
-    u, reconstruction, entropy_of_q, standard = (torch.cat(parts) for parts in zip(*found, strict=True))
-    codes = Codes(model)
+    encoded, codes = encode(model.vae, pictures, seed, batch_size, device, discretised), Codes(model)
+    u = model.to_codes(encoded.z)
     sums = diffusion_sums(codes, u, count, seed, batch_size, partial, progress, device, Gaussian.log_prob)
     own = variances_of(codes).index(codes.config.variance)
     prior = sums["prior"] + sums["decoder"][own] + sums["transitions"][own] + float(model.log_scale)
+    of_codes = _diffusion_section(codes, strata(codes.schedule.T, count), sums)
+    return encoded.bound(model.vae, -prior, discretised, of_codes)
 
-    def bits(log_prior: Tensor) -> tuple[float, float]:
-        return mean_and_error(bits_per_dim(-(reconstruction + entropy_of_q + log_prior), model.data.dims))
 
-    bound, error = bits(-prior)
-    return to_json(
-        LatentBound(
-            bound_bits_per_dim=bound,
-            bound_standard_error_bits_per_dim=error,
-            images=len(pictures),
-            likelihood=f"{'discretised' if discretised else 'density of'} {model.config.vae.likelihood}",
-            reconstruction_nats=float(reconstruction.mean()),
-            entropy_of_q_nats=float(entropy_of_q.mean()),
-            prior_nats=float(prior.mean()),
-            prior_standard_error_nats=mean_and_error(prior)[1],
-            standard_normal_prior_bound_bits_per_dim=bits(standard)[0],
-            latents=model.config.vae.latents,
-            codes=_diffusion_section(codes, strata(codes.schedule.T, count), sums),
-        )
-    )
+def mixture_bound(
+    model: MixtureVAE,
+    pictures: Tensor,
+    seed: int,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    discretised: bool = True,
+) -> dict[str, Any]:
+    """Return the ELBO of pictures with the mixture as prior (`mixture`, eq. 1), with one z for each picture.
+
+    Returns:
+        The section `likelihood` of metrics.json.
+    """
+    encoded = encode(model.vae, pictures, seed, batch_size, device, discretised)
+    with torch.inference_mode():
+        log_prior = torch.cat([model.prior.log_prob(z).double().cpu() for z in encoded.z.split(1024)])
+    return encoded.bound(model.vae, log_prior, discretised)
 
 
 # The samples
@@ -572,7 +616,7 @@ def draw_samples(
 ) -> Tensor:
     """Draw the `count` samples of an evaluation with this seed, (count C H W) uint8."""
     sums = {"pictures": torch.zeros(count, *model.data.shape, dtype=torch.uint8)}
-    work = _size(batch_size, count, sampling.steps if model.kind != "vae" else 1)
+    work = _size(batch_size, count, 1 if isinstance(model, Decoding) else sampling.steps)
     part = f"samples-{count}-{sampling.sampler}-{sampling.variance}-{sampling.steps}"
     for index in partial.batches(part, sums, -(-count // batch_size), progress, work):
         rows = _rows(index, batch_size, count)

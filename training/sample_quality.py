@@ -27,7 +27,8 @@ from genlab.features import Classifier
 from genlab.latent import LatentDDPM
 from genlab.measurements import Curve, Features, Reconstructions, Samples, to_json
 from genlab.metrics import Nearest
-from genlab.models import Model
+from genlab.mixture import MixtureVAE
+from genlab.models import Decoding, Model
 from genlab.nn import computes_bf16
 from genlab.vae import VAE
 
@@ -97,7 +98,7 @@ def check(model: Model, reference: Reference, count: int, sampling: Sampling) ->
             raise ValueError(f"expected more than {dims} {what} for the covariance of {dims} features, got {given}")
     if len(train) < count:
         raise ValueError(f"expected at most as many samples as the {len(train)} training pictures, got {count}")
-    if not isinstance(model, VAE):
+    if not isinstance(model, Decoding):
         try:
             sampling_times(model, sampling)
         except ValueError as error:
@@ -191,7 +192,7 @@ def measure(
 
 @torch.inference_mode()
 def reconstructions(
-    model: VAE | LatentDDPM, reference: Reference, count: int, seed: int, batch_size: int = 100
+    model: VAE | MixtureVAE | LatentDDPM, reference: Reference, count: int, seed: int, batch_size: int = 100
 ) -> dict[str, Any]:
     """Return the Fréchet distance of reconstructed training pictures to held-out pictures.
 
@@ -250,7 +251,7 @@ def _mean(values: Iterator[float]) -> float:
 
 def _how(model: Model, sampling: Sampling) -> dict[str, Any]:
     """Return the sampling options that affect the samples of this model."""
-    if isinstance(model, VAE):
+    if isinstance(model, Decoding):
         return {"sampler": "decoder mean", "steps": 1, "network_evaluations": 1}
     labels = sampling.label if model.data.classes else "none"
     guided = labels != "none" and sampling.guidance != 1

@@ -79,7 +79,7 @@ def create_app(models: Models, runner: Runner) -> gr.Blocks:
             gr.Markdown(served_table(models.describe()), elem_classes="genlab-models")
 
         def list_models() -> list[dict[str, Any]]:
-            """What can be asked for: for every model its id, kind ("ddpm" or "vae"), data set, classes, chain length T, number
+            """What can be asked for: for every model its id, kind ("ddpm", "vae", …), data set, classes, chain length T, number
             of test pictures, where it is served from, its revision on the Hub, since when it serves (UTC), and what was
             measured on it.
             """

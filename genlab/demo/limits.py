@@ -248,7 +248,7 @@ def parse_label(offer: Offer, label: object) -> int | None:
 
 def label_choices(offer: Offer) -> tuple[str, ...]:
     """Return the classes that the model can be asked for."""
-    return () if offer.kind == "vae" else offer.data.classes
+    return offer.data.classes if offer.T else ()
 
 
 def data_offers(offers: Mapping[str, Offer], data: object) -> list[Offer]:

@@ -17,10 +17,9 @@ from genlab import draw, hub
 from genlab.config import Sampling, expanded
 from genlab.demo.served import Models, Served
 from genlab.measurements import read_evaluation
-from genlab.models import Model
+from genlab.models import Decoding, Model
 from genlab.package import ModelError, Package, find_package, shipped_packages, ships
 from genlab.serving.language import both, choose
-from genlab.vae import VAE
 
 log = logging.getLogger("genlab.demo")
 
@@ -186,7 +185,7 @@ def check_sample(model: Model) -> None:
     Raises:
         ModelError: it is not finite.
     """
-    steps = draw.default_steps(model) if isinstance(model, VAE) else min(draw.default_steps(model), model.schedule.T)
+    steps = draw.default_steps(model) if isinstance(model, Decoding) else min(draw.default_steps(model), model.schedule.T)
     *_, last = draw.frames(model, [0], Sampling(steps=steps, precision="auto"))
     if not bool(last.x.isfinite().all()):
         raise ModelError("a picture that it draws is not finite")

@@ -16,7 +16,7 @@ from genlab.data import fit
 from genlab.ddpm import DDPM
 from genlab.demo.limits import LimitError, Offer, Pick, label_choices
 from genlab.draw import default_steps
-from genlab.models import Model
+from genlab.models import Decoding, Model
 from genlab.package import Package
 from genlab.serving.language import UserFacingError, both
 from genlab.vae import VAE
@@ -63,7 +63,8 @@ class Served:
     def offer(self) -> Offer:
         """Return what it can be asked for."""
         model = self.model
-        T, latent = (0, model.config.latents) if isinstance(model, VAE) else (model.schedule.T, 0)
+        T = 0 if isinstance(model, Decoding) else model.schedule.T
+        latent = model.config.latents if isinstance(model, VAE) else 0
         most = len(model.config.times) if isinstance(model, Consistency) else None
         return Offer(self.id, model.kind, self.data, T, len(self.package.examples), latent, most, default_steps(model))
 

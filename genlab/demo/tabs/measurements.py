@@ -41,13 +41,14 @@ TEXT = {
         "同一网络在连续时间中（{steps} 步的链）：**{bits} 比特/维**，{images} 张图片。",
     ),
     "latent": both(
-        "Measured: the bound on −log p(x) with the DDPM as the prior, mean of {images} test pictures, ± standard error",
-        "测量结果：以 DDPM 为先验时 −log p(x) 的上界，{images} 张测试图片的平均，± 标准误差",
+        "Measured: the bound on −log p(x) with the fitted prior, mean of {images} test pictures, ± standard error",
+        "测量结果：采用拟合先验时 −log p(x) 的上界，{images} 张测试图片的平均，± 标准误差",
     ),
     "latent_head": both("| | nats | bits/dim |", "| | 奈特 | 比特/维 |"),
     "latent_reconstruction": both(r"reconstruction, $-\mathbb{E}\log p(x|z)$", r"重构项，$-\mathbb{E}\log p(x|z)$"),
     "latent_entropy": both(r"less the entropy of $q(z|x)$", r"减去 $q(z|x)$ 的熵"),
     "latent_prior": both(r"DDPM's bound on $-\log p(z)$", r"DDPM 对 $-\log p(z)$ 的上界"),
+    "latent_mixture": both(r"$-\log p(z)$ of the mixture", r"混合高斯的 $-\log p(z)$"),
     "latent_standard": both(r"with $\mathcal{N}(0, I)$ as the prior", r"以 $\mathcal{N}(0, I)$ 为先验"),
     "few": both("{images} samples in fewer evaluations", "用更少次网络计算得到的 {images} 个样本"),
     "few_head": both(
@@ -172,7 +173,11 @@ def _latent(latent: LatentBound) -> str:
     rows = [
         [TEXT["latent_reconstruction"], f"{-latent.reconstruction_nats:,.1f}", ""],
         [TEXT["latent_entropy"], f"{-latent.entropy_of_q_nats:,.1f}".replace("-", "−"), ""],
-        [TEXT["latent_prior"], with_error(latent.prior_nats, latent.prior_standard_error_nats, 1), ""],
+        [
+            TEXT["latent_mixture" if latent.codes is None else "latent_prior"],
+            with_error(latent.prior_nats, latent.prior_standard_error_nats, 1),
+            "",
+        ],
         [TEXT["sum"], "", f"**{with_error(latent.bound_bits_per_dim, latent.bound_standard_error_bits_per_dim)}**"],
         [TEXT["latent_standard"], "", plain(latent.standard_normal_prior_bound_bits_per_dim)],
     ]

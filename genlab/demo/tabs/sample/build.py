@@ -112,7 +112,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
 
 def steps_info(offer: Offer) -> str:
     """Return what is said of the number of steps."""
-    return TEXT[{"vae": "steps_none", "consistency": "steps_few"}.get(offer.kind, "steps_info")]
+    return TEXT[{"vae": "steps_none", "mixture-vae": "steps_none", "consistency": "steps_few"}.get(offer.kind, "steps_info")]
 
 
 def _add_endpoints(models: Models, runner: Runner, named: list[Any]) -> None:

@@ -12,7 +12,7 @@ from genlab.demo.served import Models
 from genlab.demo.tabs.sample.request import SampleRequest
 from genlab.demo.turns import Runner
 from genlab.latent import LatentDDPM
-from genlab.vae import VAE
+from genlab.models import Decoding
 
 
 def sample(models: Models, runner: Runner, request: SampleRequest) -> Iterator[draw.SampleFrame]:
@@ -23,7 +23,7 @@ def sample(models: Models, runner: Runner, request: SampleRequest) -> Iterator[d
     """
     run, served = runner.begin(), models[request.model]
     model, seeds = served.model, range(request.seed, request.seed + request.count)
-    if isinstance(model, VAE):
+    if isinstance(model, Decoding):
         yield run.once(lambda: next(draw.frames(model, seeds, Sampling())))
         return
     labels = draw.class_labels(model, draw.class_of(model, request.label), seeds)

@@ -56,7 +56,7 @@ def parse_sample(
     taken = int(STEPS.parse(steps, offer.steps or None))
     how = parse_choice(limits.TEXT["sampler"], sampler, SAMPLERS)
     weight = GUIDANCE.parse(guidance)
-    if offer.kind != "vae":
+    if offer.T:
         check_cost(offer.data, pictures, taken, 2 if offer.data.classes and weight != 1 else 1)
     else:
         check_cost(offer.data, pictures, 1)
