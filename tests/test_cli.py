@@ -179,6 +179,9 @@ def test_options_that_only_say_where_how_often_and_how_stored_may_change_on_the_
         "private",
         "cache",
         "examples",
+        "sample_minutes",
+        "save_minutes",
+        "track",
         "license",
     }
     assert names == free

@@ -42,9 +42,13 @@ class Training(Reading):
     seed: int = 0
     """Seed of the initial weights, the order of the pictures and all noise."""
     steps: int = 10_000
-    """Steps of the optimiser."""
+    """Steps of the optimiser; the first lines of a training state the epochs, its passes over all pictures."""
     batch_size: int = 64
     """Pictures a step, over all processes."""
+    accumulate: int = 1
+    """Parts that the pictures of a step are taken in, one after the other, to need less memory; the step is the same."""
+    augment: tuple[Literal["flip", "crop"], ...] = ()
+    """Mirror (flip) or move (crop) pictures at random, until the learning rate falls: then as they are, as samples shall be."""
     lr: float = 6e-4
     """Highest learning rate."""
     warmup: int = 300
@@ -67,8 +71,14 @@ class Training(Reading):
     """Steps between two lines of the log."""
     sample_every: int = 1000
     """Steps between two sheets of sample pictures and measurements on held-out pictures."""
+    sample_minutes: float = 15.0
+    """Minutes after which there is a sheet, however few the steps; the first within two minutes; 0 for by steps alone."""
     save_every: int = 500
     """Steps between two checkpoints."""
+    save_minutes: float = 10.0
+    """Minutes after which there is a checkpoint, however few the steps; 0 for by steps alone."""
+    track: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Also log to these, if they are installed; log.jsonl and log.csv are always written."""
     push: bool = False
     """Push the finished model to the Hub; token and permission are checked before training."""
     repo_id: str | None = None
@@ -86,7 +96,7 @@ class Training(Reading):
         super().__post_init__()
         for name, low, high in (
             ("size", 4, MAX_SIZE), ("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("batch_size", 1, 10**6), ("warmup", 0, 10**9),
-            ("log_every", 1, 10**9), ("sample_every", 1, 10**9), ("save_every", 1, 10**9),
+            ("accumulate", 1, 10**6), ("log_every", 1, 10**9), ("sample_every", 1, 10**9), ("save_every", 1, 10**9),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -97,12 +107,17 @@ class Training(Reading):
             object.__setattr__(self, "warmup", self.steps // 10)
         for name, lowest, highest in (
             ("lr", 1e-9, 1.0), ("decay", 0.0, 1.0), ("weight_decay", 0.0, 1.0), ("clip", 1e-9, 1e9), ("ema", 0.0, 0.99999),
+            ("sample_minutes", 0.0, 1e6), ("save_minutes", 0.0, 1e6),
         ):  # fmt: skip
             value = getattr(self, name)
             if not (math.isfinite(value) and lowest <= value <= highest):
                 raise ValueError(f"{flag(name)}: expected a number from {lowest:g} to {highest:g}, got {value}")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"--channels: expected 1 or 3, got {self.channels}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"--accumulate: expected a divisor of --batch-size {self.batch_size}, got {self.accumulate}")
+        if self.augment and not self.decay:
+            raise ValueError("--augment: expected --decay above 0, the share of the steps without it; got 0")
         for name in ("repo_id", "private", "license"):
             if getattr(self, name) and not self.push:
                 raise ValueError(f"{flag(name)}: expected --push with it, got {flag(name)} without; add --push")
@@ -123,13 +138,18 @@ class Training(Reading):
         falling = self.decay * self.steps
         return self.lr * rise * (min(1.0, (self.steps - step) / falling) if falling else 1.0)
 
+    def augments(self, step: int) -> bool:
+        """Return True if the pictures of step 0…steps−1 are augmented: until the learning rate falls."""
+        return bool(self.augment) and step < (1 - self.decay) * self.steps
+
     def fixed(self) -> dict[str, Any]:
-        """Return the options that must be the same when a run is resumed; `steps` too: the learning rate depends on it.
+        """Return the options that must be the same when a run is resumed; `steps` may be raised.
 
         Of the options that choose the pictures, the pictures must be the same in their place."""
         free = {
             "data_dir", "run", "resume", "compile", "log_every", "sample_every", "save_every", "store", "push", "repo_id",
-            "private", "cache", "examples", "license",
+            "private", "cache", "examples",
+            "sample_minutes", "save_minutes", "track", "license",
         }  # fmt: skip
         return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in free}))
 
@@ -263,6 +283,7 @@ class Distillation(Training):
     white: tyro.conf.Suppress[float | None] = None
     skip_broken: tyro.conf.Suppress[bool] = False
     cache: tyro.conf.Suppress[str | None] = None
+    augment: tyro.conf.Suppress[tuple[Literal["flip", "crop"], ...]] = ()
     from_model: tyro.conf.Suppress[str | None] = None
     steps: int = 10_000
     """Steps of the optimiser."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from genlab.config import DataSpec
     from genlab.ddpm import DDPM
     from genlab.package import Package
+    from training.draws import Draws
     from training.run import Task
 
 SHARD = 256
@@ -89,7 +90,6 @@ def task(config: Distillation, package: Package) -> Task:
     Raises:
         ModelError: the model is not a DDPM.
     """
-    import torch
     from accelerate import PartialState
 
     from genlab.config import ConsistencyConfig
@@ -98,6 +98,7 @@ def task(config: Distillation, package: Package) -> Task:
     from genlab.ddpm import DDPM
     from genlab.package import ModelError
     from genlab.sampler import spaced
+    from training.draws import Draws
     from training.run import Task, TrainingData
 
     teacher = package.model
@@ -127,9 +128,10 @@ def task(config: Distillation, package: Package) -> Task:
         model.denoiser.load_state_dict(teacher.state_dict())
         return model
 
-    def loss(network: nn.Module, points: Tensor, label: Tensor | None) -> dict[str, Tensor]:
-        place = torch.randint(len(times) - 1, (len(points),), device=points.device)
-        first = torch.rand(len(points), device=points.device) < config.from_noise
+    def loss(network: nn.Module, points: Tensor, label: Tensor | None, draws: Draws | None = None) -> dict[str, Tensor]:
+        draws = draws or Draws(len(points))
+        place = draws.randint(len(times) - 1, points.device)
+        first = draws.rand(device=points.device) < config.from_noise
         return {"loss": network(points, times[:-1], place.masked_fill(first, 0), label)}
 
     return Task(build, loss, data=data)

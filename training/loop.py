@@ -1,19 +1,22 @@
 """The training loop of all models: a generator of `Record`s.
 
-Everything random in a step (noise, times, dropout, dropped labels) is drawn from a generator seeded by (seed, step, process),
-and the order of the pictures from one seeded by (seed, epoch). A resumed run is therefore bit for bit the uninterrupted one,
-without any generator state in a checkpoint.
+Everything random in a step (noise, times, dropped labels) is drawn for the whole batch from generators seeded by (seed, step),
+see `draws`, and the order of the pictures from one seeded by (seed, epoch). A resumed run is therefore bit for bit the
+uninterrupted one, without any generator state in a checkpoint, and several processes, or the parts of an accumulated step, take
+the step of one up to rounding. Dropout alone is drawn for each process and part.
 """
 
 from __future__ import annotations
 
 import copy
+import csv
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
@@ -32,13 +36,19 @@ from genlab.durable import put, sync_folder
 from genlab.nn import computes_bf16
 from training.checkpoint import Checkpoint, RunError, load_checkpoint, save_checkpoint
 from training.config import PICTURES, Training, flag, leaves
+from training.draws import Draws, augmented
 
-LossFunction = Callable[[nn.Module, Tensor, Tensor | None], dict[str, Tensor]]
-"""(network, pictures (B C H W) in [−1, 1], labels (B)) → losses (B) by name; "loss" is minimised."""
+LossFunction = Callable[..., dict[str, Tensor]]
+"""(network, pictures (B C H W) in [−1, 1], labels (B), draws) → losses (B) by name; "loss" is minimised.
+
+Without `Draws`, random numbers come from torch's global generators.
+"""
 
 
 SYNC_EVERY = 10
 """Steps on a GPU between two reads of the losses, each of which synchronises."""
+FIRST_SHEET = 2.0
+"""Minutes until the first sheet of samples at most."""
 RESIDENT_SHARE = 0.25
 """Largest share of a GPU's free memory that the pictures may take."""
 
@@ -58,6 +68,8 @@ class Record:
         gradient_norm: before clipping.
         images_per_second: mean since the last record of the log, without the time for evaluating and saving.
         log_due: True if the record belongs in the log.
+        sample_due: True if samples are to be drawn, and the loss on held-out pictures measured.
+        epoch: passes over all pictures so far.
     """
 
     step: int
@@ -66,6 +78,25 @@ class Record:
     gradient_norm: float
     images_per_second: float
     log_due: bool
+    sample_due: bool
+    epoch: float
+
+
+class Timer:
+    """Is due when a number of minutes have passed since it last was, the first time after `first` at most; 0 minutes: never."""
+
+    def __init__(self, minutes: float, first: float) -> None:
+        self.seconds = 60 * minutes
+        self._next = time.monotonic() + min(self.seconds, 60 * first)
+
+    @property
+    def due(self) -> bool:
+        """Return True if the time has come."""
+        return self.seconds > 0 and time.monotonic() >= self._next
+
+    def restart(self) -> None:
+        """Count from now on."""
+        self._next = time.monotonic() + self.seconds
 
 
 class Stop:
@@ -116,9 +147,11 @@ class Trainer:
         self.data = data
         self.accelerator = accelerator
         self.device = accelerator.device
-        if config.batch_size % accelerator.num_processes:
+        parts = accelerator.num_processes * config.accumulate
+        if config.batch_size % parts:
             raise ValueError(
-                f"--batch-size: expected a multiple of the {accelerator.num_processes} processes, got {config.batch_size}"
+                f"--batch-size: expected a multiple of {accelerator.num_processes} processes × {config.accumulate} parts, got "
+                f"{config.batch_size}"
             )
         torch.manual_seed(config.seed)
         self.model = build(data.spec).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -136,6 +169,8 @@ class Trainer:
         self._counted = 0
         self.sync_every = 1 if self.device.type == "cpu" else SYNC_EVERY
         self._unread: list[Tensor] = []
+        self._due = (False, False)
+        self._timers: tuple[Timer, ...] = ()
         self._pictures, self._labels = data.images, data.labels
         if _fits(data, self.device):
             self._pictures = self._pictures.to(self.device)
@@ -168,6 +203,7 @@ class Trainer:
         config = self.config
         steps, seconds = 0, 0.0
         every = (self.sync_every, config.log_every, config.sample_every, config.save_every)
+        self._timers = (Timer(config.save_minutes, config.save_minutes), Timer(config.sample_minutes, FIRST_SHEET))
         while self.step < config.steps and self.stopped is None:
             started = time.monotonic()
             names, lr = self._advance()
@@ -180,12 +216,18 @@ class Trainer:
                 continue
             log_due = self.step % config.log_every == 0 or self.step == config.steps
             means = {name: value / self._counted for name, value in self._sums.items()}
-            yield Record(self.step, means, lr, norm, steps * config.batch_size / seconds, log_due)
+            save_due, sample_due = self._due
+            sample_due |= self.step % config.sample_every == 0 or self.step == config.steps
+            epoch = self.step * config.batch_size / len(self.data)
+            yield Record(self.step, means, lr, norm, steps * config.batch_size / seconds, log_due, sample_due, epoch)
+            if sample_due:
+                self._timers[1].restart()
             if log_due:
                 steps, seconds = 0, 0.0
                 self._sums, self._counted = {}, 0
-            if self.step % config.save_every == 0:
+            if save_due or self.step % config.save_every == 0:
                 self.save()
+                self._timers[0].restart()
         self.save()
 
     def take_step(self) -> None:
@@ -200,16 +242,12 @@ class Trainer:
             RunError: the networks cannot be compiled here.
         """
         config = self.config
-        pixels, labels = self._batch()
-        torch.manual_seed(_derive(config.seed, self.step, self.accelerator.process_index))
         lr = config.learning_rate(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.network.train()
         try:
-            with self.accelerator.autocast():
-                losses = self._loss(self.network, as_model(pixels), labels)
-            self.accelerator.backward(losses["loss"].mean())
+            means = [self._part(part) for part in range(config.accumulate)]
         except RuntimeError as error:
             from torch._dynamo.exc import TorchDynamoException  # imported here: takes a second
 
@@ -219,12 +257,34 @@ class Trainer:
             raise RunError(f"the networks cannot be compiled here ({reason}): train with --compile off") from error
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip)
         assert norm is not None
-        self._unread.append(torch.stack([*(v.detach().mean() for v in losses.values()), norm]).float())
+        losses = {name: torch.stack([each[name] for each in means]).mean() for name in means[0]}
+        self._unread.append(torch.stack([*losses.values(), norm]).float())
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self._follow()
         self.step += 1
         return list(losses), lr
+
+    def _part(self, part: int) -> dict[str, Tensor]:
+        """Add the gradient of one part of the step; return the means of its losses."""
+        config, process, last = self.config, self.accelerator.process_index, part == self.config.accumulate - 1
+        share = config.batch_size // (self.accelerator.num_processes * config.accumulate)
+        first = (process * config.accumulate + part) * share
+        rows, seed = slice(first, first + share), _derive(config.seed, self.step, 0)
+        pixels, labels = self._batch(rows)
+        if share == config.batch_size:  # one generator for noise and dropout
+            torch.manual_seed(seed)
+            draws = Draws(share)
+        else:
+            torch.manual_seed(_derive(config.seed, self.step, process, part, 1))
+            draws = Draws(config.batch_size, rows, seed, last)
+        if config.augments(self.step):
+            changes = Draws(config.batch_size, rows, _derive(config.seed, self.step, 0, 2))
+            pixels = augmented(pixels, config.augment, changes)
+        with nullcontext() if last else self.accelerator.no_sync(self.network), self.accelerator.autocast():
+            losses = self._loss(self.network, as_model(pixels), labels, draws)
+            self.accelerator.backward(losses["loss"].mean() / config.accumulate)
+        return {name: value.detach().mean() for name, value in losses.items()}
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -241,10 +301,12 @@ class Trainer:
         """
         rows = torch.stack(self._unread)
         self._unread.clear()
-        here = torch.cat([rows.flatten(), torch.tensor([float(stop.signal or 0)], device=self.device)])
+        flags = [float(stop.signal or 0), *(float(timer.due) for timer in self._timers)]
+        here = torch.cat([rows.flatten(), torch.tensor(flags, device=self.device)])
         everywhere = self.accelerator.gather(here[None])
-        self.stopped = int(everywhere[:, -1].max()) or None
-        read = everywhere[:, :-1].mean(dim=0).reshape(rows.shape).tolist()
+        self.stopped = int(everywhere[:, -3].max()) or None
+        self._due = bool(everywhere[0, -2]), bool(everywhere[0, -1])  # by the clock of the first process
+        read = everywhere[:, :-3].mean(dim=0).reshape(rows.shape).tolist()
         for step, (*values, norm) in enumerate(read, start=self.step - len(read) + 1):
             losses = dict(zip(names, values, strict=True))
             if not np.isfinite([*values, norm]).all():
@@ -256,11 +318,9 @@ class Trainer:
             self._sums = {name: self._sums.get(name, 0.0) + value for name, value in losses.items()}
         return norm
 
-    def _batch(self) -> tuple[Tensor, Tensor | None]:
-        """Return this process's share of the next batch, from an endless sequence of shuffled epochs."""
-        share = self.config.batch_size // self.accelerator.num_processes
-        position = self.step * self.config.batch_size + self.accelerator.process_index * share
-        end = position + share
+    def _batch(self, rows: slice) -> tuple[Tensor, Tensor | None]:
+        """Return rows of the next batch, from an endless sequence of shuffled epochs."""
+        position, end = (self.step * self.config.batch_size + row for row in (rows.start, rows.stop))
         chosen = []
         while position < end:
             epoch, place = divmod(position, len(self.data))
@@ -338,6 +398,11 @@ class Trainer:
             found.facts["arithmetic"],
             self.arithmetic,
         )  # the precision that auto resolved to
+        if before["steps"] < now["steps"]:  # longer than planned: the learning rate is that of the longer run from here on
+            if self.accelerator.is_main_process:
+                rate = self.config.learning_rate(found.step)
+                print(f"--steps {before['steps']} → {now['steps']}: longer than it began; the learning rate is {rate:.3g} now")
+            before["steps"] = now["steps"]
         compared = sorted((before | now).keys() - PICTURES)
         changed = [f"{flag(k)} {before.get(k)} → {now.get(k)}" for k in compared if not same(before.get(k), now.get(k))]
         # A run that is older than the identity of its pictures recorded their hash without shape and classes.
@@ -392,7 +457,7 @@ def _fits(data: Dataset, device: torch.device) -> bool:
 
 
 UNSUPPORTED = {
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "every step takes one batch: give its size by --batch-size"),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("1", "give --accumulate, the parts of a step of --batch-size pictures"),
     "ACCELERATE_DYNAMO_BACKEND": ("no", "give --compile on"),
     "ACCELERATE_USE_DEEPSPEED": ("false", "every process has the whole model"),
     "ACCELERATE_USE_FSDP": ("false", "every process has the whole model"),
@@ -401,13 +466,14 @@ UNSUPPORTED = {
 """Settings of a launcher that would change a run without its options: variable → the one accepted value, what to do instead."""
 
 
-def make_accelerator(precision: str) -> Accelerator:
+def make_accelerator(precision: str, track: Sequence[str] = (), folder: Path | None = None) -> Accelerator:
     """Return the accelerator, on a CUDA device if there is one and `accelerate launch` has no --cpu, else on the CPU.
 
     Apple's MPS is not used: it has no float64, the type of the schedule's tables.
 
     Args:
         precision: as in `Training.precision`; auto uses bf16 if the launcher asks for it.
+        track: as in `Training.track`; folder: for their files.
 
     Raises:
         ValueError: a setting of the launcher or the environment contradicts the options or is not supported.
@@ -424,8 +490,12 @@ def make_accelerator(precision: str) -> Accelerator:
                 f"--precision fp32, got {launched} with --precision {precision}"
             )
         precision = launched
+    installed = {str(name) for name in get_available_trackers()}
+    missing = [name for name in track if name not in installed]
+    if missing:
+        raise ValueError(f"--track {' '.join(missing)}: not installed; pip install {' '.join(missing)}, or leave it out")
     cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
-    return Accelerator(mixed_precision=choose_precision(precision, cpu), cpu=cpu)
+    return Accelerator(mixed_precision=choose_precision(precision, cpu), cpu=cpu, log_with=[*track] or None, project_dir=folder)
 
 
 def choose_precision(wanted: str, cpu: bool) -> str:
@@ -469,7 +539,20 @@ class Log:
 
     def add_record(self, record: Record) -> None:
         """Append a record."""
-        self.add({k: v for k, v in asdict(record).items() if k != "log_due"})
+        self.add({k: v for k, v in asdict(record).items() if k not in ("log_due", "sample_due")})
+
+    def table(self, path: Path) -> None:
+        """Write the log as CSV, a line for each step that has one."""
+        lines: dict[int, dict[str, Any]] = {}
+        for row in self.rows:
+            line = lines.setdefault(row["step"], {"step": row["step"]})
+            for key, value in row.items():
+                line |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+        names = list(dict.fromkeys(name for line in lines.values() for name in line))
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(lines.values())
 
     def plot(self, path: Path) -> None:
         """Draw the loss against the steps, training and held-out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import signal
@@ -23,13 +24,17 @@ from genlab import hub, publish
 from genlab.config import MAX_SIZE, DataSpec, Sampling
 from genlab.data import Dataset
 from genlab.draw import frames
+from genlab.metrics import nearest
 from genlab.models import Model
 from genlab.package import EXAMPLES, ModelError, without_pictures, write_json, write_package
 from training.account import AT_START, FILE, account, lines
 from training.checkpoint import RunError, run_lock
 from training.config import Training, leaves, out_of_memory
 from training.loop import DivergedError, Log, LossFunction, Record, Stop, Trainer, anywhere, make_accelerator
+from training.report import write_report
 
+NEAREST = 16
+"""Samples that are shown beside their nearest training picture."""
 HELD_OUT = 512
 """Number of test pictures on which the loss is measured during training."""
 MOST_LOSS = 100
@@ -91,7 +96,7 @@ def main(config: Training, task: Task) -> int:
     """
     first = os.environ.get("RANK", "0") == "0"  # set by launchers; for an error before there is an accelerator
     try:
-        accelerator = make_accelerator(config.precision)
+        accelerator = make_accelerator(config.precision, config.track, config.run_folder)
         first = accelerator.is_main_process
         try:
             with ExitStack() as lock:
@@ -157,12 +162,14 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
         parameters = sum(p.numel() for p in trainer.model.parameters())
         print(
             f"{config.kind} of {parameters:,} parameters on {spec.name} ({len(given.train):,} from {given.train.source}), "
-            f"{trainer.device.type}, {trainer.arithmetic}; run folder {folder}",
+            f"{device(trainer)}, {trainer.arithmetic}; run folder {folder}",
             flush=True,
         )
+        if config.track:
+            accelerator.init_trackers("genlab", {name: str(value) for name, value in leaves(config.published()).items()})
         if trainer.step:
             print(f"continuing from step {trainer.step} of {config.steps}", flush=True)
-        _run(config, task, trainer, stop, log, given.held_out)
+        _run(config, task, trainer, stop, log, given)
     finally:
         stop.restore()
     number = trainer.stopped or stop.signal
@@ -204,21 +211,37 @@ def load_pictures(config: Training, build: Callable[[DataSpec], nn.Module]) -> T
     return TrainingData(train, held_out, held_out)
 
 
-def _run(config: Training, task: Task, trainer: Trainer, stop: Stop, log: Log, held_out: Dataset) -> None:
+def device(trainer: Trainer) -> str:
+    """Return the device that a model is trained on, and why, where one might expect another."""
+    if trainer.device.type == "cpu" and torch.backends.mps.is_available():
+        return "cpu (Apple's GPU is not used: it has no float64, the type of the schedule's tables)"
+    return trainer.device.type
+
+
+def _run(config: Training, task: Task, trainer: Trainer, stop: Stop, log: Log, given: TrainingData) -> None:
     """Train, with a progress bar in a terminal, otherwise a line for each record of the log."""
+    folder = log.path.parent
     bar = tqdm(total=config.steps, initial=trainer.step, unit="step", mininterval=1.0, dynamic_ncols=True, disable=None)
     try:
         for record in trainer.run(stop):
             bar.update(record.step - bar.n)
             if record.log_due:
                 log.add_record(record)
+                trainer.accelerator.log({**record.losses, "lr": record.lr, "epoch": record.epoch}, record.step)
                 bar.set_postfix_str(f"loss {record.losses['loss']:.4g}, {record.images_per_second:.0f} images/s")
                 if bar.disable:
                     print(progress(config, record), flush=True)
-            if record.step % config.sample_every == 0 or record.step == config.steps:
-                log.add({"step": record.step, "held_out": held_out_loss(trainer, task, held_out)})
-                save_samples(trainer, task, log.path.parent / "samples" / f"step-{record.step:08d}.png")
-                log.plot(log.path.parent / "loss.png")
+            if record.sample_due:
+                losses = held_out_loss(trainer, task, given.held_out)
+                lowest = min((row["held_out"]["loss"] for row in log.rows if "held_out" in row), default=math.inf)
+                log.add({"step": record.step, "held_out": losses})
+                trainer.accelerator.log({f"held_out.{name}": value for name, value in losses.items()}, record.step)
+                save_samples(trainer, task, folder / "samples" / f"step-{record.step:08d}.png")
+                log.plot(folder / "loss.png")
+                log.table(folder / "log.csv")
+                write_report(folder, f"{config.kind} of {given.train.spec.name}", log)
+                if losses["loss"] < lowest:
+                    write_model(folder / "best", config, trainer, log, given)
     finally:
         bar.close()
 
@@ -228,7 +251,8 @@ def progress(config: Training, record: Record) -> str:
     seconds = round((config.steps - record.step) * config.batch_size / record.images_per_second)
     clock = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
     rate = f"{record.images_per_second:.0f} images/s"
-    return f"step {record.step} of {config.steps}, loss {record.losses['loss']:.4g}, {rate}, {clock} left"
+    done = f"step {record.step} of {config.steps}, epoch {record.epoch:.1f}"
+    return f"{done}, loss {record.losses['loss']:.4g}, {rate}, {clock} left"
 
 
 def starting_from(source: str, build: Callable[[DataSpec], nn.Module]) -> Callable[[DataSpec], nn.Module]:
@@ -310,6 +334,36 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: Trai
             f"the loss at the end is {losses['loss']:.3g}, where a network that has learned nothing is far below {most:,}: "
             "training diverged, and the model was not written. Start again with a lower --lr or --clip"
         )
+    save_samples(trainer, task, folder / "samples.png")
+    last_pictures(config, trainer, task, given)
+    write_report(config.run_folder, f"{config.kind} of {given.train.spec.name}", log)
+    log.plot(folder / "loss.png")
+    metrics = write_model(folder, config, trainer, log, given)
+    (config.run_folder / "training.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    lowest = min((row for row in log.rows if "held_out" in row), key=lambda row: row["held_out"]["loss"], default=None)
+    if lowest is not None and lowest["step"] < trainer.step and trainer.accelerator.is_main_process:
+        where = f"at step {lowest['step']} ({lowest['held_out']['loss']:.5g}): {config.run_folder / 'best'}"
+        print(f"the loss on held-out pictures was lowest {where}", flush=True)
+
+
+@torch.inference_mode()
+def last_pictures(config: Training, trainer: Trainer, task: Task, given: TrainingData) -> None:
+    """Draw a sheet with the weights of the last step, and samples beside their nearest training pictures."""
+    folder, train = config.run_folder / "samples", given.train.images
+    raw = pictures.to_pixels(task.sample(trainer.model.eval()).cpu())
+    pictures.grid(raw).save(folder / "raw.png")
+    if train.dtype != torch.uint8:
+        return
+    drawn = pictures.to_pixels(task.sample(trainer.average.eval()).cpu())[:NEAREST]
+    train = train[: AT_ONCE * 32 // train[0].numel()]
+    found = nearest(drawn.flatten(1), train.flatten(1)).index[:, 0]
+    pictures.grid(torch.stack([drawn, train[found]], dim=1).flatten(0, 1), columns=8).save(folder / "nearest.png")
+
+
+def write_model(folder: Path, config: Training, trainer: Trainer, log: Log, given: TrainingData) -> dict[str, Any]:
+    """Write the model with the averaged weights to a folder; return its metrics."""
+    model = trainer.average
+    assert isinstance(model, get_args(Model))
     metrics: dict[str, Any] = {
         "command": config.command(),
         "seed": config.seed,
@@ -325,15 +379,13 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: Trai
             **given.facts,
         },
         "loss": {
-            "training": losses,
+            "training": next((r["losses"] for r in reversed(log.rows) if "losses" in r), {}),
             "held_out": next((r["held_out"] for r in reversed(log.rows) if "held_out" in r), {}),
             "held_out_images": min(HELD_OUT, len(given.held_out)),
         },
     }
     model = trainer.average
     assert isinstance(model, get_args(Model))
-    save_samples(trainer, task, folder / "samples.png")
-    log.plot(folder / "loss.png")
     examples = given.examples if config.examples else replace(given.examples, images=given.examples.images[:0], labels=None)
     write_package(folder, model, metrics, examples, half=config.store == "fp16")
-    (config.run_folder / "training.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    return metrics

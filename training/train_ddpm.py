@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from genlab.config import DataSpec
     from genlab.latent import LatentDDPM
+    from training.draws import Draws
     from training.run import Task, TrainingData
 
 
@@ -30,28 +31,34 @@ def task(config: DDPMTraining) -> Task:
     from accelerate.utils import gather
 
     from genlab.ddpm import DDPM, TimeSampler, training_times
+    from training.draws import Draws
     from training.run import Task
 
     codes = Codes(config) if config.vae is not None else None
     times = TimeSampler(config.model.T)
+    seen: list[tuple[Tensor, Tensor]] = []
 
     def build(data: DataSpec) -> nn.Module:
         return DDPM(config.model, data) if codes is None else codes.build(data)
 
-    def loss(network: nn.Module, x0: Tensor, label: Tensor | None) -> dict[str, Tensor]:
-        t, weight = training_times(config.model.T, len(x0), torch.rand(1)), None
+    def loss(network: nn.Module, x0: Tensor, label: Tensor | None, draws: Draws | None = None) -> dict[str, Tensor]:
+        draws = draws or Draws(len(x0))
+        t, weight = draws.of(training_times(config.model.T, draws.count, draws.number())), None
         if config.objective == "bound":
-            t, weight = times.draw(len(x0), torch.rand(1))
+            t, weight = map(draws.of, times.draw(draws.count, draws.number()))
             weight = weight.to(x0, non_blocking=True)
         t = t.to(x0.device, non_blocking=True)
         if label is not None and network.training:
-            label = label.where(torch.rand(len(x0), device=x0.device) >= config.label_dropout, -1)
-        eps = torch.randn_like(x0) if codes is None else torch.randn(len(x0), *codes.shape, device=x0.device)
+            label = label.where(draws.rand(device=x0.device) >= config.label_dropout, -1)
+        eps = draws.randn(*(x0.shape[1:] if codes is None else codes.shape), device=x0.device)
         if weight is not None:
             parts = network(x0, t, eps, label, whole_bound=True)
             terms = parts.bound / config.model.T
             if network.training:
-                times.update(gather(t), gather(terms.detach()))
+                seen.append((t, terms.detach()))
+                if draws.last:
+                    times.update(*(gather(torch.cat(each)) for each in zip(*seen, strict=True)))
+                    seen.clear()
             return {"loss": terms * weight, "simple": parts.simple}
         parts = network(x0, t, eps, label)
         bound = {"bound": parts.bound} if config.model.variance == "learned" else {}

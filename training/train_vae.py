@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from genlab.config import DataSpec
+    from training.draws import Draws
     from training.run import Task
 
 
 def task(config: VAETraining) -> Task:
     """Return the task of training a VAE."""
-    import torch
-
-    from genlab.data import binarise
     from genlab.vae import VAE
+    from training.draws import Draws
     from training.run import Task
 
     def build(data: DataSpec) -> VAE:
         return VAE(config.model, data)
 
-    def loss(network: nn.Module, x: Tensor, label: Tensor | None) -> dict[str, Tensor]:
+    def loss(network: nn.Module, x: Tensor, label: Tensor | None, draws: Draws | None = None) -> dict[str, Tensor]:
+        draws = draws or Draws(len(x))
         if config.model.likelihood == "bernoulli":
-            x = binarise(x)
-        terms = network(x, torch.randn(len(x), config.model.latents, device=x.device))
+            x = (draws.rand(*x.shape[1:], device=x.device) < (x + 1) / 2) * 2.0 - 1
+        terms = network(x, draws.randn(config.model.latents, device=x.device))
         return {"loss": -terms.total, "reconstruction": -terms.reconstruction, "kl": terms.kl}
 
     return Task(build, loss)

@@ -1,0 +1,207 @@
+"""What a run leaves besides its model: sheets and checkpoints by minutes, the best model, logs, report; augmentation."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from genlab.config import VAEConfig
+from genlab.package import read_package
+from training import loop, run, train_vae
+from training.config import VAETraining
+from training.draws import Draws, augmented
+from training.loop import Log
+from training.run import main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(Log, "plot", lambda self, path: path.write_bytes(b"\x89PNG"))
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def options(run_folder: Path, data_dir: Path, **changes: Any) -> VAETraining:
+    common: dict[str, Any] = {"steps": 6, "batch_size": 8, "warmup": 1, "precision": "fp32", "sample_every": 2}
+    model = VAEConfig(latent=2, width=8, hidden=8)
+    return VAETraining(
+        **{"dataset": "mnist", "data_dir": str(data_dir), "run": run_folder, "model": model, **common, **changes}
+    )
+
+
+def trained(config: VAETraining) -> int:
+    return main(config, train_vae.task(config))
+
+
+# Minutes
+
+
+def test_sheets_and_checkpoints_come_by_minutes_however_few_the_steps(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A clock on which every look at it is ten seconds: the first sheet comes within two minutes, the others by the option."""
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 10
+        return now[0]
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=clock))
+    saved = []
+    monkeypatch.setattr(loop.Trainer, "save", lambda self: saved.append(self.step))
+    rare = {"steps": 60, "sample_every": 10**6, "save_every": 10**6}
+    assert trained(options(tmp_path / "run", data_dir, sample_minutes=10.0, save_minutes=5.0, **rare)) == 0
+    sheets = [int(path.stem[5:]) for path in sorted((tmp_path / "run" / "samples").glob("step-*.png"))]
+    seconds = 40  # four looks at the clock a step
+    assert (sheets[0] - 1) * seconds <= 60 * loop.FIRST_SHEET
+    assert all(60 * 10 <= (b - a) * seconds <= 60 * 12 for a, b in pairwise(sheets[:-1]))
+    assert all(60 * 5 <= (b - a) * seconds <= 60 * 7 for a, b in pairwise(saved[:-1]))
+    assert len(sheets) >= 3
+    assert len(saved) >= 6
+
+
+def test_without_minutes_only_steps_count(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    now = iter(range(0, 10**9, 10**4))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    assert trained(options(tmp_path / "run", data_dir, sample_minutes=0.0, save_minutes=0.0)) == 0
+    assert [path.stem for path in sorted((tmp_path / "run" / "samples").glob("step-*.png"))] == [
+        f"step-{step:08d}" for step in (2, 4, 6)
+    ]
+
+
+# The best model, logs, report
+
+
+def test_the_model_with_the_lowest_held_out_loss_stays_beside_the_last(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    losses = iter([5.0, 3.0, 4.0])
+    monkeypatch.setattr(run, "held_out_loss", lambda *given: {"loss": next(losses)})
+    assert trained(options(tmp_path / "run", data_dir)) == 0
+    best, last = read_package(tmp_path / "run" / "best"), read_package(tmp_path / "run" / "model")
+    assert (best.metrics["training"]["steps"], last.metrics["training"]["steps"]) == (4, 6)
+    assert best.metrics["loss"]["held_out"] == {"loss": 3.0}
+    assert f"was lowest at step 4 (3): {tmp_path / 'run' / 'best'}" in capsys.readouterr().out
+
+
+def test_the_log_is_written_as_csv_and_has_epochs(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]):
+    assert trained(options(tmp_path / "run", data_dir, log_every=3)) == 0
+    with open(tmp_path / "run" / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["2", "3", "4", "6"]
+    assert rows[1]["epoch"] == "0.6"
+    assert float(rows[1]["losses.loss"]) > 0
+    assert rows[0]["losses.loss"] == ""
+    assert float(rows[0]["held_out.loss"]) > 0
+    assert "step 3 of 6, epoch 0.6, loss " in capsys.readouterr().out
+
+
+def test_the_report_is_one_file_that_asks_nothing_of_the_network(tmp_path: Path, data_dir: Path):
+    assert trained(options(tmp_path / "run", data_dir)) == 0
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "http" not in page
+    words = (
+        "vae of mnist",
+        "Loss",
+        "step 2<",
+        "step 6<",
+        "weights of the last step",
+        "Nearest training",
+        "lowest",
+        "epochs",
+    )
+    for each in words:
+        assert each in page, each
+    assert page.count("<img") == 1 + 3 + 2 + 1
+
+
+# Trackers
+
+
+def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]):
+    assert trained(options(tmp_path / "run", data_dir, track=("wandb",))) == 1
+    assert "--track wandb: not installed; pip install wandb, or leave it out" in capsys.readouterr().err
+
+
+def test_what_is_logged_goes_to_the_trackers(tmp_path: Path, data_dir: Path):
+    """A package trackio that writes down its calls, found as the real one would be."""
+    (tmp_path / "trackio").mkdir()
+    (tmp_path / "trackio" / "__init__.py").write_text(
+        "import json\n"
+        "def note(*call): print('called', json.dumps(call))\n"
+        "class config:\n"
+        "    update = staticmethod(lambda *values, **more: None)\n"
+        "class Run:\n"
+        "    name, config = 'x', {}\n"
+        "    def log(self, values, **more): note('log', sorted(values))\n"
+        "    def finish(self): note('finish')\n"
+        "def init(project, **more): note('init', project); return Run()\n"
+    )
+    (tmp_path / "trackio-1.0.dist-info").mkdir()
+    (tmp_path / "trackio-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: trackio\nVersion: 1.0\n")
+    given = ["--dataset", "mnist", "--data-dir", str(data_dir), "--run", str(tmp_path / "run"), "--track", "trackio"]
+    given += ["--steps", "2", "--batch-size", "8", "--latent", "2", "--width", "8", "--hidden", "8", "--precision", "fp32"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "training" / "train_vae.py"), *given],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    calls = [json.loads(line.removeprefix("called ")) for line in done.stdout.splitlines() if line.startswith("called ")]
+    logged = [set(call[1]) for call in calls if call[0] == "log"]
+    assert calls[0] == ["init", "genlab"]
+    assert calls[-1] == ["finish"]
+    assert {"loss", "lr", "epoch"} <= logged[0]
+    assert "held_out.loss" in logged[1]
+
+
+# Augmentation
+
+
+def test_augmented_pictures_are_mirrored_or_moved_and_a_part_gets_what_the_whole_batch_would():
+    pixels = torch.arange(16 * 2 * 16 * 16).reshape(16, 2, 16, 16) % 251
+    pixels = pixels.to(torch.uint8)
+    flipped = augmented(pixels, ("flip",), Draws(16, seed=3))
+    same = [torch.equal(a, b) for a, b in zip(flipped, pixels, strict=True)]
+    mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, pixels, strict=True)]
+    assert all(a != b for a, b in zip(same, mirrored, strict=True))
+    assert any(same)
+    assert any(mirrored)
+    moved = augmented(pixels, ("crop",), Draws(16, seed=3))
+    for one, other in zip(moved[:, :, 2:14, 2:14], pixels.unfold(2, 12, 1).unfold(3, 12, 1), strict=True):
+        assert sum(torch.equal(one, other[:, y, x]) for y in range(5) for x in range(5)) == 1
+    for rows in (slice(0, 2), slice(2, 16)):
+        part = augmented(pixels[rows], ("flip", "crop"), Draws(16, rows, seed=3))
+        assert torch.equal(part, augmented(pixels, ("flip", "crop"), Draws(16, seed=3))[rows])
+
+
+def test_augmentation_ends_when_the_learning_rate_falls(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    steps: list[int] = []
+    config = options(tmp_path / "run", data_dir, steps=10, augment=("flip",), decay=0.3)
+    monkeypatch.setattr(loop, "augmented", lambda pixels, kinds, draws: steps.append(1) or pixels)
+    assert trained(config) == 0
+    assert len(steps) == 7
+    assert [config.augments(step) for step in (0, 6, 7, 9)] == [True, True, False, False]
+    with pytest.raises(ValueError, match="--augment: expected --decay above 0"):
+        replace(config, decay=0.0)
+    with pytest.raises(ValueError, match="--accumulate: expected a divisor of --batch-size 8, got 3"):
+        replace(config, accumulate=3)
