@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -241,3 +242,18 @@ sys.exit(train_vae.main())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["kind"] == "vae"
+
+
+# The table of faults
+
+
+def test_every_fault_in_the_table_names_tests_that_exist():
+    rows = re.findall(
+        r"^\| ([A-Z]\d+) \|.*\|(.*)\|$", (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert {f"D{i}" for i in range(1, 14)} <= {name for name, _ in rows}
+    for name, tests in rows:
+        named = re.findall(r"(tests/\w+\.py)::(\w+)", tests)
+        assert named, name
+        for path, test in named:
+            assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), test

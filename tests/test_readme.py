@@ -18,6 +18,7 @@ from genlab.serving.language import choose
 from tests import tiny
 from training.config import DDPMTraining, Distillation, VAETraining, flag, leaves
 from training.evaluate import Evaluation
+from training.preflight import Preflight
 from training.train_classifier import ClassifierTraining
 
 ROOT = Path(__file__).parents[1]
@@ -149,7 +150,11 @@ def test_what_a_document_names_exists(document: str) -> None:
 
 
 OPTIONS = [
-    ("docs/training.md", [DDPMTraining(), VAETraining(), Distillation()], {"--help", "--nproc_per_node", "--mixed_precision"}),
+    (
+        "docs/training.md",
+        [DDPMTraining(), VAETraining(), Distillation(), Preflight()],
+        {"--help", "--nproc_per_node", "--mixed_precision", "--no-examples"},
+    ),
     ("docs/measuring.md", [Evaluation("ddpm-mnist"), ClassifierTraining()], set()),
 ]
 
