@@ -13,6 +13,7 @@ from genlab.demo.tabs.bound import build as bound
 from genlab.demo.tabs.divergence import build as divergence
 from genlab.demo.tabs.events import OPENING_EVENT
 from genlab.demo.tabs.interpolate import build as interpolate
+from genlab.demo.tabs.link import restore
 from genlab.demo.tabs.playground import build as playground
 from genlab.demo.tabs.process import build as process
 from genlab.demo.tabs.sample import build as sample
@@ -33,7 +34,10 @@ TABS: dict[str, ModuleType] = {
     "score": score,
     "playground": playground,
 }
-"""Name of a tab, also in a link ?tab=…, → the module with its TEXT and `build(models, runner, page)`; in their order."""
+"""Name of a tab, also in a link ?tab=…, → the module with its TEXT and `build(models, runner, page)`, in their order.
+
+`build` returns the tab's `Link`, or None where it has none.
+"""
 TEXT = {
     "title": "genlab",
     "lead": both(
@@ -66,9 +70,11 @@ def create_app(models: Models, runner: Runner) -> gr.Blocks:
         for problem in models.problems:
             gr.Markdown(TEXT["problem"].format(problem=each(escape, problem)), elem_classes="genlab-problem")
         with gr.Tabs(overflow_behavior="wrap") as tabs:
+            links = {}
             for name, tab in TABS.items():
                 with gr.Tab(tab.TEXT["title"], id=name):
-                    tab.build(models, runner, demo)
+                    links[name] = tab.build(models, runner, demo)
+        restore(links, demo)
 
         def open_tab(request: gr.Request) -> Any:
             asked = request.query_params.get("tab")

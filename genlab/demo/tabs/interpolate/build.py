@@ -16,6 +16,7 @@ from genlab.demo.tabs.events import LIGHT_EVENT, MODEL_EVENT, connect, endpoint,
 from genlab.demo.tabs.interpolate import compute, figure
 from genlab.demo.tabs.interpolate.request import POINTS, SOURCES, STEPS, InterpolateRequest, parse_interpolate
 from genlab.demo.tabs.interpolate.text import NAMES, TEXT
+from genlab.demo.tabs.link import Link
 from genlab.demo.tabs.picker import Picker
 from genlab.demo.tabs.pictures import pane
 from genlab.demo.turns import Runner
@@ -25,7 +26,7 @@ STRIP_PAUSE = 12
 """Steps between two updates of the strip."""
 
 
-def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
+def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
     """Make the tab, and the endpoint `/interpolate`."""
     choices = data_choices(models.offers)
     first = next((d for d in choices if models.of_data(d, "vae") and models.of_data(d, "ddpm")), choices[0])
@@ -118,3 +119,9 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
     named = [data, a.source, a.number, b.source, b.number, points, steps, a.upload, b.upload]
     endpoint(interpolate, named, picture, **MODEL_EVENT)
     connect(run, stop, show, inputs, [player, strip])
+    controls = {"data": data, "a_from": a.source, "a": a.number, "b_from": b.source, "b": b.number, "points": points}
+
+    def linked(data: Any, a_from: Any, a: Any, b_from: Any, b: Any, points: Any, steps: Any) -> InterpolateRequest:
+        return parse(data, (a_from, a, None, b_from, b, None), points, steps)
+
+    return Link("interpolate", {**controls, "steps": steps}, linked, run="interpolate-run")

@@ -12,6 +12,7 @@ from genlab.demo.limits import ANY, MODEL, PICTURES, label_choices, parse_choice
 from genlab.demo.served import Models
 from genlab.demo.tabs.controls import choices, class_name, formula, next_of_class, run_and_stop, seed_field, slider
 from genlab.demo.tabs.events import LIGHT_EVENT, MODEL_EVENT, connect, endpoint, errors_shown
+from genlab.demo.tabs.link import Link
 from genlab.demo.tabs.picker import Picker
 from genlab.demo.tabs.process import compute, figure
 from genlab.demo.tabs.process.request import (
@@ -30,12 +31,12 @@ from genlab.serving.gradio_patches import checked_by
 from genlab.serving.results import save_result
 
 
-def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
+def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
     """Make the tab, and the endpoint `/diffuse`."""
     chains = [o for o in models.offers.values() if o.kind == "ddpm"]
     if not chains:
         gr.Markdown(TEXT["none"])
-        return
+        return None
     first, names = chains[0], tuple(o.id for o in chains)
 
     def data_of(chosen: Any) -> str:
@@ -147,4 +148,14 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
             gr.update(maximum=offer.T, value=offer.T),
         )
 
-    model.change(fit_controls, model, [kind, steps, label, until], **LIGHT_EVENT)
+    model.input(fit_controls, model, [kind, steps, label, until], **LIGHT_EVENT)
+    controls = {"model": model, "picture_from": picker.source, "picture": picker.number, "steps": steps, "sampler": sampler}
+    controls |= {"start": start, "label": label, "seed": seed, "until": until}
+
+    def linked(model: Any, source: Any, number: Any, *values: Any) -> ProcessRequest:
+        return parse(model, (source, number, None), *values)
+
+    def fit(chosen: Any) -> dict[str, Any]:
+        return dict(zip(("kind", "steps", "label", "until"), fit_controls(chosen), strict=True))
+
+    return Link("process", controls, linked, fit, "diffusion-run")

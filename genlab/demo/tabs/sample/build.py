@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -14,6 +15,7 @@ from genlab.demo.served import Models
 from genlab.demo.tabs.animation import Pace
 from genlab.demo.tabs.controls import choices, class_name, formula, run_and_stop, seed_field, slider
 from genlab.demo.tabs.events import LIGHT_EVENT, MODEL_EVENT, NEWEST_EVENT, OPENING_EVENT, connect, endpoint, errors_shown
+from genlab.demo.tabs.link import Link
 from genlab.demo.tabs.sample import compute
 from genlab.demo.tabs.sample import curve as steps_curve
 from genlab.demo.tabs.sample.figure import animation_of, caption_of, png_file, sheet, side_of
@@ -24,7 +26,7 @@ from genlab.demo.turns import Runner
 from genlab.serving.gradio_patches import checked_by
 
 
-def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
+def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
     """Make the tab, and the endpoints `/sample` and `/sample_stream`."""
     offers = models.offers
     first = next((o for o in offers.values() if o.kind == "ddpm"), next(iter(offers.values())))
@@ -101,13 +103,19 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
                 models, runner, chosen, int(COUNT.parse(number)), int(STEPS.parse(length)), GUIDANCE.parse(weight)
             )
 
+    def fit(chosen: Any) -> dict[str, Any]:
+        return dict(zip(("label", "steps"), fit_controls(chosen), strict=False))
+
+    names = ("model", "label", "count", "steps", "sampler", "guidance", "seed")
+    link = Link("sample", dict(zip(names, inputs, strict=True)), partial(parse_sample, models.offers), fit, "sample-run")
     asked = [model, count, steps, guidance]
 
-    model.change(fit_controls, model, [label, steps, curve], **LIGHT_EVENT).then(cost, asked, curve, **LIGHT_EVENT)
+    model.input(fit_controls, model, [label, steps, curve], **LIGHT_EVENT).then(cost, asked, curve, **LIGHT_EVENT)
     for component in (steps, count, guidance):
         component.input(cost, asked, curve, **NEWEST_EVENT)
     poster = Poster(models, runner, first)
     page.load(poster.show, None, player, **OPENING_EVENT).then(cost, asked, curve, **OPENING_EVENT)
+    return link
 
 
 def steps_info(offer: Offer) -> str:
