@@ -99,6 +99,14 @@ print(inspect.getfile is getfile, ssl.create_default_context is counted, type(ji
     ]
 
 
+def test_gradio_still_fails_where_all_connections_go_through_a_socks_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is served there; what asks the Hub still goes through the proxy."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(AssertionError, match="socksio"):
+        run("import gradio")
+    assert run(PATCHED + "import gradio, httpx\nprint(httpx._utils.getproxies()['all'])") == "socks5://127.0.0.1:1"
+
+
 def test_pandas_is_there_when_gradio_asks_for_it() -> None:
     code = """
 import gradio as gr, gradio.caching, pandas

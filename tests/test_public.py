@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from gradio_client.exceptions import AppError
 
 from genlab.demo import live, theme
 from genlab.demo.app import create_app
-from genlab.demo.components import HEAD
+from genlab.demo.components import HEAD, Scripted
 from genlab.demo.tabs.events import MODEL_EVENT
 from genlab.demo.tabs.sample import compute
 from genlab.demo.turns import DeadlineError, Runner
@@ -352,3 +353,38 @@ def test_only_known_names_are_served(page: SimpleNamespace, monkeypatch: pytest.
         refused = visitor.get("/config", headers={"host": host})
         assert refused.status_code == 421, host
         assert "GENLAB_HOSTS" in refused.json()["detail"]
+
+
+MALFORMED: list[Any] = [{"panels": [{"layers": 5}]}, {"frames": "a"}, "text", 5, [1, 2], True]
+
+
+def test_malformed_values_of_every_function_are_refused_with_a_reason(page: SimpleNamespace, capfd: Any) -> None:
+    """Figures, canvases and players, for every function of the page; those that live in the browser alone are none."""
+    visitor, tried = page.visitor(161), 0
+    for index, fn in page.demo.fns.items():
+        in_browser = fn.fn is None and not fn.cancels
+        places = [place for place, each in enumerate(fn.inputs) if isinstance(each, Scripted)]
+        for place, value in [(0, 5)] * in_browser or list(product(places, MALFORMED)):
+            data = [None] * len(fn.inputs)
+            data[place : place + 1] = [value]
+            page.guard.light_calls.buckets.clear()
+            page.guard.calls.buckets.clear()
+            body = {"data": data, "fn_index": index, "session_hash": "malformed"}
+            reply = visitor.post("/gradio_api/queue/join", json=body)
+            assert reply.status_code == (404 if in_browser else 422), (fn.name, value)
+            tried += 1
+    assert tried > 100
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_value_that_holds_the_marks_of_two_languages_is_refused(page: SimpleNamespace) -> None:
+    for text in ("[~a~|~b~]", "~]", "[~", "~|~"):
+        status, said = tiny.called(page.visitor(162), "sample", {"label": text})
+        assert (status, said.count("[~~")) == ("400", 0)
+    assert "中文" not in tiny.called(page.visitor(162), "sample", {"label": "nothing"})[1]["error"]
+
+
+def test_the_description_of_the_api_is_read_by_older_clients(page: SimpleNamespace) -> None:
+    """gradio_client before version 2 fails where a component forbids other fields."""
+    for component in page.visitor(163).get("/config").json()["components"]:
+        assert "'additionalProperties': False" not in str(component.get("api_info")), component["type"]

@@ -100,7 +100,7 @@ class Calls:
             event = self.demo.fns.get(index) if type(index) is int else None
         else:
             event = next((fn for fn in self.demo.fns.values() if fn.api_name == name and fn.api_visibility != "private"), None)
-        if event is None:
+        if event is None or (event.fn is None and not event.cancels):  # one that lives in the browser alone
             raise Refused(404, "There is no such endpoint.")
         return event
 
@@ -127,6 +127,11 @@ def _check_value(component: Any, value: Any) -> None:
     """Refuse a file that was not uploaded here, and a list or an object in the place of a single value."""
     if component.refuses(value) if isinstance(component, PictureInput) else holds_file(value):
         raise Refused(422, REFUSED)
+    if isinstance(component, gr.HTML) and component.data_model is not None and value is not None:
+        try:
+            component.data_model.model_validate(value, strict=False)
+        except ValueError as error:
+            raise Refused(422, f"{component.label}: expected a {component.data_model.__name__}, got something else") from error
     if isinstance(component, SINGLE) and isinstance(value, (list, dict)):
         kind = "a list" if isinstance(value, list) else "an object"
         raise Refused(422, f"{component.label}: expected a single value, got {kind}")

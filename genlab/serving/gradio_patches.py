@@ -102,9 +102,11 @@ def import_gradio() -> None:
     pandas: a sixth of what is left, though only cached examples use it. Made lazy in gradio pull requests 7851 and 11156; since
     then a module imports it eagerly again.
     Templates: the docstrings' templates are compiled again for every kind of event of every component. Not reported.
+    Proxies: gradio makes clients of HTTP that are not used here, which fail where ALL_PROXY is a SOCKS proxy. Not reported.
     Certificates: every client of HTTP reads the trusted certificates again. Not reported.
     """
     use_own_folder()
+    import httpx
     import jinja2
 
     getfile = inspect.getfile
@@ -116,6 +118,7 @@ def import_gradio() -> None:
 
     pandas = sys.modules.setdefault("pandas", LazyModule("pandas"))
     with (
+        replaced(httpx._utils, "getproxies", dict),
         replaced(inspect, "getfile", no_file),
         replaced(jinja2, "Template", cache(jinja2.Template)),
         replaced(ssl, "create_default_context", cache(ssl.create_default_context)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from genlab.serving.language import CLOSE, MIDDLE, OPEN
 from genlab.serving.refusal import Refused
 
 MAX_DEPTH = 12
@@ -37,7 +38,9 @@ def plain_json(body: bytes) -> dict[str, Any]:
 
 
 def _check_plain(value: Any) -> None:
-    """Raise ValueError for text that is not Unicode, numbers beyond 64 bits, and more than `MAX_DEPTH` levels."""
+    """Raise ValueError for text that is not Unicode or holds the marks of two languages, numbers beyond 64 bits, and more than
+    `MAX_DEPTH` levels.
+    """
     level = [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
@@ -48,6 +51,8 @@ def _check_plain(value: Any) -> None:
                 below += item
             elif isinstance(item, str):
                 item.encode("utf-8")
+                if any(mark in item for mark in (OPEN, MIDDLE, CLOSE)):  # an error that quotes it would be in both languages
+                    raise ValueError(f"expected texts without {OPEN}, {MIDDLE} and {CLOSE}")
             elif isinstance(item, (int, float)) and not abs(item) < 2**63:
                 raise ValueError("expected numbers within 64 bits")
         if not below:

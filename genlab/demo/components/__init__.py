@@ -119,8 +119,14 @@ class Scripted(gr.HTML):
     @classmethod
     @cache
     def schema(cls) -> dict[str, Any]:
-        """Return the schema of `data_model`; gradio asks for it dozens of times while a page is built."""
-        return cls.data_model.model_json_schema()
+        """Return the schema of `data_model`; gradio asks for it dozens of times while a page is built.
+
+        It does not say that other fields are refused: `additionalProperties: false` ends gradio_client before version 2.
+        """
+        schema = cls.data_model.model_json_schema()
+        for part in (schema, *schema.get("$defs", {}).values()):
+            part.pop("additionalProperties", None)
+        return schema
 
     def api_info(self) -> dict[str, Any]:
         """Return the fields of `data_model`, for the API."""
