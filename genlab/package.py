@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import shlex
 import shutil
@@ -60,6 +61,8 @@ MAX_BYTES = {
 REQUIRED = ("config.json", "model.safetensors")
 OF_THE_DATA = ("examples.json", "examples.png", "nearest.png")
 """Files with pictures of the data set."""
+SHIPPED = Path(__file__).with_name("weights.json")
+"""SHA-256 of every file of weights that ships, by its path in genlab/; `tests/test_weights.py` writes it."""
 METRICS: dict[str, type] = {
     "dataset": str,
     "training": dict,
@@ -395,7 +398,12 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_network(cls: type[Network], config: Any, data: DataSpec, path: Path) -> Network:
-    """Build the network of a configuration and load its weights, which must match exactly, from a file."""
+    """Build the network of a configuration and load its weights, which must match exactly, from a file.
+
+    Raises:
+        ModelError: they do not, or are not those that ship under this name.
+    """
+    _check_shipped(path)
     try:
         with torch.device("meta"), _WithoutInit():
             expected = {name: tuple(tensor.shape) for name, tensor in cls(config, data).state_dict().items()}
@@ -423,6 +431,15 @@ def read_network(cls: type[Network], config: Any, data: DataSpec, path: Path) ->
         model = cls(config, data)
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def _check_shipped(path: Path) -> None:
+    """Raise ModelError if weights that ship with genlab are not the ones that are listed."""
+    stated = json.loads(SHIPPED.read_text()).get(os.path.relpath(path.resolve(), SHIPPED.parent).replace(os.sep, "/"))
+    if stated is not None and hashlib.sha256(path.read_bytes()).hexdigest() != stated:
+        raise ModelError(
+            f"{path.name}: expected the weights that ship with genlab (SHA-256 {stated[:12]}…), got others: install it anew"
+        )
 
 
 class _WithoutInit(TorchFunctionMode):

@@ -123,6 +123,18 @@ def test_main_moves_and_the_new_version_serves_in_the_place_of_the_old(server, f
     assert revisions(Requested(["me/model"]).models()) == [second]
 
 
+@pytest.mark.parametrize("token", [None, "hf_reader"])
+def test_nothing_that_serves_could_write(server, follow, model, tmp_path, monkeypatch, token):
+    server.tokens["hf_reader"] = Token("you", "read")
+    monkeypatch.setenv("HF_TOKEN", token) if token else monkeypatch.delenv("HF_TOKEN", raising=False)
+    publish(server, "me/model", model)
+    shown = follow(Requested(["me/model"]))
+    shown.get(timeout=60)
+    second = publish(server, "me/model", write_model(tmp_path / "second", seed=1)).branches["main"]
+    assert revisions(shown.get(timeout=60)) == [second]
+    assert {request.method for request in server.requests} == {"GET", "HEAD"}
+
+
 @pytest.mark.parametrize("stage", ["weights", "samples"])
 def test_a_commit_that_does_not_load_is_left_alone_until_main_moves_on(server, follow, model, tmp_path, monkeypatch, stage):
     repo = publish(server, "me/model", model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import venv
@@ -11,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
+LOCK = ROOT / "requirements.lock"
 VERSIONS = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
 
 
@@ -41,3 +43,43 @@ def test_requirements_resolve(python: Path, version: str, tmp_path: Path) -> Non
     command = [python, "-m", "pip", "install", "--quiet", *options, *required(version)]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
+
+
+def locked() -> dict[str, str]:
+    """Package → version in the lock, whichever Python it is for; a hash stands with each."""
+    text = LOCK.read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+    assert all("--hash=sha256:" in line for line in lines), "every package of the lock has a hash"
+    return {line.split("==")[0]: re.split(r"[ ;]", line.split("==")[1])[0] for line in lines}
+
+
+def test_the_lock_has_what_the_page_needs_in_versions_that_it_allows() -> None:
+    """When this fails after a change of requirements.txt: the command in the lock's first lines writes it anew."""
+    found = locked()
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            wanted = Requirement(line.split(" #")[0])
+            assert wanted.specifier.contains(found[wanted.name.lower()]), line
+
+
+def test_the_space_installs_the_gradio_of_the_lock() -> None:
+    assert f"\nsdk_version: {locked()['gradio']}\n" in (ROOT / "Space.md").read_text()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_lock_installs_by_its_hashes(python: Path, version: str, tmp_path: Path) -> None:
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "uv"], check=True)
+    options = ["--dry-run", "--require-hashes", "--only-binary=:all:", "--python-version", version, "--target", tmp_path]
+    command = [python.with_name("uv"), "pip", "install", "--quiet", *options, "-r", LOCK]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.long
+def test_the_bill_of_materials_lists_the_lock(python: Path, tmp_path: Path) -> None:
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "cyclonedx-bom>=7,<8"], check=True)
+    command = [python.with_name("cyclonedx-py"), "requirements", LOCK, "-o", tmp_path / "sbom.json"]
+    subprocess.run(command, check=True, capture_output=True)
+    components = json.loads((tmp_path / "sbom.json").read_text())["components"]
+    assert {(each["name"], each["version"]) for each in components} >= set(locked().items())
