@@ -312,6 +312,11 @@ def _samples_table(samples: Samples) -> list[str]:
     memorised = "share nearer to a training picture than a held-out one usually is"
     rows = [
         ("Fréchet distance", _distance(samples), _short(samples.frechet_floor)),
+        *(
+            [("of infinitely many pictures", *map(_short, (samples.frechet_extrapolated, samples.frechet_extrapolated_floor)))]
+            if samples.frechet_extrapolated is not None and samples.frechet_extrapolated_floor is not None
+            else []
+        ),
         ("kernel distance × 1000", _value(samples, "kernel_distance", "x1000"), _short(samples.kernel_distance_floor_x1000)),
         ("precision", _short(samples.precision), _short(samples.precision_of_real)),
         ("recall", _short(samples.recall), _short(samples.recall_of_real)),

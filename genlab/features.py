@@ -11,6 +11,8 @@ between features is comparable only with distances on the features of the same n
 the network's name, the hash of its weights and its accuracy. No layer normalises a picture by its own mean and variance: a
 sample with too little contrast must have other features than one with the right contrast. The features are taken before the
 maximum, where they are nearer to a Gaussian, in units of their standard deviation on the training pictures.
+
+Pictures without classes have a network that learned by how many quarter turns a picture is turned (Gidaris et al. 2018).
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ CLASSIFIERS = Path(__file__).parent / "classifiers"
 """Folder of the feature networks that ship, each in a folder of its own."""
 RUNS = Path("runs")
 """Folder of the feature networks of other pictures, relative to the working directory."""
+TURNS = 4
+"""Classes of pictures that have none of their own: 0 to 3 quarter turns."""
 FILES = ("config.json", "model.safetensors", "metrics.json")
 AT_ONCE = 500
 """Batch size of the network."""
@@ -63,15 +67,15 @@ class FeatureNet(nn.Module):
     """Maps pictures (B C H W) in [−1, 1] to features (B, D); `head` maps these to class scores (B, classes).
 
     Raises:
-        ValueError: the side of the pictures is odd, or they have fewer than two classes.
+        ValueError: the side of the pictures is odd, or they have a single class.
     """
 
     kind = "classifier"
 
     def __init__(self, config: ClassifierConfig, data: DataSpec) -> None:
         super().__init__()
-        if data.size % 2 or len(data.classes) < 2:
-            raise ValueError(f"expected an even side and 2 or more classes, got {data.size} and {len(data.classes)}")
+        if data.size % 2 or len(data.classes) == 1:
+            raise ValueError(f"expected an even side and 2 or more classes, or none, got {data.size} and {len(data.classes)}")
         self.config = config
         self.data = data
         width, dims = config.width, config.features
@@ -84,7 +88,7 @@ class FeatureNet(nn.Module):
             nn.Flatten(),
             nn.Linear(width * ((data.size // 2 + 1) // 2) ** 2, dims),
         )
-        self.head = nn.Sequential(nn.ReLU(), nn.Linear(dims, len(data.classes)))
+        self.head = nn.Sequential(nn.ReLU(), nn.Linear(dims, len(data.classes) or TURNS))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, D), eq. 1."""
@@ -104,7 +108,7 @@ class Classifier:
         network: in evaluation mode.
         name: the network's name, its data set's.
         sha256: hash of its weights file.
-        accuracy: share of the data set's test pictures that it classifies correctly.
+        accuracy: share of the data set's test pictures, or of turned ones, that it classifies correctly.
     """
 
     network: FeatureNet
@@ -136,7 +140,8 @@ class Classifier:
         except ModelError as error:
             raise FeatureError(f"feature network {folder.name}: {error}") from error
         weights = (folder / "model.safetensors").read_bytes()
-        return cls(network, data.name, hashlib.sha256(weights).hexdigest(), accuracy)
+        name = data.name if data.classes else f"{data.name}, quarter turns"
+        return cls(network, name, hashlib.sha256(weights).hexdigest(), accuracy)
 
     @property
     def dims(self) -> int:

@@ -238,6 +238,8 @@ class Samples:
     frechet_distance: float
     frechet_interval_95: tuple[float, float]
     frechet_floor: float
+    frechet_extrapolated: float | None = None
+    frechet_extrapolated_floor: float | None = None
     kernel_distance_x1000: float
     kernel_distance_standard_error_x1000: float
     kernel_distance_floor_x1000: float

@@ -132,7 +132,7 @@ def test_a_ddpm_is_measured_with_all_that_was_chosen(tmp_path: Path, eye: Classi
     assert {k: section[k] for k in expected} == expected
     measured = section.keys() - expected.keys()
     assert measured == {
-        "frechet_distance", "frechet_interval_95", "frechet_floor",
+        "frechet_distance", "frechet_interval_95", "frechet_floor", "frechet_extrapolated", "frechet_extrapolated_floor",
         "kernel_distance_x1000", "kernel_distance_standard_error_x1000", "kernel_distance_floor_x1000",
         "precision", "recall", "precision_of_real", "recall_of_real", "memorised_share", "memorised_share_of_held_out",
     }  # fmt: skip

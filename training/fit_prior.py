@@ -14,6 +14,8 @@ if not __package__:
 
 import tyro
 
+from training.config import parse
+
 
 @dataclass(frozen=True)
 class PriorFit:
@@ -141,7 +143,7 @@ def _run(config: PriorFit) -> int:
 
 def main() -> int:
     """Run the command line."""
-    return run(tyro.cli(PriorFit, config=(tyro.conf.FlagCreatePairsOff,)))
+    return run(parse(PriorFit))
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def measure(
         ) as bar:
             pictures = torch.cat(list(draw(model, count, seed * SEEDS_APART, sampling, batch_size, bar.update)))
 
-    generator = torch.Generator().manual_seed(seed)
+    generator, extrapolating = (torch.Generator().manual_seed(seed) for _ in range(2))
     sampled, held_out, trained = network.features(pictures), reference.held_out, reference.trained
     draws = reference.draws(count, generator)
     centre = trained.mean(dim=0)
@@ -171,6 +171,8 @@ def measure(
         frechet_distance=metrics.frechet_distance(sampled, held_out),
         frechet_interval_95=metrics.frechet_interval(sampled, held_out, generator),
         frechet_floor=_mean(metrics.frechet_distance(some, held_out) for some in draws),
+        frechet_extrapolated=metrics.frechet_extrapolated(sampled, held_out, extrapolating),
+        frechet_extrapolated_floor=metrics.frechet_extrapolated(draws[0], held_out, extrapolating),
         kernel_distance_x1000=1000 * kernel.value,
         kernel_distance_standard_error_x1000=1000 * kernel.error,
         kernel_distance_floor_x1000=1000 * _mean(found.value for found in kernel_floor),

@@ -31,6 +31,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "genlab"
 class ClassifierTraining(Reading):
     """Train the small classifier whose features measure samples, and write it to runs/classifier-DATASET-HASH.
 
+    Pictures without classes are turned at random by quarter turns, and the network learns to tell by how many.
+
     training/evaluate.py, run in the same folder, finds it there by its training pictures, whatever their name.
 
     On a CPU this takes minutes. Figures measured with other weights are not comparable, which is why the hash of the weights is
@@ -109,6 +111,14 @@ def moved(x: Tensor, shift: int, generator: object) -> Tensor:
     return windows[torch.arange(len(x)), :, down, right]
 
 
+def turned(x: Tensor, turns: Tensor) -> Tensor:
+    """Return pictures x (B C H W), each turned by its number of quarter turns, turns (B)."""
+    import torch
+
+    every = torch.stack([torch.rot90(x, k, (2, 3)) for k in range(4)])
+    return every[turns, torch.arange(len(x))]
+
+
 def with_norms(body: nn.Sequential) -> nn.Sequential:
     """Return the layers with batch normalisation after each convolution (Ioffe & Szegedy 2015), which trains faster."""
     from torch import nn
@@ -169,7 +179,7 @@ def train(config: ClassifierTraining, data: Dataset) -> FeatureNet:
     from tqdm import tqdm
 
     from genlab.data import to_model
-    from genlab.features import ClassifierConfig, FeatureNet
+    from genlab.features import TURNS, ClassifierConfig, FeatureNet
 
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
@@ -179,12 +189,15 @@ def train(config: ClassifierTraining, data: Dataset) -> FeatureNet:
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     steps = config.epochs * -(-len(data) // config.batch_size)
     schedule = one_cycle(optimiser, config.lr, steps)
-    assert data.labels is not None
     bar = tqdm(total=steps, unit="step", mininterval=1.0, dynamic_ncols=True, disable=None)
     for _ in range(config.epochs):
         for rows in torch.randperm(len(data), generator=generator).split(config.batch_size):
-            x = moved(to_model(data.images[rows]), config.shift, generator)
-            loss = F.cross_entropy(network.head(network(x)), data.labels[rows])
+            pixels, label = data.images[rows], None if data.labels is None else data.labels[rows]
+            if label is None:
+                label = torch.randint(TURNS, (len(rows),), generator=generator)
+                pixels = turned(pixels, label)
+            x = moved(to_model(pixels), config.shift, generator)
+            loss = F.cross_entropy(network.head(network(x)), label)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -198,24 +211,26 @@ def train(config: ClassifierTraining, data: Dataset) -> FeatureNet:
 
 
 def accuracy(network: FeatureNet, data: Dataset) -> float:
-    """Return the share of pictures whose class the network predicts."""
-    from genlab.features import Classifier
+    """Return the share of pictures whose class, or number of quarter turns, the network predicts."""
+    import torch
 
-    classifier = Classifier(network, data.spec.name, "", 0.0)
-    assert data.labels is not None
-    return float(classifier.classes(classifier.features(data.images)).eq(data.labels).double().mean())
+    from genlab.features import TURNS, Classifier
+
+    classifier, pixels, labels = Classifier(network, data.spec.name, "", 0.0), data.images, data.labels
+    if labels is None:
+        labels = torch.arange(len(pixels)) % TURNS
+        pixels = turned(pixels, labels)
+    return float(classifier.classes(classifier.features(pixels)).eq(labels).double().mean())
 
 
 def check(spec: DataSpec) -> None:
     """Raise an error for pictures without a possible feature network, before all of them are read.
 
     Raises:
-        FeatureError: the pictures have fewer than two classes, or their side is odd.
+        FeatureError: the pictures have a single class, or their side is odd.
     """
     from genlab.features import ClassifierConfig, FeatureError, FeatureNet
 
-    if not spec.classes:
-        raise FeatureError(f"{spec.name}: expected pictures with classes, got none")
     try:
         FeatureNet(ClassifierConfig(), spec)
     except ValueError as error:
@@ -223,14 +238,16 @@ def check(spec: DataSpec) -> None:
 
 
 def with_classes(data: Dataset) -> Dataset:
-    """Return the pictures with a known class: a data set on the Hub may have rows without one, with the label −1.
+    """Return the pictures with a known class, all if they have no classes: rows of a table without one have the label −1.
 
     Raises:
         DataError: no picture has a class.
     """
     from genlab.listing import DataError
 
-    if data.labels is None or not bool((known := data.labels >= 0).any()):
+    if data.labels is None:
+        return data
+    if not bool((known := data.labels >= 0).any()):
         raise DataError(f"{data.spec.name}: expected pictures with classes, got none")
     return data if bool(known.all()) else replace(data, images=data.images[known], labels=data.labels[known])
 
