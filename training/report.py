@@ -12,10 +12,12 @@ from training.loop import Log
 
 SHEETS = 12
 """Largest number of sheets of samples in a report, spread over the run."""
+VIEW = '<meta name="viewport" content="width=device-width">'
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em }
 body { color: #222; background: #fff }
-figure { display: inline-block; margin: 0 1em 1em 0; vertical-align: top } img { max-width: 100%; image-rendering: pixelated }
+figure { display: inline-block; max-width: 100%; margin: 0 1em 1em 0; vertical-align: top }
+img { max-width: 100%; image-rendering: pixelated }
 figcaption, td, th { font-size: 14px; text-align: left; padding-right: 1.5em } .smooth { image-rendering: auto }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818 } .smooth { background: #fff } }
 """
@@ -43,7 +45,9 @@ def write_report(folder: Path, title: str, log: Log) -> None:
         "each sample (left of a pair) with its nearest training picture by pixels (right): a model that copies has equal pairs"
     )
     parts += _section("Nearest training pictures", [(folder / "samples" / "nearest.png", told)])
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8">{VIEW}<title>{html.escape(title)}</title><style>{STYLE}</style>'
+    )
     (folder / "report.html").write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
 
 
