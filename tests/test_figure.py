@@ -287,6 +287,7 @@ def url() -> Iterator[str]:
         component = Figure(first(), label="figure", animated=True, elem_id="figure")
         for event in ("input", "select", "clear"):
             getattr(component, event)(answer, component, component, **options)
+        Figure(FigureData(), label="nothing", labels={"empty": "Nothing was measured of this model. " * 3}, elem_id="nothing")
         gr.Button("film", elem_id="film").click(film, component, component, **options)
     with tiny.served(blocks) as address:
         yield address
@@ -327,6 +328,16 @@ def test_everything_is_drawn_as_text_and_nothing_moves(page: Any) -> None:
     painted = "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((v, i) => i % 4 === 3 && v).length"
     assert root.locator("canvas").nth(1).evaluate(painted) > 5000
     assert page.evaluate("document.documentElement.scrollWidth") <= 1100
+
+
+@pytest.mark.parametrize("width", [1100, 390])
+def test_the_message_of_an_empty_figure_stays_within_it(width: int, page: Any) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    inner, outer = (page.locator(f"#nothing {name}").bounding_box() for name in (".message", "figure"))
+    page.set_viewport_size({"width": 1100, "height": 900})
+    assert inner["height"] > 0
+    assert outer["y"] <= inner["y"]
+    assert inner["y"] + inner["height"] <= outer["y"] + outer["height"]
 
 
 def test_a_handle_is_dragged_with_the_mouse_and_the_server_answers(page: Any) -> None:
