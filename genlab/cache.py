@@ -7,6 +7,7 @@ beyond `MAX_BYTES`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -95,6 +96,25 @@ def write(entry: Path, make: Callable[[Path], dict[str, Any]]) -> None:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     _trim(entry)
+
+
+@contextmanager
+def table(root: Path | None, name: str) -> Iterator[dict[str, str]]:
+    """Yield a table that is stored under a name: what is added to it is there the next time; `root` None stores nothing."""
+    path = None if root is None else root / f"{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()}.table"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError):
+        found = {}
+    before = len(found)
+    yield found
+    if path and len(found) > before:
+        fresh = path.with_name(f".{path.name}-{os.getpid()}")
+        try:
+            fresh.write_text(json.dumps(found), encoding="utf-8")
+            fresh.replace(path)
+        except OSError:  # a full disk: it is computed again the next time
+            fresh.unlink(missing_ok=True)
 
 
 def _trim(newest: Path) -> None:

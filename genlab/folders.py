@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import features
 
+from genlab import cache
 from genlab.config import MAX_NAME, Reading, dataset_name, expanded
 from genlab.listing import (
     HELD_OUT,
@@ -196,7 +197,8 @@ def listed(root: Path, reading: Reading) -> Listing:
     """
     tree, notes = Tree(root), Notes()
     pictures = _pictures(tree, notes)
-    train, test = _splits(tree, pictures, _top(pictures, notes), reading, notes)
+    with cache.table(cache.folder(reading.cache), str(root.resolve())) as digests:
+        train, test = _splits(tree, pictures, _top(pictures, notes), reading, notes, digests)
     labels, classes = _classes(train, test, _metadata(tree), reading, notes)
     parts = [[file for file in part if file in labels] for part in (train, test)]
     if not all(parts):
@@ -255,7 +257,9 @@ def _within(files: list[File], top: PurePosixPath) -> Folder:
     return {file: as_text(names[0]) if len(names) > 1 else "" for file, names in parts.items()}
 
 
-def _splits(tree: Tree, files: list[File], top: PurePosixPath, reading: Reading, notes: Notes) -> tuple[Folder, Folder]:
+def _splits(
+    tree: Tree, files: list[File], top: PurePosixPath, reading: Reading, notes: Notes, digests: dict[str, str]
+) -> tuple[Folder, Folder]:
     """Return the pictures for training and the held-out ones."""
     share = share_of(reading.held_out)
     if reading.held_out is not None and share is None:
@@ -280,7 +284,7 @@ def _splits(tree: Tree, files: list[File], top: PurePosixPath, reading: Reading,
             f"the folder {name}/ has the name of a split but no other beside it: it counts as any other folder; "
             f"--held-out {name} holds it out"
         )
-    held_out, duplicates = hold_out([*_mixed(every)], _Content([*every]), share or 1 / HELD_OUT)
+    held_out, duplicates = hold_out([*_mixed(every)], _Content([*every], digests), share or 1 / HELD_OUT)
     together = f"; {duplicates} repeat another file, and are on its side" if duplicates else ""
     notes.decisions.append(
         f"held out: {len(held_out)} of {len(every)}, by the hash of their names{together} (--held-out decides)"
@@ -318,22 +322,27 @@ def _mixed(files: Folder) -> Folder:
 
 
 class _Content:
-    """Returns a key of a file that is the same for files of the same content; reads files of the same size only."""
+    """Returns a key of a file that is the same for files of the same content.
 
-    def __init__(self, files: list[File]) -> None:
+    Files of the same size are read for it, unless their hash is in `digests`, to which it is added.
+    """
+
+    def __init__(self, files: list[File], digests: dict[str, str]) -> None:
+        self._digests = digests
         self._sizes: dict[int, int] = {}
-        self._known: dict[PurePosixPath, bytes] = {}
         for file in files:
             self._sizes[file.size] = self._sizes.get(file.size, 0) + 1
 
-    def __call__(self, file: File) -> bytes:
-        if file.path not in self._known:
-            alone = self._sizes[file.size] == 1 or file.size < 0
+    def __call__(self, file: File) -> str:
+        name = f"{file.path}|{file.size}|{file.stamp}"
+        if self._sizes[file.size] == 1 or file.size < 0:
+            return name
+        if name not in self._digests:
             try:
-                self._known[file.path] = os.fsencode(str(file.path)) if alone else digest(file.content())
+                self._digests[name] = digest(file.content()).hex()
             except OSError:  # reading it again, to decode it, reports it
-                self._known[file.path] = os.fsencode(str(file.path))
-        return self._known[file.path]
+                return name
+        return self._digests[name]
 
 
 def _metadata(tree: Tree) -> dict[PurePosixPath, dict[str, str]] | None:

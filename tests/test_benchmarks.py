@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks import app, growth, network, precision, sampling, shapes, solvers, timing, training
+from benchmarks import app, growth, network, pictures, precision, sampling, shapes, solvers, timing, training
 from genlab.config import DataSpec, DDPMConfig, Sampling, UNetConfig
 from genlab.data import KNOWN, Dataset, load
 from genlab.ddpm import DDPM
@@ -332,7 +332,7 @@ def test_help_is_there_before_torch() -> None:
     """For each script: what it does, and no import of torch, which takes seconds."""
     check = (
         "import runpy, sys\n"
-        "for name in ('network', 'sampling', 'training', 'shapes', 'precision', 'growth', 'app'):\n"
+        "for name in ('network', 'sampling', 'training', 'shapes', 'precision', 'growth', 'pictures', 'app'):\n"
         "    sys.argv = [name, '--help']\n"
         "    try:\n"
         "        runpy.run_path(f'benchmarks/{name}.py', run_name='__main__')\n"
@@ -342,7 +342,14 @@ def test_help_is_there_before_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("--quick") == 6
+    assert done.stdout.count("--quick") == 7
+
+
+def test_pictures_are_read_with_the_cache_and_without_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures.run(pictures.Options(quick=True, uncached=True, folder=tmp_path))
+    rows = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert rows[1:] == ["| first start", "| second start", "| without the cache"]
+    assert len(list((tmp_path / "cache").glob("*/pixels"))) == 1
 
 
 def test_training_takes_steps_of_every_loop(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from genlab import cache, data
+from genlab import cache, data, folders
 from genlab.config import Reading
 from genlab.data import DataError, load_both
 
@@ -99,3 +100,20 @@ def test_a_full_disk_or_a_folder_that_cannot_be_written_says_what_to_do(
     monkeypatch.delenv("GENLAB_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/x")
     assert load_both(str(picture_folder))[0].account.stored == ""
+
+
+def test_files_are_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Copies are found by reading files of the same size; the second time nothing is read but what has changed."""
+    reading, root = Reading(cache=str(tmp_path / "cache")), tmp_path / "p"
+    root.mkdir()
+    for i in range(20):
+        Image.new("L", (8, 8), 10 * (i // 2)).save(root / f"{i}.bmp")
+    before = folders.listed(root, reading)
+    read: list[str] = []
+    content = folders.File.content
+    monkeypatch.setattr(folders.File, "content", lambda self: read.append(str(self.path)) or content(self))
+    assert folders.listed(root, reading).fingerprint == before.fingerprint
+    assert not read
+    os.utime(root / "3.bmp", ns=(1, 1))
+    assert folders.listed(root, reading).decisions == before.decisions
+    assert read == ["3.bmp"]

@@ -68,7 +68,7 @@ def test_there_is_code_to_look_at() -> None:
         ("oracle", {"divergence", "process", "schedule"}),
         ("emoji", set()),
         ("listing", {"config"}),
-        ("folders", {"config", "listing"}),
+        ("folders", {"cache", "config", "listing"}),
         ("tables", {"config", "listing"}),
         ("cache", {"config", "listing"}),
         ("durable", set()),

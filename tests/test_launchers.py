@@ -68,7 +68,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "expected 1 .*, got 4; .*--batch-size"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "expected 1 .*, got 4; give --accumulate"),
         ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "expected no .*, got INDUCTOR; give --compile on"),
         ("ACCELERATE_USE_DEEPSPEED", "true", "expected false .*, got true; every process has the whole model"),
         ("ACCELERATE_USE_FSDP", "true", "expected false .*, got true"),

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from training.draws import Draws
     from training.run import Task, TrainingData
 
+MEASURED = 2**27
+"""Largest number of values of the pictures that mean and scale of the codes are set from: half a gigabyte."""
+
 
 def task(config: DDPMTraining) -> Task:
     """Return the task of training a DDPM, of pictures or of a VAE's codes.
@@ -108,7 +111,7 @@ class Codes:
         return model
 
     def data(self) -> TrainingData:
-        """Return the pictures, and set mean and scale of the codes from the first 10,000 of them."""
+        """Return the pictures, and set mean and scale of the codes from the first ones: 10,000, or fewer large ones."""
         from accelerate import PartialState
 
         from genlab.data import to_model
@@ -116,7 +119,7 @@ class Codes:
 
         given = load_pictures(self.config, self.build)
         model = self.build(given.train.spec)
-        model.measure_codes(to_model(given.train.images[:10_000]))
+        model.measure_codes(to_model(given.train.images[: min(10_000, MEASURED // given.train.spec.dims)]))
         self.scale = (model.mean.clone(), model.std.clone())
         if PartialState().is_main_process:
             latent, side, _ = self.shape
