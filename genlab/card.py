@@ -388,7 +388,8 @@ def _value(part: object, name: str, unit: str) -> str:
 
 def _front_matter(kind: str, name: str, dataset: str | None, metrics: dict[str, Any]) -> str:
     lines = ["---", "license: apache-2.0", "library_name: genlab", "pipeline_tag: unconditional-image-generation"]
-    lines += ["tags:", "- genlab", f"- {kind}", f"- {'diffusion' if kind == 'ddpm' else 'variational-autoencoder'}"]
+    fields = {"ddpm": ["diffusion"], "consistency": ["diffusion"], "latent-ddpm": ["diffusion", "variational-autoencoder"]}
+    lines += ["tags:", *(f"- {tag}" for tag in ("genlab", kind, *fields.get(kind, ["variational-autoencoder"])))]
     lines += ["datasets:", f"- {json.dumps(dataset)}"] if dataset else []
     evaluation = read_evaluation(metrics)
     results = list(_results(evaluation))

@@ -25,6 +25,7 @@ NAMES: dict[str, str] = {
     "ancestral": both("ancestral", "祖先采样"),
     "test picture": both("test picture", "测试图片"),
     "seed": both("seed", "种子"),
+    "consistency": both("the consistency function", "一致性函数"),
     "upload": both("upload", "上传"),
     "the noise reached": both("the noise reached", "前向到达的噪声"),
     "fresh noise": both("fresh noise", "新的噪声"),

@@ -11,7 +11,7 @@ from genlab.demo.components.figure import Axis, FigureData, Line, Panel, Points,
 from genlab.demo.served import Models
 from genlab.demo.tabs.controls import NAMES
 from genlab.demo.turns import Runner
-from genlab.measurements import Curve, read_evaluation
+from genlab.measurements import Curve, Evaluation, read_evaluation
 from genlab.serving.language import both
 
 TEXT = {
@@ -42,9 +42,20 @@ LEAST = 1e-9
 
 def curve_of(metrics: dict[str, Any]) -> Curve | None:
     """Return the curve in the content of metrics.json, if there is one that can be drawn."""
-    curve = read_evaluation(metrics).steps
+    found = read_evaluation(metrics)
+    curve = found.steps or _of_few(found)
     drawable = curve is not None and len(curve.steps) > 1 and min(*curve.frechet_distance, curve.frechet_floor) > LEAST
     return curve if drawable else None
+
+
+def _of_few(found: Evaluation) -> Curve | None:
+    """Return the curve of a consistency function by its number of evaluations."""
+    if found.few is None or found.samples is None:
+        return None
+    measured = {each.steps: each for each in (*found.few.values(), found.samples)}
+    steps, main = sorted(measured), found.samples
+    distances = [measured[count].frechet_distance for count in steps]
+    return Curve(main.images, main.sampler, "own", main.features, steps, distances, main.frechet_floor)
 
 
 def at(curve: Curve, steps: int) -> float:

@@ -6,6 +6,7 @@ from genlab.demo.documents import notes
 from genlab.serving.language import both
 
 TEXT = {
+    "measured": both("What was measured of this model", "对这个模型的测量"),
     "title": both("Sample", "采样"),
     "lead": both(
         "Out of pure noise, step by step: pictures that nobody has ever drawn.",
