@@ -150,13 +150,18 @@ def test_all_that_was_measured_of_the_shipped_models_is_shown(folder: Path) -> N
     evaluation = metrics["evaluation"]
     T = json.loads((folder / "config.json").read_text())["model"].get("T", 0)
     left, right = tables(evaluation, T)
-    bounds = [evaluation["likelihood"], *([evaluation["ode"]] if T else evaluation["likelihood"]["importance_weighted"])]
-    for each in bounds:
+    bound = evaluation.get("likelihood", {})
+    for each in (bound, evaluation.get("ode"), evaluation.get("continuous"), *bound.get("importance_weighted", ())):
+        if not each:
+            continue
         assert f"{each['bound_bits_per_dim']:.3f} ± {each['bound_standard_error_bits_per_dim']:.3f}" in left
     found = read_evaluation(metrics)
     assert found.problems == ()
     assert len(found.chain or ()) == (3 if T else 0)
-    assert f"{found.samples.frechet_distance:.2f} (" in right  # type: ignore[union-attr]
+    for samples in (found.samples, *(found.few or {}).values()):
+        assert f"{samples.frechet_distance:.2f} (" in right  # type: ignore[union-attr]
+    if found.reconstructions is not None:
+        assert f"{found.reconstructions.frechet_distance:.2f} (" in right
 
 
 @pytest.mark.parametrize("folder", shipped_packages(), ids=lambda folder: folder.name)

@@ -18,6 +18,7 @@ from genlab.serving.language import choose
 from tests import tiny
 from training.config import DDPMTraining, Distillation, VAETraining, flag, leaves
 from training.evaluate import Evaluation
+from training.fit_prior import PriorFit
 from training.preflight import Preflight
 from training.train_classifier import ClassifierTraining
 
@@ -152,7 +153,7 @@ def test_what_a_document_names_exists(document: str) -> None:
 OPTIONS = [
     (
         "docs/training.md",
-        [DDPMTraining(), VAETraining(), Distillation(), Preflight()],
+        [DDPMTraining(), VAETraining(), Distillation(), Preflight(), PriorFit("vae-mnist")],
         {"--help", "--nproc_per_node", "--mixed_precision", "--no-examples"},
     ),
     ("docs/measuring.md", [Evaluation("ddpm-mnist"), ClassifierTraining()], set()),
