@@ -59,6 +59,8 @@ RESAMPLES = 500
 """Number of bootstrap draws."""
 AT_ONCE = 1_000
 """Rows of a table of distances computed at once."""
+MOST_VALUES = 2**27
+"""Values of the rows that are searched at once: half a gigabyte, however many pictures there are on disk."""
 AT_ONCE_VALUES = 2**24
 """Values of nearest points held in memory at once."""
 
@@ -268,6 +270,13 @@ def nearest(points: Tensor, of: Tensor, k: int = 1) -> Nearest:
     The search multiplies matrices, ‖x − y‖² = ‖x‖² − 2 x·y + ‖y‖², for pixels in float32, whose seven digits suffice
     for them. The distances of the nearest rows are then recomputed in float64.
     """
+    if of.numel() > MOST_VALUES and len(of) > 1:
+        parts = of.split(max(1, MOST_VALUES // of.shape[1]))
+        near = [nearest(points, part, k) for part in parts]
+        first = torch.tensor([0, *map(len, parts[:-1])]).cumsum(0).tolist()
+        distance, order = torch.cat([each.distance for each in near], dim=1).sort(dim=1, stable=True)
+        index = torch.cat([each.index + offset for each, offset in zip(near, first, strict=True)], dim=1).gather(1, order)
+        return Nearest(distance[:, :k], index[:, :k])
     kind = torch.float32 if points.dtype == torch.uint8 else torch.float64
     k = min(k, len(of))
     centre = of.to(kind).mean(dim=0)

@@ -293,3 +293,15 @@ def test_the_distance_of_infinitely_many_pictures_has_no_bias_of_their_number():
     assert frechet_extrapolated(a[:31], b, generator) is None
     with pytest.raises(ValueError, match="finite"):
         frechet_extrapolated(a / 0, b, generator)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_the_nearest_are_found_in_parts_as_in_the_whole(kind: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    generator = torch.Generator().manual_seed(0)
+    points, of = (torch.randint(256, (count, 12), generator=generator).to(kind) for count in (30, 101))
+    whole = nearest(points, of, 7)
+    monkeypatch.setattr("genlab.metrics.MOST_VALUES", 12 * 10)
+    parts = nearest(points, of, 7)
+    assert torch.allclose(parts.distance, whole.distance)
+    found = (points[:, None].double() - of[parts.index].double()).norm(dim=2)
+    torch.testing.assert_close(found, whole.distance)

@@ -145,7 +145,8 @@ def test_a_run_leaves_log_samples_curve_and_model(
     rows = log_of(tmp_path / "run")
     assert [row["step"] for row in rows if "losses" in row] == [4, 8, 12]
     assert [row["step"] for row in rows if "held_out" in row] == [6, 12]
-    assert {p.name for p in (tmp_path / "run").glob("samples/*")} == {"step-00000006.png", "step-00000012.png"}
+    sheets = {"step-00000006.png", "step-00000012.png", "raw.png", "nearest.png"}
+    assert {p.name for p in (tmp_path / "run").glob("samples/*")} == sheets
     assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
     model = hub.read(tmp_path / "run" / "model").model
     average = load_checkpoint(tmp_path / "run" / "checkpoints").tensors
@@ -367,7 +368,7 @@ def test_a_run_goes_on_for_longer_than_it_began(tmp_path: Path, data_dir: Path, 
 def test_what_cannot_be_resumed_or_started_says_what_to_do(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]):
     config = options("vae", tmp_path / "run", data_dir, steps=2)
     assert main(replace(config, resume=True), task_of(config)) == 1
-    assert "no complete checkpoint in" in capsys.readouterr().err
+    assert "--resume: no checkpoint in" in capsys.readouterr().err
     assert main(config, task_of(config)) == 0
     assert main(config, task_of(config)) == 1
     assert "holds an earlier run: continue with --resume" in capsys.readouterr().err
@@ -586,10 +587,10 @@ def test_a_full_disk_is_told_with_the_path(
 def test_an_interrupt_while_the_data_is_read_is_no_trace(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    def interrupted(*args: object) -> Dataset:
+    def interrupted(*args: object) -> tuple[Dataset, Dataset]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run.pictures, "load", interrupted)
+    monkeypatch.setattr(run.pictures, "load_both", interrupted)
     config = options("vae", tmp_path / "run", data_dir)
     assert main(config, task_of(config)) == 130
     assert capsys.readouterr().err.startswith("interrupted")
@@ -621,13 +622,13 @@ def test_the_echo_of_a_signal_is_ignored_and_a_second_one_ends_the_process():
 def test_the_right_to_push_is_checked_before_anything_else(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    def refuse(kind: str, name: str, repo_id: str | None) -> str:
+    def refuse(kind: str, name: str, repo_id: str | None, private: bool) -> str:
         raise ModelError(f"no token for {kind} {name} {repo_id}")
 
     def never(*args: object) -> None:
         raise AssertionError("data was read")
 
-    monkeypatch.setattr(hub, "authorise", refuse)
+    monkeypatch.setattr(run.publish, "authorise", refuse)
     monkeypatch.setattr(run.pictures, "load_both", never)
     config = replace(options("vae", tmp_path / "run", data_dir), push=True)
     assert main(config, task_of(config)) == 1
@@ -637,11 +638,11 @@ def test_the_right_to_push_is_checked_before_anything_else(
 def test_a_push_that_fails_leaves_the_model_and_its_own_exit_status(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    def fail(folder: Path, repo_id: str, private: bool) -> str:
+    def fail(folder: Path, repo_id: str, private: bool, license: str | None) -> str:
         raise ModelError(f"{repo_id} {private}: the Hub is down")
 
-    monkeypatch.setattr(hub, "authorise", lambda kind, name, repo_id: f"me/genlab-{kind}-{name}")
-    monkeypatch.setattr(hub, "push", fail)
+    monkeypatch.setattr(run.publish, "authorise", lambda kind, name, repo_id, private: f"me/genlab-{kind}-{name}")
+    monkeypatch.setattr(run.publish, "push", fail)
     config = replace(options("vae", tmp_path / "run", data_dir, steps=2), push=True, private=True)
     assert main(config, task_of(config)) == 3
     error = capsys.readouterr().err

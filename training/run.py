@@ -196,7 +196,9 @@ def publication(config: Training, repo_id: str) -> list[str]:
     pictures = "without pictures of the data set" if not config.examples else f"with up to {EXAMPLES} of the held-out pictures"
     leave = "" if not config.examples else " (--no-examples leaves them out)"
     who = "those who may read it" if config.private else "everybody (--private decides)"
-    return [f"the model will be pushed to {repo_id} for {who}: weights, options and measurements, {pictures}{leave}"]
+    terms = config.license or "the licence of the card there, else apache-2.0"
+    what = f"weights, options and measurements, {pictures}{leave}, under {terms} (--license decides)"
+    return [f"the model will be pushed to {repo_id} for {who}: {what}"]
 
 
 def load_pictures(config: Training, build: Callable[[DataSpec], nn.Module]) -> TrainingData:
