@@ -182,7 +182,7 @@ class DDPM(nn.Module):
         if self.config.variance == "learned":
             output, place = output.chunk(2, dim=1)
             fraction = (place + 1) / 2
-        return self._denoised(output, x_t, t, clip, fraction)
+        return self.denoised(output, x_t, t, clip, fraction)
 
     def network(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Return the output of the U-Net for x_t (B C H W) and, as further channels, E[ε|x_t] of each gray-level grid.
@@ -194,7 +194,8 @@ class DDPM(nn.Module):
         time = t if self.parts == 1 else 1 + (t - 1) / self.parts
         return self.unet(torch.cat([x_t[:, None], grids], dim=1).flatten(1, 2), time, label).to(x_t.dtype)
 
-    def _denoised(self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool, fraction: Tensor | None) -> Denoised:
+    def denoised(self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool = True, fraction: Tensor | None = None) -> Denoised:
+        """Return the prediction that an output of the network (B C H W), without the part for Σ, stands for; see `predict`."""
         if self.config.prediction == "v":
             x0_hat = x0_from_v(self.schedule, x_t, output, t)
             eps_hat = eps_from_v(self.schedule, x_t, output, t)

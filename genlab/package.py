@@ -285,7 +285,9 @@ def read_package(folder: Path, source: str | None = None, revision: str | None =
 def missing(name: str, names: Collection[str]) -> str:
     """Return the message for a model without a file that it needs, among the names of its files."""
     if "model_index.json" in names:
-        return "it is a pipeline of diffusers, which genlab does not read; use it with diffusers"
+        return (
+            "it is a pipeline of diffusers, which genlab does not read; use it with diffusers (docs/serving.md, Out of genlab)"
+        )
     return f"expected config.json and model.safetensors, got no {name}; genlab reads no other format"
 
 

@@ -33,6 +33,7 @@ PYTHON = [
     for name, text in DOCUMENTS.items()
     if name != "CONTRIBUTING.md"  # its tab is put on a page by test_contributing.py
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    if "import onnxruntime" not in block  # it is run by test_export.py
 ]
 CALLS = [block for _, block in PYTHON if "api_name=" in block]
 (CONNECT,) = (block for _, block in PYTHON if "gradio_client" in block)
