@@ -126,6 +126,17 @@ def test_an_error_is_theirs_who_shared_the_pass_and_nobody_elses(held: Held) -> 
     assert other.result(PATIENCE) == 7
 
 
+def test_a_page_and_the_one_before_share_no_pass(held: Held) -> None:
+    """Each goes on with its own weights, though both serve a model of one name."""
+    spec = tiny.dataset("mnist").spec
+    pages = [(Runner(scheduler=held.turns), tiny.only(tiny.ddpm(spec, seed), "m")["m"]) for seed in (0, 1)]
+    x, t = torch.ones(1, *spec.shape), torch.tensor([9])
+    asked = [held.ask(lambda r=runner, m=served: r.begin().predictor(m, None)(x, t)) for runner, served in pages]  # type: ignore[misc]
+    held.let_go()
+    for answer, (_, served) in zip(asked, pages, strict=True):
+        torch.testing.assert_close(answer.result(PATIENCE).eps_hat, served.model.predict(x, t).eps_hat.detach())  # type: ignore[attr-defined,operator]
+
+
 def test_a_turn_that_does_not_come_in_time_is_given_up_and_blocks_nobody(held: Held) -> None:
     computed: list[str] = []
     with pytest.raises(TurnError, match="busy"):
