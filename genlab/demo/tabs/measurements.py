@@ -24,6 +24,7 @@ from genlab.serving.language import both
 
 SIGMA: dict[Variance, str] = {"learned": both("Σ learned", "学得的 Σ"), "posterior": "Σ = β̃", "beta": "Σ = β"}
 TEXT = {
+    "nothing": both("Nothing; training/evaluate.py does it.", "没有；可用 training/evaluate.py 测量。"),
     "ledger": both(
         "Measured: the bound on −log p(x), mean of {images} test pictures, ± standard error",
         "测量结果：−log p(x) 的上界，{images} 张测试图片的平均，± 标准误差",
@@ -131,6 +132,11 @@ def tables(models: Models, model: str) -> tuple[str, str]:
     if measured.reconstructions is not None:
         quality.append(_reconstructions(measured.reconstructions))
     return "\n\n".join(likelihood), "\n\n".join(quality)
+
+
+def joined(models: Models, model: str) -> str:
+    """Return the tables of a model below each other, or that there are none."""
+    return "\n\n".join(text for text in tables(models, model) if text) or TEXT["nothing"]
 
 
 def own_first(ledger: DiffusionBound) -> list[Variance]:

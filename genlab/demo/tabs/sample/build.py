@@ -14,7 +14,7 @@ from genlab.demo.limits import ANY, MODEL, Offer, label_choices, parse_choice
 from genlab.demo.served import Models
 from genlab.demo.tabs import measurements
 from genlab.demo.tabs.animation import Pace
-from genlab.demo.tabs.controls import choices, class_name, formula, run_and_stop, seed_field, slider
+from genlab.demo.tabs.controls import LATEX, choices, class_name, formula, run_and_stop, seed_field, slider
 from genlab.demo.tabs.events import LIGHT_EVENT, MODEL_EVENT, NEWEST_EVENT, OPENING_EVENT, connect, endpoint, errors_shown
 from genlab.demo.tabs.link import Link
 from genlab.demo.tabs.sample import compute
@@ -63,7 +63,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
             )
     formula(TEXT)
     with gr.Accordion(TEXT["measured"], open=False):
-        tables = measurements.show(models, first.id)
+        measured = gr.Markdown(measurements.joined(models, first.id), latex_delimiters=LATEX, elem_classes="genlab-measured")
 
     @checked_by(lambda *values: parse_sample(models.offers, *values))
     def show(model: Any, label: Any, count: Any, steps: Any, sampler: Any, guidance: Any, seed: Any) -> Iterator[Any]:
@@ -100,9 +100,9 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
             gr.update(visible=bool(offer.T)),
         )
 
-    def show_measured(chosen: Any) -> tuple[str, str]:
+    def show_measured(chosen: Any) -> str:
         with errors_shown():
-            return measurements.tables(models, parse_choice(MODEL, chosen, tuple(offers)))
+            return measurements.joined(models, parse_choice(MODEL, chosen, tuple(offers)))
 
     def cost(chosen: Any, number: Any, length: Any, weight: Any) -> FigureData:
         with errors_shown():
@@ -117,7 +117,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
     link = Link("sample", dict(zip(names, inputs, strict=True)), partial(parse_sample, models.offers), fit, "sample-run")
     asked = [model, count, steps, guidance]
 
-    model.change(show_measured, model, tables, **LIGHT_EVENT)
+    model.change(show_measured, model, measured, **LIGHT_EVENT)
     model.input(fit_controls, model, [label, steps, curve], **LIGHT_EVENT).then(cost, asked, curve, **LIGHT_EVENT)
     for component in (steps, count, guidance):
         component.input(cost, asked, curve, **NEWEST_EVENT)
