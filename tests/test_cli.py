@@ -45,7 +45,7 @@ runpy.run_path({str(script)!r}, run_name="__main__")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("imported: []")
-    for name in leaves(dataclasses.asdict(SCRIPTS[kind][1]())):
+    for name in leaves(dataclasses.asdict(SCRIPTS[kind][1]())).keys() - ({"augment"} if kind == "vae" else set()):
         assert re.search(rf"│ {'--no-examples' if name == 'examples' else flag(name)}\b", done.stdout), name
     assert "--model" not in done.stdout
     assert "--no-" not in done.stdout.replace("--no-examples", "")

@@ -15,14 +15,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from PIL import Image
 
-from genlab.config import VAEConfig
+from genlab.config import DDPMConfig, UNetConfig, VAEConfig
+from genlab.data import ungrid
 from genlab.package import read_package
-from training import loop, run, train_vae
-from training.config import VAETraining
+from training import loop, run, train_ddpm, train_vae
+from training.config import DDPMTraining, VAETraining
 from training.draws import Draws, augmented
 from training.loop import Log
 from training.run import main
@@ -205,3 +208,27 @@ def test_augmentation_ends_when_the_learning_rate_falls(tmp_path: Path, data_dir
         replace(config, decay=0.0)
     with pytest.raises(ValueError, match="--accumulate: expected a divisor of --batch-size 8, got 3"):
         replace(config, accumulate=3)
+
+
+def test_samples_are_as_the_pictures_are_and_not_mirrored(tmp_path: Path):
+    """Of pictures that are bright on the left: while they are mirrored samples are of both sides, at the end of the left."""
+    random = np.random.default_rng(0)
+    (tmp_path / "left").mkdir()
+    for i in range(60):
+        values = random.integers(0, 40, (8, 8), np.uint8)
+        values[:, :4] += 200
+        Image.fromarray(values).save(tmp_path / "left" / f"{i}.png")
+    common = {"steps": 300, "batch_size": 16, "warmup": 10, "sample_every": 150, "size": 8, "precision": "fp32", "decay": 0.5}
+    small = DDPMConfig(T=50, grids=(), unet=UNetConfig(width=16, multipliers=(1,)))
+    config = DDPMTraining(
+        dataset=str(tmp_path / "left"), run=tmp_path / "run", model=small, lr=2e-3, augment=("flip",), **common
+    )
+    assert main(config, train_ddpm.task(config)) == 0
+    sheets = [Image.open(tmp_path / "run" / "samples" / f"step-{step:08d}.png") for step in (150, 300)]
+    shares = []
+    for sheet in sheets:
+        pictures = ungrid(sheet, 64, 8, 8).float()
+        shares.append(float((pictures[..., :4].mean(dim=(1, 2, 3)) > pictures[..., 4:].mean(dim=(1, 2, 3))).float().mean()))
+        sheet.close()
+    assert 0.2 < shares[0] < 0.8
+    assert shares[1] == 1.0

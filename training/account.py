@@ -101,7 +101,7 @@ def _warnings(facts: dict[str, Any], sizes: dict[str, int], config: Training) ->
         steps = max(1, round(MANY_EPOCHS * count / config.batch_size, -2))
         found.append(
             f"{epochs:,.0f} epochs of {count:,} pictures: the model will copy them; watch the held-out loss, give --steps "
-            f"{steps:.0f}, more pictures, or --augment flip where a mirrored picture is one of the data set"
+            f"{steps:.0f}, more pictures, or, to a DDPM, --augment flip where a mirrored picture is one of the data set"
         )
     if epochs < 1:
         found.append(f"{100 * epochs:.0f} % of the pictures are used: give --steps {-(-count // config.batch_size)} or more")

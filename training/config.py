@@ -260,6 +260,7 @@ class VAETraining(Training):
     """Pictures a step, over all processes."""
     lr: float = 1e-3
     """Highest learning rate."""
+    augment: tyro.conf.Suppress[tuple[Literal["flip", "crop"], ...]] = ()  # a VAE keeps mirrored pictures (docs/log.md)
     model: VAEConfig = field(default_factory=VAEConfig)
     """The model."""
 
