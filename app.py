@@ -71,7 +71,7 @@ def main() -> None:
     from genlab.demo.documents import DOCUMENTS
     from genlab.demo.requested import Requested
     from genlab.demo.served import LoadError, Models
-    from genlab.demo.turns import Runner, Scheduler
+    from genlab.demo.turns import DEADLINE, Runner, Scheduler
     from genlab.serving import server
     from genlab.serving.language import choose
 
@@ -112,11 +112,15 @@ def main() -> None:
         runner.started()
         requested.follow(show)
 
+    def ready() -> bool | str:
+        stuck = scheduler.stuck()
+        return f"the models' thread has not answered for {DEADLINE + stuck:.0f} seconds" if stuck else requested.ready()
+
     gc.freeze()  # what exists now stays: a full collection would stop all visitors nine times as long
     gc.enable()
     style = {"theme": theme.theme(), "css": theme.CSS, "head": HEAD}
     try:
-        server.serve(page, chosen.host, chosen.port, ready=requested.ready, answering=answering, documents=DOCUMENTS, **style)
+        server.serve(page, chosen.host, chosen.port, ready=ready, answering=answering, documents=DOCUMENTS, **style)
     finally:
         requested.end()
 

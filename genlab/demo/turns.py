@@ -11,6 +11,7 @@ visitor who leaves costs one step at most.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -20,6 +21,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
+from prometheus_client import Histogram
 from torch import Tensor
 
 from genlab.demo import zero
@@ -42,6 +44,7 @@ VISITORS = 1000
 """Visitors whose time of the thread is remembered."""
 DEADLINE = 60.0
 """Seconds of wall clock after which a request is ended."""
+EVALUATIONS = Histogram("genlab_evaluation_seconds", "Seconds of a pass of a network.", ["model"])
 MEMORY = 0.8
 """Weight of the earlier evaluations in the running mean of their seconds."""
 TEXT = {
@@ -92,11 +95,16 @@ class Scheduler:
         self._arrived = threading.Condition()
         self._seconds: dict[str, float] = {}
         self._last = ""
+        self._began: float | None = None
         self._thread = ThreadPoolExecutor(1, "models")
 
     def __len__(self) -> int:
         """Return how many calls wait."""
         return len(self._queue)
+
+    def stuck(self) -> float:
+        """Return for how many seconds the call that runs now has run beyond `DEADLINE`, 0 where none has."""
+        return max(0.0, time.monotonic() - (self._began or math.inf) - DEADLINE)
 
     def alone(self, compute: Callable[[], R], deadline: float) -> R:
         """Return what `compute` returns, in its turn.
@@ -143,6 +151,7 @@ class Scheduler:
         if not batch:
             return
         started = time.perf_counter()
+        self._began = time.monotonic()
         try:
             with torch.inference_mode():
                 answers = list(zip(batch, batch[0].compute([call.given for call in batch]), strict=True))
@@ -157,6 +166,7 @@ class Scheduler:
 
     def _count(self, batch: list[_Call], seconds: float) -> None:
         """Count the time of a turn for the visitors who shared it, by the sizes of their calls."""
+        self._began = None
         total = sum(call.size for call in batch) or 1
         with self._arrived:
             for call in batch:
@@ -232,8 +242,10 @@ class Runner:
         started = time.perf_counter()
         with drawing_precision():
             predicted = zero.predict(served, x_t, t, torch.cat(labels) if labels else None, guidance, clip)
+        seconds = time.perf_counter() - started
+        EVALUATIONS.labels(served.id).observe(seconds)
         if guidance == 1:
-            self._note((served.id, len(x_t)), time.perf_counter() - started)
+            self._note((served.id, len(x_t)), seconds)
         counts = [len(batch[0]) for batch in batches]
         eps_hats, x0_hats = predicted.eps_hat.split(counts), predicted.x0_hat.split(counts)
         fractions = [None] * len(batches) if predicted.fraction is None else predicted.fraction.split(counts)

@@ -13,12 +13,14 @@ import asyncio
 import atexit
 import importlib
 import inspect
+import logging
 import os
 import random
 import shutil
 import ssl
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,11 +34,13 @@ from filelock import FileLock, Timeout
 from genlab.serving import visitor
 from genlab.serving.fairness import Turns
 from genlab.serving.limits import Limits
+from genlab.serving.operations import log_job
 
 if TYPE_CHECKING:
     import gradio as gr
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+log = logging.getLogger("genlab.serving")
 F = TypeVar("F", bound=Callable[..., Any])
 
 POLL_SECONDS = 0.005
@@ -171,6 +175,7 @@ def patch(demo: gr.Blocks, limits: Limits) -> None:
     describe_nothing_for_a_session(demo)
     check_the_queue_less_often(demo)
     count_no_events(demo)
+    log_failures()
     take_one_file()
     mark_as_running(demo)
 
@@ -186,7 +191,7 @@ def take_turns(demo: gr.Blocks, limits: Limits) -> None:
     queue: Any = demo._queue
     queue.max_size = None
     kinds: defaultdict[str, Turns] = defaultdict(lambda: Turns(limits.running))
-    push, process = queue.push, queue.process_events
+    push, process, send = queue.push, queue.process_events, queue.send_message
 
     def visitor_of(event: Any) -> str:
         return event.request.scope.get("visitor", "")
@@ -217,10 +222,22 @@ def take_turns(demo: gr.Blocks, limits: Limits) -> None:
                 return [event], False, kind
         return None
 
-    async def process_for_visitor(events: Any, *others: Any) -> None:
-        visitor.current.set(visitor_of(events[0]))
-        await process(events, *others)
+    def send_and_note(event: Any, message: Any) -> None:
+        if message.msg == "process_completed":
+            event.outcome = "done" if message.success else "error"
+        send(event, message)
 
+    async def process_for_visitor(events: Any, *others: Any) -> None:
+        event, started = events[0], time.monotonic()
+        visitor.current.set(visitor_of(event))
+        try:
+            await process(events, *others)
+        finally:
+            waited, endpoint = started - event.enqueue_time, event.fn.api_name or event.fn.name
+            outcome = getattr(event, "outcome", "ended")
+            log_job(event._id, visitor_of(event), endpoint, waited, time.monotonic() - started, outcome)
+
+    queue.send_message = send_and_note
     queue.push, queue.get_events, queue.process_events = push_within_kind, next_events, process_for_visitor
 
 
@@ -301,6 +318,15 @@ def count_no_events(demo: gr.Blocks) -> None:
     """
     demo._queue.ANALYTICS_MAX_EVENTS = 1
     demo._queue.ANAYLTICS_CACHE_FREQUENCY = 10**9
+
+
+def log_failures() -> None:
+    """Log the error of a job where gradio prints it, so that `operations.Rarely` can keep a visitor from filling the log. Not
+    reported.
+    """
+    import gradio.queueing
+
+    gradio.queueing.traceback = SimpleNamespace(print_exc=lambda: log.exception("a job failed"))  # type: ignore[assignment]
 
 
 def take_one_file() -> None:

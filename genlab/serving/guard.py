@@ -35,6 +35,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from genlab.serving.json_body import plain_json
 from genlab.serving.language import choose_in_json, language_of
 from genlab.serving.limits import Jobs, Limits, RateLimit
+from genlab.serving.operations import log_request
 from genlab.serving.refusal import FRAMES, HEADERS, TEXT, Refused
 from genlab.serving.shares import SHARES
 from genlab.serving.visitor import names_host, network
@@ -126,6 +127,7 @@ class Guard:
         self.uploads = RateLimit(limits.uploads_per_second, limits.uploads_burst)
         self.pages = RateLimit(limits.pages_per_second, limits.pages_burst)
         self.open_requests: Counter[str] = Counter()
+        self.answered = 0
         self.jobs = Jobs(alive)
         self.streams: Counter[str] = Counter()
         """Open streams of results, by session or event id."""
@@ -216,9 +218,25 @@ class _Exchange:
         self.reply_body, self.streams = b"", False
         self.session = ""
         self.refused: Refused | None = None
+        self.reason, self.started = "", time.monotonic()
 
     async def run(self) -> None:
-        """Answer the request: with the application's reply, or with an error of the guard's own."""
+        """Answer the request, with the application's reply or with an error of the guard's own, and log it."""
+        try:
+            await self._run()
+        finally:
+            self.guard.answered += 1
+            seconds = time.monotonic() - self.started
+            log_request(self.guard.answered, self.visitor, self._route(), seconds, self.reply_status, self.reason)
+
+    def _route(self) -> str:
+        """Return the method and the part of the path that says nothing of a visitor, for the log."""
+        if not self.guard.serves(self.method, self.path):
+            return "unknown"
+        parts = self.path.split("/")[1:3]
+        return f"{self.method} /" + "/".join(parts if parts[0] == "gradio_api" else parts[:1]).partition("=")[0]
+
+    async def _run(self) -> None:
         try:
             self._admit()
             receive = await self._checked_call() if self.method == "POST" and not self.uploads else self._receive
@@ -403,7 +421,8 @@ class _Exchange:
         """Pass a piece of the reply on, with the headers; a reply to a refused body is replaced."""
         if self.refused is not None and not self.reply_started:
             return
-        if self.starts and message.get("status") == 503:  # for which the page has a text of its own, in English only
+        # the page has a text of its own for 503, in English only
+        if self.starts and message.get("status") == 503 and not self.reason:
             self.refused = Refused(429, TEXT["full"], 5)
             return
         if message["type"] == "http.response.start":
@@ -423,7 +442,7 @@ class _Exchange:
 
     async def _refuse(self, refused: Refused) -> None:
         """Send an error as the whole reply."""
-        self.refused = None
+        self.refused, self.reason = None, refused.reason
         headers = {"content-type": "application/json"}
         if refused.retry_after is not None:
             headers["retry-after"] = str(math.ceil(refused.retry_after))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from urllib.parse import parse_qs
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.server_messages import ProcessCompletedMessage
 from gradio.utils import get_upload_folder
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,6 +27,7 @@ from genlab.serving import gradio_patches
 from genlab.serving.calls import Calls
 from genlab.serving.guard import NAMED_RESULTS, PAGE, PRESENCE, RESULTS, UPLOAD
 from genlab.serving.limits import Limits
+from genlab.serving.refusal import TEXT, Refused
 
 STATES = 200
 """Visitors whose state is stored."""
@@ -32,6 +35,9 @@ RETAIN_SECONDS = 3600.0
 """How long a page that was replaced goes on."""
 ADDRESSES = 16
 """Descriptions of a page that are kept: of its paths, for each address under which it is asked for."""
+FULL_SECONDS = 30.0
+"""Time for which a queue may be full before the server is not ready."""
+DRAIN_POLL_SECONDS = 0.05
 SESSIONS = 5000
 """Sessions of a page that are remembered, the latest ones."""
 
@@ -148,6 +154,8 @@ class Pages:
         self.limits, self.options = limits, options
         self.newest = Page(demo, limits, **options)
         self.before: Page | None = None
+        self.draining = False
+        self._full_since: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -198,6 +206,44 @@ class Pages:
             self.before = None
             self._ending = asyncio.ensure_future(page.end())
 
+    # Operations
+
+    def jobs(self) -> list[tuple[str, int, int]]:
+        """Return how many jobs wait and run, of each kind: (kind, waiting, running)."""
+        counts: dict[str, list[int]] = {}
+        for page in self.all:
+            names = {fn.concurrency_id: fn.api_name or fn.name for fn in reversed(list(page.demo.fns.values()))}
+            for kind, line in list(page.demo._queue.event_queue_per_concurrency_id.items()):
+                name = str(names[kind]) if kind.isdigit() else kind
+                waiting, running = counts.setdefault(name, [0, 0])
+                counts[name] = [waiting + len(line.queue), running + line.current_concurrency]
+        return [(name, waiting, running) for name, (waiting, running) in counts.items()]
+
+    def ready(self) -> bool | str:
+        """Return True, or why no more visitors should come: the server stops, or a queue has been full for `FULL_SECONDS`."""
+        if self.draining:
+            return "the server stops"
+        if not any(waiting >= self.limits.waiting for _, waiting, _ in self.jobs()):
+            self._full_since = None
+            return True
+        self._full_since = self._full_since or time.monotonic()
+        full = time.monotonic() - self._full_since
+        return full < FULL_SECONDS or f"the queue has been full for {full:.0f} seconds"
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new jobs, let those there are end within so many seconds, and tell the others' visitors."""
+        self.draining = True
+        for _ in range(int(seconds / DRAIN_POLL_SECONDS)):
+            if not any(waiting + running for _, waiting, running in self.jobs()):
+                return
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+        output = {"error": TEXT["restarts"], "visible": True, "duration": None, "title": "Error"}
+        for page in self.all:
+            queue = page.demo._queue
+            for event in list(queue.event_ids_to_events.values()):
+                queue.send_message(event, ProcessCompletedMessage(output=output, success=False, title="Error"))
+                await queue.clean_events(event_id=event._id)
+
     # What the guard asks
 
     def alive(self, event_id: str) -> bool:
@@ -205,7 +251,9 @@ class Pages:
         return any(page.calls.alive(event_id) for page in self.all)
 
     def check(self, path: str, body: dict[str, Any]) -> bool:
-        """Check a call of the page of its session; see `Calls.check`."""
+        """Check a call of the page of its session; see `Calls.check`. While the server stops, all are refused."""
+        if self.draining:
+            raise Refused(503, TEXT["restarts"], 5)
         return self.page_of(body.get("session_hash"), None).calls.check(path, body)
 
     async def end_jobs(self, session: str, event_id: str | None = None) -> bool:

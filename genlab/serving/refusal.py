@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from http import HTTPStatus
 from typing import Any
 
-from genlab.serving.language import both
+from genlab.serving.language import both, choose
 
 FRAMES = "frame-ancestors 'self' https://huggingface.co https://*.hf.space"
 HEADERS = {
@@ -20,6 +22,7 @@ TEXT = {
     ),
     "full": both("The queue is full: try again in a few seconds.", "队列已满，请几秒后再试。"),
     "busy": both("The server is busy: try again in a few seconds.", "服务器正忙，请几秒后再试。"),
+    "restarts": both("The server restarts: try again in a few seconds.", "服务器正在重启，请几秒后再试。"),
     "unheard": both(
         "This job was ended because nobody asked for its results. Start it again.",
         "这个任务因无人读取结果而被结束，请重新开始。",
@@ -47,6 +50,13 @@ class Refused(Exception):
     def __init__(self, status: int, detail: str, retry_after: float | None = None) -> None:
         super().__init__(detail)
         self.status, self.detail, self.retry_after = status, detail, retry_after
+
+    @property
+    def reason(self) -> str:
+        """Why, in a word or two that hold nothing of the request: the key of its text, else what its status means."""
+        said, form = choose(self.detail), r"\\\{\w+\\\}"
+        texts = {key: re.sub(form, ".*", re.escape(choose(text))) for key, text in TEXT.items()}
+        return next((key for key, text in texts.items() if re.fullmatch(text, said)), HTTPStatus(self.status).phrase.lower())
 
     @property
     def content(self) -> dict[str, Any]:

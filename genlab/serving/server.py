@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -29,6 +33,7 @@ from genlab.serving.connection import Connection, listen
 from genlab.serving.guard import Guard
 from genlab.serving.language import TAGS, Language, Translation
 from genlab.serving.limits import Limits
+from genlab.serving.operations import Rarely, requests_log, serve_metrics
 from genlab.serving.pages import Pages
 from genlab.serving.sweeper import Sweeper
 from genlab.serving.visitor import network
@@ -37,7 +42,12 @@ PORT = 7860
 START_DELAY_SECONDS = 1.0
 """Time from the first moment at which the server answers to the work that can wait: the first visitor comes first."""
 GRACE_SECONDS = 5
-"""How long running replies may go on after a signal to stop."""
+"""How long running jobs may go on after a signal to stop."""
+FETCH_SECONDS = 5
+"""How long files of jobs that have ended can still be fetched, at most: until nobody has asked for `QUIET_SECONDS`."""
+QUIET_SECONDS = 1
+EXIT_SECONDS = 10
+"""How long threads that still compute may hold up the end of the process."""
 
 
 Documents = Mapping[str, tuple[Language, Callable[[], str]]]
@@ -81,7 +91,7 @@ def build(
     )
     app = FastAPI(lifespan=_living(pages, folder), docs_url=None, redoc_url=None, openapi_url=None)
     app.state.pages = pages
-    _add_health(app, ready)
+    _add_health(app, lambda: state if (state := pages.ready()) is not True else ready())
     _add_documents(app, documents or {})
     app.add_middleware(gradio_patches.TolerantCancel)
     app.add_middleware(Translation, embedded=on_space())
@@ -143,6 +153,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, host: str, port: int, answering: Callable[[], None] | None = None) -> None:
         self.answering = answering
+        self.ended: Callable[[], None] | None = None
+        """Called after the last reply, before the threads that compute have ended."""
         self.listener = listen(host, port)
         self.port: int = self.listener.getsockname()[1]
         shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
@@ -158,10 +170,24 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_keep_alive=5,
-                timeout_graceful_shutdown=GRACE_SECONDS,
+                timeout_graceful_shutdown=1,
                 h11_max_incomplete_event_size=32 * 1024,
             )
         )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let the jobs end, or tell their visitors, and serve their files, before no more is answered."""
+        pages = getattr(getattr(self.config.app, "state", None), "pages", None)
+        if isinstance(pages, Pages) and not self.force_exit and any(running for _, _, running in pages.jobs()):
+            await pages.drain(GRACE_SECONDS)
+            for _ in range(FETCH_SECONDS // QUIET_SECONDS):
+                answered = self.server_state.total_requests
+                await asyncio.sleep(QUIET_SECONDS)
+                if answered == self.server_state.total_requests:
+                    break
+        await super().shutdown(sockets)
+        if self.ended is not None:
+            self.ended()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -182,7 +208,7 @@ def serve(
     answering: Callable[[Callable[[gr.Blocks], None]], None] = lambda replace: None,
     **page: Any,
 ) -> None:
-    """Serve a page until SIGTERM or Ctrl-C; running replies then have `GRACE_SECONDS` to end.
+    """Serve a page until SIGTERM or Ctrl-C; running jobs then have `GRACE_SECONDS` to end.
 
     Args:
         demo, ready, page: as for `build`, with its `documents`.
@@ -196,9 +222,26 @@ def serve(
     host, port = address(host, port)
     app = build(demo, ready=ready, limits=Limits(proxies=proxies(), hosts=hosts(host)), **page)
     server = Server(app, host, port, lambda: answering(app.state.pages.replace))
+    for name in ("genlab.serving", "uvicorn.error"):
+        logging.getLogger(name).addFilter(Rarely())
+    if os.environ.get("GENLAB_REQUEST_LOG", "").lower() in ("1", "true", "yes"):
+        requests_log.setLevel(logging.INFO)
+    metrics = serve_metrics(app.state.pages.jobs)
+    server.ended = threading.Thread(target=_end, name="end", daemon=True).start
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with suppress(KeyboardInterrupt):
-        server.run()
+    try:
+        with suppress(KeyboardInterrupt):
+            server.run()
+    finally:
+        if metrics is not None:
+            metrics.shutdown()
+
+
+def _end() -> None:
+    """End the process where a thread that computes holds it up."""
+    time.sleep(EXIT_SECONDS)
+    shutil.rmtree(get_upload_folder(), ignore_errors=True)
+    os._exit(0)
 
 
 def address(host: str | None, port: int | None) -> tuple[str, int]:

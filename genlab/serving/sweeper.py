@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from genlab.serving.operations import FILES
+
 log = logging.getLogger("genlab.serving")
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -57,6 +59,7 @@ class Sweeper:
             with suppress(FileNotFoundError):
                 os.remove(path)
             total -= size
+        FILES.set(total)
 
     @contextmanager
     def running(self, interval: float = INTERVAL_SECONDS) -> Iterator[None]:
