@@ -207,7 +207,7 @@ class Runner:
 
     def __init__(self, deadline: float = DEADLINE, scheduler: Scheduler | None = None) -> None:
         self.deadline = deadline
-        self.scheduler = scheduler or Scheduler()
+        self.scheduler = Scheduler() if scheduler is None else scheduler  # one without calls is empty, so false
         self._seconds: dict[tuple[str, int], float | None] = {}
         self._after_start: list[Callable[[], None]] = []
 
