@@ -332,7 +332,7 @@ def test_help_is_there_before_torch() -> None:
     """For each script: what it does, and no import of torch, which takes seconds."""
     check = (
         "import runpy, sys\n"
-        "for name in ('network', 'sampling', 'training', 'shapes', 'precision', 'growth', 'pictures', 'app'):\n"
+        "for name in ('network', 'sampling', 'training', 'shapes', 'precision', 'growth', 'pictures', 'app', 'load'):\n"
         "    sys.argv = [name, '--help']\n"
         "    try:\n"
         "        runpy.run_path(f'benchmarks/{name}.py', run_name='__main__')\n"
@@ -342,7 +342,7 @@ def test_help_is_there_before_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("--quick") == 7
+    assert done.stdout.count("--quick") == 8
 
 
 def test_pictures_are_read_with_the_cache_and_without_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
