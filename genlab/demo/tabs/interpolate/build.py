@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from genlab.demo.components.player import Player
+from genlab.demo.films import film
 from genlab.demo.limits import DATA_SET, data_choices, data_offers, parse_choice
 from genlab.demo.served import Models, data_title
 from genlab.demo.tabs.animation import Animation, Pace
@@ -28,8 +29,9 @@ STRIP_PAUSE = 12
 
 def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
     """Make the tab, and the endpoint `/interpolate`."""
-    choices = data_choices(models.offers)
-    first = next((d for d in choices if models.of_data(d, "vae") and models.of_data(d, "ddpm")), choices[0])
+    choices, first = data_choices(models.offers), figure.first_data(models)
+    ids = [served.id for kind in ("vae", "ddpm") if (served := models.of_data(first, kind))]
+    opening = film(models, "interpolate", ids)
     size = data_offers(models.offers, first)[0].data.size
     longest = min((o.T for o in models.offers.values() if o.T), default=None)
 
@@ -40,10 +42,10 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             player = Player(
-                label="path", panes=NAMES, pane_shape=(size, size), colours=["p"] * 3, labels={"empty": TEXT["empty"]}
+                opening, label="path", panes=NAMES, pane_shape=(size, size), colours=["p"] * 3, labels={"empty": TEXT["empty"]}
             )
             strip = gr.Image(
-                figure.blank_strip(models, first),
+                figure.film_strip() if opening else figure.blank_strip(models, first),
                 label=TEXT["strip"],
                 show_label=False,
                 alt_text=TEXT["strip"],

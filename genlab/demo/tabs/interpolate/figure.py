@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import torch
+from PIL import Image
 from torch import Tensor
 
-from genlab.demo.limits import data_offers
+from genlab.demo.films import FOLDER
+from genlab.demo.limits import data_choices, data_offers
 from genlab.demo.served import Models
 from genlab.demo.tabs.animation import Animation
 from genlab.demo.tabs.interpolate.compute import PathFrame
@@ -16,6 +20,12 @@ from genlab.serving.results import save_result
 
 STRIP_WIDTH = 1000
 """Least width of the strip on the page, pixels."""
+
+
+def first_data(models: Models) -> str:
+    """Return the data set that is chosen at first: one with both kinds of models, if there is one."""
+    names = data_choices(models.offers)
+    return next((d for d in names if models.of_data(d, "vae") and models.of_data(d, "ddpm")), names[0])
 
 
 def animation_of(models: Models, frame: PathFrame, data: str) -> Animation:
@@ -38,6 +48,16 @@ def path_animation(frame: PathFrame) -> Animation:
 def strip(frame: PathFrame, request: InterpolateRequest, scale: int | None = None) -> str:
     """Write one row for each path to a PNG, by default large enough for the page, and return its path."""
     return _strip_file(torch.cat(list(frame.rows.values())), request.points, request.data, scale)
+
+
+def film_strip() -> str:
+    """Write the strip of the film, large enough for the page, and return its path."""
+    with Image.open(FOLDER / "interpolate-strip.png") as strip:
+        scale = -(-STRIP_WIDTH // strip.width)
+        large = strip.resize((strip.width * scale, strip.height * scale), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    large.save(buffer, "PNG")
+    return save_result(buffer.getvalue(), "paths.png")
 
 
 def _strip_file(pictures: Tensor, points: int, data: str, scale: int | None = None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from genlab.demo.components.player import Player
+from genlab.demo.films import film
 from genlab.demo.limits import ANY, MODEL, PICTURES, label_choices, parse_choice
 from genlab.demo.served import Models
 from genlab.demo.tabs.controls import choices, class_name, formula, next_of_class, run_and_stop, seed_field, slider
@@ -44,6 +45,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
 
     run, stop = run_and_stop(TEXT, "diffusion-run")
     player = Player(
+        film(models, "process", [first.id]),
         label="frames",
         panes=PANES,
         pane_shape=(first.data.size, first.data.size),

@@ -1,0 +1,50 @@
+"""Make the films that the page opens on: `GENLAB_BF16=0 python -m genlab.demo.make_films`; a minute."""
+
+from __future__ import annotations
+
+import shutil
+
+from genlab.demo import films
+from genlab.demo.limits import Pick
+from genlab.demo.requested import Requested
+from genlab.demo.served import Models
+from genlab.demo.tabs.interpolate import compute as paths
+from genlab.demo.tabs.interpolate import figure as paths_figure
+from genlab.demo.tabs.interpolate.request import parse_interpolate
+from genlab.demo.tabs.process import compute as chain
+from genlab.demo.tabs.process import figure as chain_figure
+from genlab.demo.tabs.process.request import parse_process
+from genlab.demo.turns import Runner
+
+
+def process(models: Models, runner: Runner) -> None:
+    """Make the film of the Diffusion tab: the first test picture into noise and back, as its controls are at first."""
+    offer = next(o for o in models.offers.values() if o.kind == "ddpm")
+    request = parse_process(models.offers, offer.id, Pick("test picture"), 50, "ancestral", "any", "the noise reached", 0)
+    animation = chain_figure.animation_of(models, request)
+    for frame in chain.diffuse(models, runner, request):
+        animation.add(frame.index, chain_figure.panes_of(frame), chain_figure.caption_of(frame, request))
+    films.store(models, "process", [offer.id], animation.sheet(first=0, autoplay=True, loop=True))
+
+
+def interpolate(models: Models, runner: Runner) -> None:
+    """Make the film and the strip of the Interpolate tab: from test picture 0 to 1, as its controls are at first."""
+    data = paths_figure.first_data(models)
+    request = parse_interpolate(models.offers, data, Pick("test picture", 0), Pick("test picture", 1), 11, 50)
+    *_, last = paths.interpolate(models, runner, request)
+    ids = [served.id for kind in ("vae", "ddpm") if (served := models.of_data(data, kind))]
+    films.store(models, "interpolate", ids, paths_figure.path_animation(last).sheet(first=0, autoplay=True, loop=True))
+    shutil.copyfile(paths_figure.strip(last, request, scale=1), films.FOLDER / "interpolate-strip.png")
+
+
+def main() -> None:
+    """Make all films from the models that ship."""
+    models = Requested([]).models()
+    runner = Runner(deadline=3600)
+    runner.started()
+    process(models, runner)
+    interpolate(models, runner)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""genlab/demo/films.py: the page opens on what the models that ship have made, and calls no model for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import tiny
+
+pytest.importorskip("gradio")
+
+from genlab.demo import films, make_films
+from genlab.demo.films import film
+from genlab.demo.turns import Runner
+
+FILMS = {"process": ["ddpm-fashion-mnist"], "interpolate": ["vae-mnist", "ddpm-mnist"]}
+
+
+@pytest.mark.parametrize("name", FILMS)
+def test_a_film_is_of_the_models_that_ship(name: str) -> None:
+    """After a change of a model that ships: `python -m genlab.demo.make_films`."""
+    player = film(tiny.load_models(), name, FILMS[name])
+    assert player is not None, "the weights are others"
+    assert player.n == len(player.captions) > 1
+    with Image.open(player.sheet.path) as sheet:  # type: ignore[union-attr]
+        assert sheet.width * sheet.height >= player.n * player.width * player.height
+        assert np.asarray(sheet)[: player.height, : player.width].std() > 10
+
+
+def test_other_models_get_no_film(tmp_path: Path) -> None:
+    models = tiny.load_models(tiny.save_models(tmp_path))
+    assert [film(models, name, ids) for name, ids in FILMS.items()] == [None, None]
+
+
+@pytest.mark.long
+def test_the_films_are_what_the_models_make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shipped = {name: np.asarray(Image.open(films.FOLDER / f"{name}.png")).astype(int) for name in FILMS}
+    monkeypatch.setattr(films, "FOLDER", tmp_path)
+    models, runner = tiny.load_models(), Runner(deadline=3600)
+    runner.started()
+    for name, make in (("process", make_films.process), ("interpolate", make_films.interpolate)):
+        make(models, runner)
+        made = np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int)
+        assert np.abs(made - shipped[name]).max() <= 3
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with tiny.serving(tiny.load_models()) as address:
+        yield address
+
+
+@pytest.mark.parametrize("tab", FILMS)
+def test_the_tab_opens_on_its_film_and_plays(url: str, browser: Any, tab: str) -> None:
+    """The scrubber moves by itself, nothing has been pressed; where the visitor asked for reduced motion, it stands."""
+    for motion, moves in (("no-preference", True), ("reduce", False)):
+        page = tiny.watched(browser.new_context(reduced_motion=motion).new_page())
+        page.goto(f"{url}/?tab={tab}")
+        player = page.locator(".player:visible").first
+        scrubber = player.get_by_role("slider").first
+        scrubber.wait_for()
+        player.get_by_role("button", name="Pause" if moves else "Play", exact=True).wait_for()
+        if moves:
+            before = scrubber.input_value()
+            page.wait_for_function("([bar, before]) => bar.value !== before", arg=[scrubber.element_handle(), before])
+        assert page.problems == []
+        page.context.close()
