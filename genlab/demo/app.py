@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from genlab.card import escape
+from genlab.demo import guide
 from genlab.demo.served import Models
 from genlab.demo.tabs.bound import build as bound
 from genlab.demo.tabs.divergence import build as divergence
@@ -67,6 +68,9 @@ def create_app(models: Models, runner: Runner) -> gr.Blocks:
         gr.HTML(SWITCH, elem_classes="genlab-switch")
         gr.Markdown(TEXT["lead"])
         gr.Markdown(served_line(models), elem_classes="genlab-served")
+        if guide.offered(models):
+            gr.HTML(guide.begin(), elem_classes="genlab-begin")
+        step = gr.HTML(visible=False)
         for problem in models.problems:
             gr.Markdown(TEXT["problem"].format(problem=each(escape, problem)), elem_classes="genlab-problem")
         with gr.Tabs(overflow_behavior="wrap") as tabs:
@@ -77,10 +81,12 @@ def create_app(models: Models, runner: Runner) -> gr.Blocks:
         restore(links, demo)
 
         def open_tab(request: gr.Request) -> Any:
-            asked = request.query_params.get("tab")
-            return gr.Tabs(selected=asked) if asked in TABS else gr.skip()
+            query = dict(request.query_params)
+            number = guide.step_of(query)
+            tab = gr.Tabs(selected=query["tab"]) if query.get("tab") in TABS else gr.skip()
+            return tab, gr.skip() if number is None else gr.HTML(guide.html(number), visible=True)
 
-        demo.load(open_tab, None, tabs, **OPENING_EVENT)
+        demo.load(open_tab, None, [tabs, step], **OPENING_EVENT)
         with gr.Accordion(TEXT["served_title"], open=False):
             gr.Markdown(served_table(models.describe()), elem_classes="genlab-models")
 

@@ -149,6 +149,12 @@ footer .record + .divider {{ display: none; }}
 .genlab-language a:hover {{ text-decoration: underline; }}
 .genlab-language a[aria-current] {{ color: var(--body-text-color); background: var(--background-fill-secondary); }}
 .genlab-language a[aria-current] {{ font-weight: 600; }}
+.genlab-guide a {{ margin: 0; }}
+.genlab-guide {{ border-inline-start: 4px solid var(--genlab-kl); padding: 4px 16px; max-width: 52rem; }}
+.genlab-guide p {{ margin-block: 6px; }}
+.genlab-guide .place {{ color: var(--body-text-color-subdued); }}
+.genlab-guide summary {{ cursor: pointer; padding-block: 4px; }}
+.genlab-guide nav {{ display: flex; flex-wrap: wrap; gap: 4px 24px; justify-content: space-between; align-items: start; }}
 .dark input[type="range"] {{ --neutral-200: #334155; }}
 .gradio-container .prose :is(td, th) {{ word-break: normal; overflow-wrap: normal; }}
 .gradio-container .prose p {{ text-wrap: pretty; }}

@@ -80,6 +80,10 @@ class Link:
             self.parse(*values)
             return urlencode({"tab": self.tab, **dict(zip(self.controls, map(_plain, values), strict=True))})
 
+    def named(self, query: Mapping[str, str]) -> bool:
+        """Return True if the query of an address is a link to this tab."""
+        return query.get("tab") == self.tab and next(iter(self.controls)) in query
+
     def read(self, query: Mapping[str, str]) -> list[Any]:
         """Return an update for every control from the query of an address, or none where it is no link to the tab.
 
@@ -89,7 +93,7 @@ class Link:
             LimitError: a value is not one that the tab takes.
         """
         names = list(self.controls)
-        if query.get("tab") != self.tab or names[0] not in query:
+        if not self.named(query):
             return [gr.skip()] * len(names)
         values = [self._value(name, query.get(name)) for name in names]
         self.parse(*values)

@@ -122,7 +122,11 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
     for component in (steps, count, guidance):
         component.input(cost, asked, curve, **NEWEST_EVENT)
     poster = Poster(models, runner, first)
-    page.load(poster.show, None, player, **OPENING_EVENT).then(cost, asked, curve, **OPENING_EVENT)
+
+    def open_player(request: gr.Request) -> Any:
+        return gr.skip() if link.named(dict(request.query_params)) else poster.show()
+
+    page.load(open_player, None, player, **OPENING_EVENT).then(cost, asked, curve, **OPENING_EVENT)
     return link
 
 

@@ -1,0 +1,364 @@
+"""The guide: the notes' sections as short steps, each a question to a real tab that is set up for it.
+
+A step is an address, ?tab=…&step=N, with what the tab is to be set to (`tabs/link.py`): so a teacher can link one, the browser
+goes back by itself, and nothing is lost on the way. To add a step, add it to `STEPS`; `tests/test_guide.py` walks through all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from genlab.serving.language import both
+
+TEXT = {
+    "begin": both('New here? <a href="{link}">Begin the guide</a>.', '第一次来？<a href="{link}">从导览开始</a>。'),
+    "guide": both("Guide", "导览"),
+    "place": both("Step {number} of {count}", "第 {number} 步，共 {count} 步"),
+    "section": both("notes {section}", "讲义 {section}"),
+    "do": both("Do", "动手"),
+    "look": both("Look", "观察"),
+    "answer": both("Answer", "答案"),
+    "correction": both("Where the notes are loose", "讲义不严谨之处"),
+    "steps": both("All steps", "全部步骤"),
+    "back": both("← Back", "← 上一步"),
+    "next": both("Next →", "下一步 →"),
+    "leave": both("Leave the guide", "离开导览"),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step; every text but the query, the anchor and the selector in both languages.
+
+    Attributes:
+        title: a few words; anchor: of its section in docs/notes.md.
+        query: what the address has to say so that the tab is set up.
+        mark: CSS selector of what to press or drag.
+        text: two or three sentences; do: what to do; look: the question; answer: opened by a click.
+        correction: what the notes say too loosely; "" for nothing.
+    """
+
+    title: str
+    anchor: str
+    query: str
+    mark: str
+    text: str
+    do: str
+    look: str
+    answer: str
+    correction: str = ""
+
+
+SAMPLE = "tab=sample&model=ddpm-mnist&label=any&count=16&sampler=DDIM&guidance=1&seed=0"
+PROCESS = "tab=process&model=ddpm-mnist&picture_from=test+picture&picture=0&sampler=ancestral&label=any&seed=0"
+STEPS = (
+    Step(
+        both("A distribution to draw from", "可以从中采样的分布"),
+        "n1-1",
+        f"{SAMPLE}&steps=10",
+        "#sample-run",
+        both(
+            "A generative model is a distribution that was fitted to pictures, and that one can draw from. Here a DDPM "
+            "turns noise "
+            "into digits that nobody has written.",
+            "生成模型是拟合到图片上的一个分布，可以从中采样。这里，一个 DDPM 把噪声变成从未有人写过的数字。",
+        ),
+        both(
+            "Draw again with the same seed, then press “New seed” and draw.",
+            "用同一个种子再生成一次；然后点“换一个种子”再生成。",
+        ),
+        both("What does a picture depend on?", "一张图片取决于什么？"),
+        both(
+            "On its noise alone: the same seed gives the same pictures, byte for byte.",
+            "只取决于它的噪声：同一个种子给出逐字节相同的图片。",
+        ),
+        both(
+            "Results can be measured: by likelihood, by distances of samples, and by the share of samples that are memorised.",
+            "结果是可以度量的：似然、样本的距离，以及被记住的样本所占的比例。",
+        ),
+    ),
+    Step(
+        both("Cross entropy: the length of a code", "交叉熵：编码的长度"),
+        "n1-2-1",
+        "tab=divergence",
+        "#outcomes-example",
+        both(
+            "The cross entropy H(p,q) is the mean length of a code that was made for q on data from p.",
+            "交叉熵 H(p,q) 是：为 q 设计的编码用在来自 p 的数据上时的平均长度。",
+        ),
+        both(
+            "In the lower half choose the example “powers of ½”, then “q forgets one”.",
+            "在下半部分先选例子“½ 的幂”，再选“q 漏掉一个”。",
+        ),
+        both("Which code is longer, and what happens at q = 0?", "哪种编码更长？q = 0 时会怎样？"),
+        both(
+            "p's own code takes 1.938 bits on average, that of the uniform q 2.585. A single outcome with q = 0 but p > 0 "
+            "makes H(p,q) infinite.",
+            "为 p 设计的编码平均 1.938 比特，为均匀的 q 设计的要 2.585 比特。"
+            "只要有一个结果 q = 0 而 p > 0，H(p,q) 就是无穷大。",
+        ),
+        both(
+            "The least value of H(p,q) is the entropy H(p), at q = p, and not 0.",
+            "H(p,q) 的最小值是熵 H(p)，在 q = p 处取得，而不是 0。",
+        ),
+    ),
+    Step(
+        both("KL divergence", "KL 散度"),
+        "n1-3-1",
+        "tab=divergence",
+        "#outcomes",
+        both(
+            "KL[p‖q] = H(p,q) − H(p) is what the wrong code costs. It is at least 0.",
+            "KL[p‖q] = H(p,q) − H(p) 是用错编码的代价，它不小于 0。",
+        ),
+        both(
+            "In the lower half drag the bars of q until both directions agree.", "在下半部分拖动 q 的柱子，直到两个方向相等。"
+        ),
+        both("Are KL[p‖q] and KL[q‖p] the same?", "KL[p‖q] 与 KL[q‖p] 相同吗？"),
+        both(
+            "Not in general: 0.140 and 0.142 bits in the first example. Single terms may be negative, their sum never is.",
+            "一般不同：第一个例子中是 0.140 和 0.142 比特。单项可以为负，总和不会。",
+        ),
+    ),
+    Step(
+        both("Two directions, two fits", "两个方向，两种拟合"),
+        "n1-3-2",
+        "tab=divergence",
+        "#divergence-run",
+        both(
+            "Figure 1 of the notes: one Gaussian q for a p of two modes. Minimising KL[p‖q] is maximum likelihood.",
+            "讲义的图 1：用一个高斯 q 拟合双峰的 p。使 KL[p‖q] 最小就是最大似然。",
+        ),
+        both("Press “Run both fits”, then “Mirror the start”.", "点“运行两种拟合”，再点“镜像起点”。"),
+        both("Which fit depends on where it starts?", "哪一种拟合取决于起点？"),
+        both(
+            "The reverse one: it ends on the left mode, then on the right. The forward one ends both times at p's mean and "
+            "standard "
+            "deviation.",
+            "反向拟合：先停在左峰，再停在右峰。前向拟合两次都停在 p 的均值和标准差上。",
+        ),
+        both(
+            "Reverse KL picks one mode only where modes lie far apart: see the example “nearly one”.",
+            "只有两峰相距较远时，反向 KL 才只选一个峰：看例子“几乎合一”。",
+        ),
+    ),
+    Step(
+        both("VAE: a picture through a few numbers", "VAE：一张图片变成几个数"),
+        "n1-4",
+        "tab=vae",
+        "#vae-latents",
+        both(
+            "The encoder gives a distribution of z for a picture; the decoder makes a picture from z.",
+            "编码器对一张图片给出 z 的分布；解码器由 z 生成图片。",
+        ),
+        both("Draw on the first picture, then drag a z.", "在第一张图上画几笔，再拖动某个 z。"),
+        both("How do μ′ and x̂ differ?", "μ′ 与 x̂ 有什么不同？"),
+        both(
+            "μ′ is the decoder's mean, x̂ a draw from p(x|z): the same picture with visible grain of σ′.",
+            "μ′ 是解码器的均值，x̂ 是从 p(x|z) 中抽出的：同一张图片，加上看得见的颗粒 σ′。",
+        ),
+    ),
+    Step(
+        both("The ELBO and its gap", "ELBO 与它的差距"),
+        "n1-4-elbo",
+        "tab=vae",
+        "#vae-terms",
+        both(
+            "log p(x) cannot be computed; the ELBO is a lower bound. The gap is KL[q(z|x)‖p(z|x)].",
+            "log p(x) 无法直接计算；ELBO 是它的下界，差距是 KL[q(z|x)‖p(z|x)]。",
+        ),
+        both("Read the bars; press “Another picture”.", "看条形图；点“换一张图片”。"),
+        both("Which term costs more, and how large is the gap at least?", "哪一项代价更大？差距至少有多大？"),
+        both(
+            "With vae-mnist and test picture 0: 56 nats of KL, and L₆₄ lies 7.9 nats above the ELBO, so the gap is at "
+            "least that.",
+            "用 vae-mnist 和测试图片 0：KL 为 56 奈特；L₆₄ 比 ELBO 高 7.9 奈特，所以差距至少这么大。",
+        ),
+        both(
+            "log p(x) may fall while the ELBO rises, by at most as much as the gap shrinks.",
+            "ELBO 上升时 log p(x) 也可能下降，但不会超过差距的减小量。",
+        ),
+    ),
+    Step(
+        both("Between two pictures", "两张图片之间"),
+        "n1-4",
+        "tab=interpolate&data=mnist&a_from=test+picture&a=0&b_from=test+picture&b=1&points=11&steps=20",
+        "#interpolate-run",
+        both(
+            "A path between two codes is a path between two pictures: through the VAE's z and through the DDPM's noise.",
+            "两个编码之间的路径就是两张图片之间的路径：经过 VAE 的 z，以及经过 DDPM 的噪声。",
+        ),
+        both("Choose other pictures for A and B, and find the paths.", "为 A 和 B 换别的图片，再寻找路径。"),
+        both("Which rows begin and end with the pictures themselves?", "哪几行的两端就是图片本身？"),
+        both(
+            "The DDPM's: its walk can be run backwards. The VAE's ends are its blurred reconstructions.",
+            "DDPM 的那一行：它的行走可以倒着走。VAE 各行的两端是它的重构，比较模糊。",
+        ),
+    ),
+    Step(
+        both("Forward: noise is added", "前向：加入噪声"),
+        "n1-5-forward",
+        f"{PROCESS}&steps=50&start=the+noise+reached&until=500",
+        "#diffusion-run",
+        both(
+            "A fixed chain adds noise, x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε. Here it goes up to t = 500, and the network leads back.",
+            "一条固定的链逐步加噪：x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε。这里加到 t = 500，再由网络引回来。",
+        ),
+        both("Run it with “Noise up to t” at 100, 300, 700 and 1000.", "把“加噪到 t”设为 100、300、700、1000，分别运行。"),
+        both("From which t on does another digit come back?", "从哪个 t 开始，回来的是另一个数字？"),
+        both(
+            "The picture that comes back correlates with the first by 0.998, 0.96, 0.65 and 0.25 from t = 100, 300, 500 "
+            "and 700: details "
+            "go first.",
+            "从 t = 100、300、500、700 回来的图片与原图的相关系数为 0.998、0.96、0.65、0.25：先失去的是细节。",
+        ),
+        both(
+            "q(x_t|x_{t−1}) and q(x_t|x_0) are two different Gaussians; the notes write one equality too many.",
+            "q(x_t|x_{t−1}) 与 q(x_t|x_0) 是两个不同的高斯；讲义多写了一个等号。",
+        ),
+    ),
+    Step(
+        both("Reverse: steps of the network", "反向：网络的每一步"),
+        "n1-5-reverse",
+        f"{PROCESS}&steps=50&start=fresh+noise&until=1000",
+        "#diffusion-run",
+        both(
+            "Each step draws x_{t−1} from p_θ(x_{t−1}|x_t), a Gaussian around what the network takes for the picture, x̂_0.",
+            "每一步从 p_θ(x_{t−1}|x_t) 抽出 x_{t−1}：一个高斯，其均值由网络估计的图片 x̂_0 决定。",
+        ),
+        both(
+            "Step through the frames with ← and →; under “More” change the seed.", "用 ← 和 → 逐帧查看；在“更多”里换一个种子。"
+        ),
+        both("When does x̂_0 become a digit?", "x̂_0 在什么时候变成一个数字？"),
+        both(
+            "Early x̂_0 is a blurred mean of digits; which digit it is is decided around the middle of the chain, details "
+            "come last.",
+            "起初 x̂_0 是许多数字的模糊平均；是哪个数字，大约在链的中段决定；细节最后出现。",
+        ),
+        both(
+            "The true reverse step is not Gaussian; with many small steps it nearly is.",
+            "真正的反向步不是高斯分布；步子多而小的时候才近似是。",
+        ),
+    ),
+    Step(
+        both("The bound, step by step", "界：一步一步"),
+        "n1-5-bound",
+        "tab=bound",
+        "#bound-ledger",
+        both(
+            "L_T + Σ L_{t−1} + L_0 bounds −log p(x_0). Every term is a KL divergence of two Gaussians.",
+            "L_T + Σ L_{t−1} + L_0 是 −log p(x_0) 的上界，每一项都是两个高斯的 KL 散度。",
+        ),
+        both("Click a t in the curve, then a pixel in the picture.", "在曲线上点一个 t，再在图片上点一个像素。"),
+        both("At which t are most bits spent?", "哪些 t 花的比特最多？"),
+        both(
+            "Around t = 20, about 0.01 bits/dim a step; near t = 1000 next to nothing: almost all goes to detail.",
+            "t = 20 附近，每步约 0.01 比特/维；t = 1000 附近几乎没有：几乎全都花在细节上。",
+        ),
+        both(
+            "L_T and the L_{t−1} have least values above 0: no network reaches 0.",
+            "L_T 与各个 L_{t−1} 的最小值大于 0：没有网络能达到 0。",
+        ),
+    ),
+    Step(
+        both("Few steps", "少走几步"),
+        "n1-5-reverse",
+        f"{SAMPLE}&steps=1",
+        "#sample-run",
+        both(
+            "A walk may leave out times. The fewer steps, the more one step has to do.",
+            "行走可以跳过一些时刻。步数越少，每一步要做的就越多。",
+        ),
+        both("Draw with 1 step, then set the steps to 4 and to 10.", "先用 1 步生成，再把步数设为 4 和 10。"),
+        both("What does one step give?", "一步得到什么？"),
+        both(
+            "The blurred mean of each class, E[x_0|x_T]: one Gaussian is a poor match for q(x_0|x_T). Ten give sharp digits.",
+            "每一类的模糊平均 E[x_0|x_T]：一个高斯远不能代替 q(x_0|x_T)。十步得到清晰的数字。",
+        ),
+    ),
+    Step(
+        both("The score", "分数"),
+        "n2-walks",
+        "tab=score",
+        "#score-langevin",
+        both(
+            "The arrows point to where noisy data are: s = ∇ log q(x_t). A walk along them with some noise draws from q(x_t).",
+            "箭头指向带噪数据所在之处：s = ∇ log q(x_t)。沿箭头走、再加一点噪声，就是从 q(x_t) 采样。",
+        ),
+        both("Press “Langevin walk”; then drag t down to 3 and press it again.", "点“朗之万行走”；再把 t 拖到 3，再点一次。"),
+        both("Do the particles change their mode?", "粒子会换到别的峰吗？"),
+        both(
+            "At t = 3 hardly (4 %), at t = 25 nearly as by chance (84 %): that is why one starts with much noise.",
+            "t = 3 时几乎不会（4%），t = 25 时几乎和随机一样（84%）：所以要从大的噪声开始。",
+        ),
+        both("The notes have only the heading of this section.", "讲义的这一节只有标题。"),
+    ),
+    Step(
+        both("Flow matching: straight paths", "流匹配：直线路径"),
+        "n2-flow",
+        "tab=playground&data=moons&model=flow+matching&steps=1500&seed=0",
+        "#playground-train",
+        both(
+            "Mix points and noise on straight lines and learn their mean velocity. Section 2 leads here today; it is a "
+            "diffusion model "
+            "in another time.",
+            "把点与噪声在直线上混合，学习平均速度。第 2 节今天通向这里；它就是换了时间的扩散模型。",
+        ),
+        both("Train, then watch “forward” and “reverse”.", "训练，然后看“前向”和“反向”两段。"),
+        both("Which paths are straight?", "哪些路径是直的？"),
+        both(
+            "The forward ones. Back, paths bend where lines cross, and the loss stays near 0.58: no velocity fits all "
+            "lines through a "
+            "point.",
+            "前向的。反向时，在直线相交处路径是弯的；损失停在 0.58 附近：没有一个速度能符合经过同一点的所有直线。",
+        ),
+    ),
+)
+MODELS = ("ddpm-mnist", "vae-mnist")
+"""Models that the steps ask for."""
+
+
+def address(number: int) -> str:
+    """Return the relative address of a step, from 1."""
+    return f"?{STEPS[number - 1].query}&step={number}"
+
+
+def offered(served: Collection[str]) -> bool:
+    """Return True if the models that the steps ask for are served."""
+    return set(MODELS) <= set(served)
+
+
+def begin() -> str:
+    """Return the invitation to the guide, as HTML: gradio opens links in Markdown in another window."""
+    return TEXT["begin"].format(link=address(1))
+
+
+def step_of(query: Mapping[str, str]) -> int | None:
+    """Return the step that an address names, or None."""
+    text = query.get("step", "")
+    return int(text) if re.fullmatch(r"\d{1,2}", text, re.ASCII) and 1 <= int(text) <= len(STEPS) else None
+
+
+def html(number: int) -> str:
+    """Return a step, from 1, as HTML."""
+    step, count = STEPS[number - 1], len(STEPS)
+    section = ".".join(re.findall(r"\d+", step.anchor))
+    account = both(f"docs/notes.md#{step.anchor}", f"docs/notes.zh.md#{step.anchor}")
+    link = f'<a href="{account}">{TEXT["section"].format(section=section)}</a>'
+    correction = f"<p><b>{TEXT['correction']}.</b> {step.correction}</p>" if step.correction else ""
+    back = f'<a href="{address(number - 1)}">{TEXT["back"]}</a>' if number > 1 else "<span></span>"
+    forward = f'<a href="{address(number + 1)}">{TEXT["next"]}</a>' if number < count else f'<a href="./">{TEXT["leave"]}</a>'
+    entries = "".join(
+        f'<li><a href="{address(i)}"{" aria-current=step" if i == number else ""}>{each.title}</a></li>'
+        for i, each in enumerate(STEPS, 1)
+    )
+    return f"""<style>{step.mark} {{ outline: 3px solid var(--genlab-kl); outline-offset: 4px; border-radius: 8px; }}</style>
+<section class="genlab-guide" aria-label="{TEXT["guide"]}">
+<h2>{step.title}</h2><p class="place">{TEXT["place"].format(number=number, count=count)} · {link}</p>
+<p>{step.text}</p><p><b>{TEXT["do"]}.</b> {step.do}</p><p><b>{TEXT["look"]}.</b> {step.look}</p>
+<details><summary>{TEXT["answer"]}</summary><p>{step.answer}</p>{correction}</details>
+<nav>{back}<details><summary>{TEXT["steps"]}</summary><ol>{entries}</ol>
+<p><a href="./">{TEXT["leave"]}</a></p></details>{forward}</nav>
+</section>"""

@@ -1,0 +1,84 @@
+"""The guide, walked from the first step to the last: every step sets the state that it promises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from tests import tiny
+
+pytest.importorskip("gradio")
+
+from genlab.demo import guide
+from genlab.demo.app import TABS
+from genlab.demo.guide import STEPS, address, html, step_of
+from genlab.serving.language import Language, choose
+
+STATE = """([tab, query]) => {
+    document.querySelector(`#${tab}-share`)?.click();
+    const link = document.querySelector(`#${tab}-link textarea, #${tab}-link input`)?.value ?? '';
+    return query.every(([name, value]) => new URLSearchParams(link.split('?').pop()).get(name) === value);
+}"""
+"""Writes the link to the tab's state; whether it has these values."""
+
+
+@pytest.mark.parametrize(
+    "query", [{}, {"step": "0"}, {"step": "14"}, {"step": "1e1"}, {"step": "-1"}, {"step": "<b>"}, {"step": "٣"}]
+)
+def test_an_address_without_a_step_is_no_guide(query: dict[str, str]) -> None:
+    assert step_of(query) is None
+
+
+def test_the_guide_is_offered_where_its_models_are_served() -> None:
+    assert guide.offered(["vae-mnist", "ddpm-mnist", "mine"])
+    assert not guide.offered(["ddpm-mnist", "mine"])
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_links_of_a_step_lead_to_its_neighbours(language: Language) -> None:
+    for number in range(1, len(STEPS) + 1):
+        links = re.findall(r'href="([^"]+)"', choose(html(number), language))
+        steps = [int(dict(parse_qsl(link[1:]))["step"]) for link in links if link.startswith("?")]
+        around = [n for n in (number - 1, number + 1) if 1 <= n <= len(STEPS)]
+        assert sorted(steps) == sorted([*range(1, len(STEPS) + 1), *around])
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with tiny.serving(tiny.load_models()) as address:
+        yield address
+
+
+@pytest.mark.parametrize(("language", "width"), [("en", 1280), ("zh", 390)])
+def test_the_guide_is_walked_through(url: str, browser: Any, language: Language, width: int) -> None:
+    page = tiny.watched(browser.new_context(viewport={"width": width, "height": 900}, locale=language).new_page())
+    page.on("framenavigated", lambda _: page.problems.clear())  # gradio's streams break off when a page is left
+    page.goto(url)
+    page.locator(".genlab-begin a").click()
+    for number, step in enumerate(STEPS, 1):
+        page.locator(".genlab-guide h2").get_by_text(choose(step.title, language), exact=True).wait_for()
+        assert page.url.endswith(address(number))
+        query = dict(parse_qsl(step.query))
+        page.locator('[role="tab"][aria-selected="true"]').get_by_text(
+            choose(TABS[query["tab"]].TEXT["title"], language)
+        ).wait_for()
+        page.locator(step.mark).first.wait_for()
+        if len(query) > 1:  # the whole state is in the address
+            page.wait_for_function(
+                STATE,
+                arg=[query["tab"], list(query.items())],
+                polling=1000,
+            )
+        answer = page.locator(".genlab-guide > details")
+        assert not answer.get_by_text(choose(step.answer, language)).is_visible()
+        answer.locator("summary").press("Enter")
+        assert answer.get_by_text(choose(step.answer, language)).is_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), number
+        assert page.problems == [], number
+        if number < len(STEPS):
+            page.locator(".genlab-guide nav > a").last.click()
+    page.context.close()
