@@ -52,7 +52,7 @@ def _check_plain(value: Any) -> None:
             elif isinstance(item, str):
                 item.encode("utf-8")
                 if any(mark in item for mark in (OPEN, MIDDLE, CLOSE)):  # an error that quotes it would be in both languages
-                    raise ValueError(f"expected texts without {OPEN}, {MIDDLE} and {CLOSE}")
+                    raise ValueError("expected texts without the marks of two languages, a bracket or bar beside ~")
             elif isinstance(item, (int, float)) and not abs(item) < 2**63:
                 raise ValueError("expected numbers within 64 bits")
         if not below:
