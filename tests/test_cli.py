@@ -14,7 +14,7 @@ import pytest
 
 from genlab.config import DDPMConfig, UNetConfig, VAEConfig
 from training import train_ddpm, train_vae
-from training.config import DDPMTraining, Training, VAETraining, flag, leaves
+from training.config import DDPMTraining, Distillation, Training, VAETraining, flag, leaves
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS: dict[str, tuple[Any, type[Training]]] = {"ddpm": (train_ddpm, DDPMTraining), "vae": (train_vae, VAETraining)}
@@ -191,3 +191,15 @@ def test_importing_a_script_leaves_the_search_path_alone():
     code = f"import sys; sys.path[:0] = ['first', {str(ROOT)!r}]; import training.train_ddpm; print(sys.path[0])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == "first\n", done.stderr
+
+
+@pytest.mark.parametrize("given", ["runs/mine", "runs/mine/model", "ddpm-mnist", "user/name"])
+def test_a_model_in_a_local_folder_is_published_by_its_name(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine" / "model").mkdir(parents=True)
+    name = "mine" if given.startswith("runs") else given
+    assert f"--vae {name}" in DDPMTraining(vae=given).command()
+    assert f"--from {name}" in DDPMTraining(from_model=given).command()
+    assert Distillation(teacher=given).command() == f"python training/distil.py {name}"

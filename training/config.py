@@ -154,8 +154,8 @@ class Training(Reading):
         return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in free}))
 
     def published(self) -> dict[str, Any]:
-        """Return the options that determine the finished model; for a data set in a local folder only its short name."""
-        source = {"from_model": Path(self.from_model).name} if self.from_model and expanded(self.from_model).is_dir() else {}
+        """Return the options that determine the finished model; for data sets and models in local folders only their names."""
+        source = {name: model_name(value) for name in ("from_model", "vae") if (value := getattr(self, name, None))}
         return self.fixed() | {"store": self.store, "dataset": published_dataset(self.dataset)} | source
 
     def command(self) -> str:
@@ -209,6 +209,12 @@ def out_of_memory(error: BaseException) -> bool:
     """Return True if an error says that there is no memory left, on the CPU or a GPU."""
     words = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
     return isinstance(error, MemoryError) or any(each in str(error).lower() for each in words)
+
+
+def model_name(model: str) -> str:
+    """Return the name of a model as it may be published: for a local folder its last part, for RUN/model that of the run."""
+    folder = expanded(model)
+    return (folder.parent if folder.name == "model" else folder).resolve().name if folder.is_dir() else model
 
 
 def flag(name: str) -> str:
@@ -320,9 +326,8 @@ class Distillation(Training):
 
     @property
     def teacher_name(self) -> str:
-        """Return the name of the teacher; for a local folder its last part, for RUN/model that of the run."""
-        folder = expanded(self.teacher)
-        return (folder.parent if folder.name == "model" else folder).resolve().name if folder.is_dir() else self.teacher
+        """Return the name of the teacher as it may be published."""
+        return model_name(self.teacher)
 
     def _script(self) -> list[str]:
         return ["training/distil.py", self.teacher_name]
