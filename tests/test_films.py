@@ -18,7 +18,7 @@ from genlab.demo import films, make_films
 from genlab.demo.films import film
 from genlab.demo.turns import Runner
 
-FILMS = {"process": ["ddpm-fashion-mnist"], "interpolate": ["vae-mnist", "ddpm-mnist"]}
+FILMS = {"process": ["ddpm-fashion-mnist"], "interpolate": ["vae-fashion-mnist", "ddpm-fashion-mnist"]}
 
 
 @pytest.mark.parametrize("name", FILMS)

@@ -231,7 +231,7 @@ server.serve(demo, port=0, ready=lambda: True)
 
 
 def test_sigterm_while_streaming(tmp_path: Path) -> None:
-    """The stream that is under way ends by itself, no new connection is taken, the program ends with 0 and leaves no file."""
+    """The stream that is under way ends by itself, the program ends with 0 and leaves no file (see `test_operations`)."""
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     program = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, env=environment, text=True)
     assert program.stdout is not None
@@ -246,9 +246,6 @@ def test_sigterm_while_streaming(tmp_path: Path) -> None:
                 program.send_signal(signal.SIGTERM)
                 rest = list(lines)
             assert rest[-3:-1] == ["event: complete", 'data: ["step 20"]']
-            # A connection of its own: that of the stream may still wait for the server's last word, and is then reset.
-            with pytest.raises(httpx.ConnectError):
-                httpx.get(f"{url}/healthz", trust_env=False)
         assert program.wait(30) == 0
         assert list(tmp_path.iterdir()) == []
     finally:
