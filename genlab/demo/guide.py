@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from genlab.serving.language import both
 
 TEXT = {
-    "begin": both('New here? <a href="{link}">Begin the guide</a>.', '第一次来？<a href="{link}">从导览开始</a>。'),
+    "begin": both('New here? <a href="{link}">Begin the guide</a>', '第一次来？<a href="{link}">从导览开始</a>'),
     "guide": both("Guide", "导览"),
     "place": both("Step {number} of {count}", "第 {number} 步，共 {count} 步"),
     "section": both("notes {section}", "讲义 {section}"),
