@@ -2,7 +2,8 @@
 
 The list of emoji (`emoji.tsv`) has no skin tones: each of those emoji is drawn once, in the font's neutral colour. The similar
 ones that remain (a man and a woman in the same job, one heart in nine colours, a clock at 24 times) form a family by their
-names, and the split keeps families whole: otherwise test pictures would be near copies of training pictures.
+names, and the split keeps families whole: otherwise test pictures would be near copies of training pictures. Of emoji that the
+font draws alike (the flags of Norway and of Svalbard) the first is kept.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def listed() -> tuple[list[Emoji], tuple[str, ...]]:
 
 
 def draw(font: Path) -> list[tuple[Emoji, Image.Image]]:
-    """Draw every emoji of the list that the font has, RGBA; a line on stderr reports how many are missing.
+    """Draw every emoji of the list that the font has, each picture once, RGBA; lines on stderr report how many are left out.
 
     Raises:
         FontError: the font is missing or has no colour bitmaps of this size, or Pillow has no raqm to join characters.
@@ -96,20 +97,26 @@ def draw(font: Path) -> list[tuple[Emoji, Image.Image]]:
             "or give the file NotoColorEmoji.ttf (with bitmaps, CBDT) as --dataset"
         ) from error
     width = face.getlength("\U0001f600")
-    rendered, missing = [], []
+    rendered: dict[bytes, tuple[Emoji, Image.Image]] = {}
+    missing, again = [], []
     for each in listed()[0]:
         picture = Image.new("RGBA", (round(width), round(face.getbbox("\U0001f600")[3])))
         ImageDraw.Draw(picture).text((0, 0), each.text, font=face, embedded_color=True)
-        if face.getlength(each.text) == width and picture.getbbox() is not None:
-            rendered.append((each, picture))
-        else:
+        if face.getlength(each.text) != width or picture.getbbox() is None:
             missing.append(each.name)
+        elif rendered.setdefault(picture.tobytes(), (each, picture))[0] != each:
+            again.append(each.name)
     if not rendered:
         raise FontError(f"{font}: expected a font of colour emoji, got one with none of them")
-    if missing:
-        some = ", ".join(missing[:3])
-        print(f"{font.name}: {len(missing)} of {len(rendered) + len(missing)} emoji are not in it ({some}, …)", file=sys.stderr)
-    return rendered
+    total = len(rendered) + len(missing) + len(again)
+    for left_out, why in (missing, "not in it"), (again, "drawn as another one"):
+        if left_out:
+            some = ", ".join(left_out[:3])
+            print(
+                f"{font.name}: {len(left_out)} of {total} emoji are {why} ({some}{', …' * (len(left_out) > 3)})",
+                file=sys.stderr,
+            )
+    return list(rendered.values())
 
 
 def lines(test_file: Iterable[str]) -> Iterable[str]:

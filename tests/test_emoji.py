@@ -93,6 +93,8 @@ def test_the_pictures_of_the_installed_font() -> None:
     for part in (train, test):
         assert part.images.flatten(1).float().std(dim=1).min() > 0  # none is blank
         assert set(part.labels.tolist()) == set(range(len(train.spec.classes)))
+    pictures = [picture.numpy().tobytes() for part in (train, test) for picture in part.images]
+    assert len(set(pictures)) == len(pictures)  # none is on both sides
     # A smiling face is yellow in its middle, and the corners of a round face are the white that it is laid on.
     face = train.images[0] if not BY_NAME["grinning face"].held_out else test.images[0]
     assert torch.equal(face[:, 0, 0], torch.tensor([255, 255, 255], dtype=torch.uint8))
@@ -102,8 +104,14 @@ def test_the_pictures_of_the_installed_font() -> None:
 
 
 @needs_font
-def test_emoji_that_the_font_lacks_are_counted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_emoji_that_the_font_lacks_or_draws_alike_are_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     some = [BY_NAME["grinning face"], emoji.Emoji("\U0001fadc\U0001f600", "two of them", 0)]
+    some += [BY_NAME["flag: Norway"], BY_NAME["flag: Svalbard & Jan Mayen"]]
     monkeypatch.setattr(emoji, "listed", lambda: (some, ("one",)))
-    assert [each.name for each, _ in emoji.draw(emoji.FONT)] == ["grinning face"]
-    assert "1 of 2 emoji are not in it (two of them" in capsys.readouterr().err
+    assert [each.name for each, _ in emoji.draw(emoji.FONT)] == ["grinning face", "flag: Norway"]
+    assert capsys.readouterr().err.splitlines() == [
+        "NotoColorEmoji.ttf: 1 of 4 emoji are not in it (two of them)",
+        "NotoColorEmoji.ttf: 1 of 4 emoji are drawn as another one (flag: Svalbard & Jan Mayen)",
+    ]
