@@ -49,11 +49,14 @@ Predict = Callable[[Tensor, Tensor], Denoised]
 """The prediction function of a model with its options fixed: x_t (B C H W), t (B) → prediction."""
 
 
-def q_step(schedule: Schedule, x_prev: Tensor, t: Tensor) -> Gaussian:
-    """Return q(x_t|x_{t−1}), eq. 1: one step of the forward chain. x_prev (B, …), t (B) in 1…T."""
-    schedule.check(t)
-    alpha = at(schedule.alpha, t, x_prev)
-    return Gaussian(alpha.sqrt() * x_prev, at(schedule.beta.log(), t, x_prev).expand_as(x_prev))
+def q_step(schedule: Schedule, x_s: Tensor, t: Tensor, s: Tensor | None = None) -> Gaussian:
+    """Return q(x_t|x_s), eq. 1 with α_{t|s} and β_{t|s}: from s to t > s along the forward chain, by default from t − 1.
+
+    x_s (B, …), t (B) in 1…T, s (B) in 0…t − 1.
+    """
+    alpha_bar_t, alpha_bar_s, beta = _between(schedule, t, t - 1 if s is None else s)
+    root = spread((alpha_bar_t / alpha_bar_s).sqrt(), x_s)
+    return Gaussian(root * x_s, spread(beta.log(), x_s).expand_as(x_s))
 
 
 def q_marginal(schedule: Schedule, x0: Tensor, t: Tensor) -> Gaussian:

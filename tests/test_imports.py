@@ -64,6 +64,7 @@ def test_there_is_code_to_look_at() -> None:
         ("draw", {"config", "consistency", "data", "ddpm", "latent", "mixture", "models", "nn", "process", "sampler", "vae"}),
         ("score", {"divergence", "likelihood", "process", "sampler", "schedule", "vlb"}),
         ("flow", {"divergence", "process", "schedule", "score"}),
+        ("condition", {"process", "sampler", "schedule"}),
         ("plane", {"config", "divergence", "flow", "nn", "oracle", "process", "sampler", "schedule", "score", "vae"}),
         ("oracle", {"divergence", "process", "schedule"}),
         ("emoji", set()),
