@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import subprocess
@@ -49,6 +50,16 @@ runpy.run_path({str(script)!r}, run_name="__main__")
         assert re.search(rf"│ {'--no-examples' if name == 'examples' else flag(name)}\b", done.stdout), name
     assert "--model" not in done.stdout
     assert "--no-" not in done.stdout.replace("--no-examples", "")
+
+
+def test_help_ends_quietly_when_nobody_reads_on():
+    """As in `--help | head`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    script = ROOT / "training" / "train_ddpm.py"
+    with os.fdopen(writer, "wb") as out:
+        done = subprocess.run([sys.executable, str(script), "--help"], stdout=out, stderr=subprocess.PIPE, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("cls", [DDPMTraining, VAETraining, DDPMConfig, UNetConfig, VAEConfig])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import shlex
 import sys
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -201,8 +202,12 @@ def parse(cls: type[T]) -> T:
             str_from_instance=lambda value: [str(value)],
         )
 
-    with registry:
-        return tyro.cli(cls, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
+    try:
+        with registry:
+            return tyro.cli(cls, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff))
+    except BrokenPipeError:  # `--help | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 def out_of_memory(error: BaseException) -> bool:
