@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from genlab.oracle import GaussianData
 from genlab.process import Denoised, eps_from_x0
 from genlab.sampler import Noise, spaced, unipc, walk
 from genlab.schedule import cosine_schedule
-from tests.test_training import options, task_of
+from tests.test_training import assert_same_run, at_step, options, send, task_of
 from training import distil
 from training.config import Distillation
 from training.run import main
@@ -144,6 +145,23 @@ def test_a_teacher_is_distilled_into_a_model_like_any_other(
     again = replace(config, resume=True)
     assert main(again, distil.task(again, package)) == 0
     assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "trajectories").iterdir()}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_distillation_is_bit_for_bit_the_uninterrupted_one(
+    accumulate: int, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distil, "SHARD", 16)
+    monkeypatch.setattr(distil, "HELD_OUT", 4)
+    package, never = hub.read(teacher), {"sample_minutes": 0.0, "save_minutes": 0.0}
+    changes = {"steps": 6, "accumulate": accumulate, "log_every": 4, "sample_every": 3, "save_every": 5, **never}
+    straight, stopped = (distillation(teacher, tmp_path / name, **changes) for name in ("straight", "stopped"))
+    assert main(straight, distil.task(straight, package)) == 0
+    assert main(stopped, at_step(distil.task(stopped, package), 3 * accumulate, send(signal.SIGTERM))) == 143
+    again = replace(stopped, resume=True)
+    assert main(again, distil.task(again, package)) == 0
+    assert_same_run(tmp_path / "straight", tmp_path / "stopped")
 
 
 def test_a_damaged_file_of_trajectories_and_those_of_other_options_are_made_anew(

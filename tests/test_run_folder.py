@@ -143,10 +143,10 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, data_dir: Path
     assert "--track wandb: not installed; pip install wandb, or leave it out" in capsys.readouterr().err
 
 
-def test_what_is_logged_goes_to_the_trackers(tmp_path: Path, data_dir: Path):
-    """A package trackio that writes down its calls, found as the real one would be."""
-    (tmp_path / "trackio").mkdir()
-    (tmp_path / "trackio" / "__init__.py").write_text(
+def write_trackio(folder: Path) -> None:
+    """Write a package trackio that prints its calls, found in PYTHONPATH as the real one would be."""
+    (folder / "trackio").mkdir()
+    (folder / "trackio" / "__init__.py").write_text(
         "import json\n"
         "def note(*call): print('called', json.dumps(call))\n"
         "class config:\n"
@@ -157,8 +157,17 @@ def test_what_is_logged_goes_to_the_trackers(tmp_path: Path, data_dir: Path):
         "    def finish(self): note('finish')\n"
         "def init(project, **more): note('init', project); return Run()\n"
     )
-    (tmp_path / "trackio-1.0.dist-info").mkdir()
-    (tmp_path / "trackio-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: trackio\nVersion: 1.0\n")
+    (folder / "trackio-1.0.dist-info").mkdir()
+    (folder / "trackio-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: trackio\nVersion: 1.0\n")
+
+
+def trackio_calls(output: str) -> list[list[Any]]:
+    """Return the calls that the package of `write_trackio` printed."""
+    return [json.loads(line.removeprefix("called ")) for line in output.splitlines() if line.startswith("called ")]
+
+
+def test_what_is_logged_goes_to_the_trackers(tmp_path: Path, data_dir: Path):
+    write_trackio(tmp_path)
     given = ["--dataset", "mnist", "--data-dir", str(data_dir), "--run", str(tmp_path / "run"), "--track", "trackio"]
     given += ["--steps", "2", "--batch-size", "8", "--latent", "2", "--width", "8", "--hidden", "8", "--precision", "fp32"]
     done = subprocess.run(
@@ -169,7 +178,7 @@ def test_what_is_logged_goes_to_the_trackers(tmp_path: Path, data_dir: Path):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    calls = [json.loads(line.removeprefix("called ")) for line in done.stdout.splitlines() if line.startswith("called ")]
+    calls = trackio_calls(done.stdout)
     logged = [set(call[1]) for call in calls if call[0] == "log"]
     assert calls[0] == ["init", "genlab"]
     assert calls[-1] == ["finish"]

@@ -33,6 +33,7 @@ from genlab.oracle import DataSetOracle
 from genlab.package import ModelError
 from genlab.process import q_marginal, v_from_eps
 from genlab.vae import VAE
+from tests.test_run_folder import trackio_calls, write_trackio
 from training import loop, run, train_ddpm, train_vae
 from training.checkpoint import load_checkpoint, run_lock
 from training.config import DDPMTraining, Training, VAETraining
@@ -837,7 +838,7 @@ def two_processes() -> Iterator[Callable[[list[str]], list[subprocess.Popen[str]
     """Starts the script in two processes, as torchrun does; none outlives the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(arguments: list[str]) -> list[subprocess.Popen[str]]:
+    def start(arguments: list[str], **more: str) -> list[subprocess.Popen[str]]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -845,7 +846,7 @@ def two_processes() -> Iterator[Callable[[list[str]], list[subprocess.Popen[str]
         common |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(ROOT / "training" / "train_vae.py"), *arguments]
         for rank in ("0", "1"):
-            env = common | {"RANK": rank, "LOCAL_RANK": rank}
+            env = common | {"RANK": rank, "LOCAL_RANK": rank} | more
             pipe = subprocess.PIPE
             started.append(subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True))
         return started
@@ -860,13 +861,23 @@ def flags_of(config: Any) -> list[str]:
     return [*config.command().split()[2:], "--data-dir", config.data_dir, "--run", str(config.run), "--precision", "fp32"]
 
 
-def test_two_processes_take_the_steps_of_one_and_one_of_them_writes(tmp_path: Path, data_dir: Path, two_processes: Any):
-    config = options("vae", tmp_path / "run", data_dir, steps=3)
-    both = two_processes(flags_of(config))
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_take_the_steps_of_one_and_one_of_them_writes(
+    accumulate: int, tmp_path: Path, data_dir: Path, two_processes: Any
+):
+    write_trackio(tmp_path)
+    config = options("vae", tmp_path / "run", data_dir, steps=3, accumulate=accumulate, sample_every=1, log_every=3)
+    often = ["--sample-every", "1", "--log-every", "3", "--track", "trackio"]
+    both = two_processes([*flags_of(config), *often], PYTHONPATH=str(tmp_path))
     outputs = [process.communicate(timeout=900) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert outputs[1][0] == ""
-    assert [row["step"] for row in log_of(tmp_path / "run")] == [3, 3]
+    assert [call[0] for call in trackio_calls(outputs[0][0])] == ["init", *["log"] * 4, "finish"]
+    measured = [row for row in log_of(tmp_path / "run") if "held_out" in row]
+    assert [row["step"] for row in measured] == [1, 2, 3]
+    lowest = min(measured, key=lambda row: row["held_out"]["loss"])
+    best = json.loads((tmp_path / "run" / "best" / "metrics.json").read_text())
+    assert (best["training"]["steps"], best["loss"]["held_out"]) == (lowest["step"], lowest["held_out"])
     saved = load_checkpoint(tmp_path / "run" / "checkpoints")
     assert saved.facts["processes"] == 2
 
