@@ -102,6 +102,16 @@ def test_held_out_pictures_without_classes_are_a_doubt(tmp_path: Path):
     assert any("have no class" in line for line in found.doubts)
 
 
+def test_heic_is_read_where_pillow_heif_is_installed(tmp_path: Path):
+    pytest.importorskip("pillow_heif", reason="pillow-heif is optional").register_heif_opener()
+    for i in range(20):
+        Image.new("RGB", (40, 48), (200, 10 * i, 30)).save(tmp_path / f"{i:02}.heic")
+    train, test = load_both(str(tmp_path), size=8)
+    assert len(train) + len(test) == 20
+    assert train.spec.channels == 3
+    assert (train.images[:, 0].float() - 200).abs().max() < 8
+
+
 def test_everything_that_is_not_read_is_counted_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(folders.features, "check", lambda name: False)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)

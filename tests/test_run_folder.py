@@ -138,7 +138,10 @@ def test_the_report_is_one_file_that_asks_nothing_of_the_network(tmp_path: Path,
 # Trackers
 
 
-def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_tracker_that_is_not_installed_is_named(
+    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(loop, "get_available_trackers", list)
     assert trained(options(tmp_path / "run", data_dir, track=("wandb",))) == 1
     assert "--track wandb: not installed; pip install wandb, or leave it out" in capsys.readouterr().err
 
@@ -166,24 +169,50 @@ def trackio_calls(output: str) -> list[list[Any]]:
     return [json.loads(line.removeprefix("called ")) for line in output.splitlines() if line.startswith("called ")]
 
 
+def tracked(tracker: str, folder: Path, data_dir: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Train in a process of its own: packages are found, and their files complete, when it has ended."""
+    given = ["--dataset", "mnist", "--data-dir", str(data_dir), "--run", str(folder), "--track", tracker, "--log-every", "3"]
+    given += ["--steps", "6", "--batch-size", "8", "--latent", "2", "--width", "8", "--hidden", "8", "--precision", "fp32"]
+    command = [sys.executable, str(ROOT / "training" / "train_vae.py"), *given, *more]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=600)
+
+
 def test_what_is_logged_goes_to_the_trackers(tmp_path: Path, data_dir: Path):
     write_trackio(tmp_path)
-    given = ["--dataset", "mnist", "--data-dir", str(data_dir), "--run", str(tmp_path / "run"), "--track", "trackio"]
-    given += ["--steps", "2", "--batch-size", "8", "--latent", "2", "--width", "8", "--hidden", "8", "--precision", "fp32"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "training" / "train_vae.py"), *given],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = tracked("trackio", tmp_path / "run", data_dir, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     calls = trackio_calls(done.stdout)
     logged = [set(call[1]) for call in calls if call[0] == "log"]
     assert calls[0] == ["init", "genlab"]
     assert calls[-1] == ["finish"]
     assert {"loss", "lr", "epoch"} <= logged[0]
-    assert "held_out.loss" in logged[1]
+    assert "held_out.loss" in logged[2]
+
+    # One that is installed and cannot be started (no account, no server) is one sentence.
+    (tmp_path / "trackio" / "__init__.py").write_text("def init(**given): raise LookupError('no account')\n")
+    refused = tracked("trackio", tmp_path / "run", data_dir, "--resume", PYTHONPATH=str(tmp_path))
+    assert refused.returncode == 1
+    assert "error: --track trackio: cannot be started: no account\n" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
+def test_a_tracker_that_is_installed_gets_every_figure_of_the_log(tracker: str, tmp_path: Path, data_dir: Path):
+    pytest.importorskip(tracker, reason=f"{tracker} is optional")
+    done = tracked(tracker, tmp_path, data_dir, WANDB_MODE="offline")
+    assert done.returncode == 0, done.stderr
+    if tracker == "wandb":
+        (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+        assert all(name in written.read_bytes() for name in (b"held_out.loss", b"epoch", b"reconstruction"))
+        return
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "genlab"))
+    events.Reload()
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    for name, part in (("loss", "losses"), ("held_out.loss", "held_out")):
+        expected = [(row["step"], pytest.approx(row[part]["loss"])) for row in rows if part in row]
+        assert [(each.step, each.value) for each in events.Scalars(name)] == expected
 
 
 # Augmentation

@@ -166,7 +166,7 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
             flush=True,
         )
         if config.track:
-            accelerator.init_trackers("genlab", {name: str(value) for name, value in leaves(config.published()).items()})
+            start_trackers(accelerator, config)
         if trainer.step:
             print(f"continuing from step {trainer.step} of {config.steps}", flush=True)
         _run(config, task, trainer, stop, log, given)
@@ -189,6 +189,20 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
             print(f"error: trained, but not pushed: {error}\nPush it again with: {again}", file=sys.stderr)
             return 3
     return 0
+
+
+def start_trackers(accelerator: Accelerator, config: Training) -> None:
+    """Start the trackers of `config.track`; wandb's files go to the run folder, as TensorBoard's do.
+
+    Raises:
+        RunError: one cannot be started: no account, no server.
+    """
+    options = {name: str(value) for name, value in leaves(config.published()).items()}
+    try:
+        accelerator.init_trackers("genlab", options, {"wandb": {"dir": str(config.run_folder)}})
+    except Exception as error:  # whatever the tracker's package raises
+        accelerator.trackers = []  # end_training would finish those that were not started
+        raise RunError(f"--track {' '.join(config.track)}: cannot be started: {error}") from error
 
 
 def publication(config: Training, repo_id: str) -> list[str]:
