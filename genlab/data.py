@@ -250,7 +250,7 @@ def _load(
     if name in KNOWN:
         return [_known(name, split, data_dir, size, channels, check) for split in splits]
     if name == EMOJI or is_font:
-        return [_emoji(emoji.FONT if name == EMOJI else given, split, size, channels, check) for split in splits]
+        return _emoji(emoji.FONT if name == EMOJI else given, splits, size, channels, check)
     if name and tables.is_table(given):
         return _decoded(tables.listed(str(given), reading), splits, size, channels, check, reading)
     if name and (given.is_dir() or (given.suffix.lower() == ".zip" and given.is_file())):
@@ -295,17 +295,21 @@ def _known(name: str, split: Split, data_dir: str | None, size: int | None, chan
     return replace(dataset, spec=replace(dataset.spec, classes=classes))
 
 
-def _emoji(font: Path, split: Split, size: int | None, channels: int | None, check: Check) -> Dataset:
+def _emoji(font: Path, splits: tuple[Split, ...], size: int | None, channels: int | None, check: Check) -> list[Dataset]:
     spec = DataSpec(EMOJI, channels or 3, size or 32, emoji.listed()[1])
     check(spec)
     try:
-        rendered = [(each, picture) for each, picture in emoji.draw(font) if each.held_out == (split == "test")]
+        rendered = emoji.draw(font)
     except emoji.FontError as error:
         raise DataError(f"--dataset {font if font != emoji.FONT else EMOJI}: {error}") from error
-    if split == "test":  # shuffled, so that the first few are of all groups
-        rendered.sort(key=lambda one: hashlib.sha256(one[0].name.encode()).digest())
-    images = torch.stack([fit(picture, spec.size, spec.channels) for _, picture in rendered])
-    return Dataset(spec, images, torch.tensor([each.group for each, _ in rendered]), str(font))
+    datasets = []
+    for split in splits:
+        drawn = [(each, picture) for each, picture in rendered if each.held_out == (split == "test")]
+        if split == "test":  # shuffled, so that the first few are of all groups
+            drawn.sort(key=lambda one: hashlib.sha256(one[0].name.encode()).digest())
+        images = torch.stack([fit(picture, spec.size, spec.channels) for _, picture in drawn])
+        datasets.append(Dataset(spec, images, torch.tensor([each.group for each, _ in drawn]), str(font)))
+    return datasets
 
 
 def _find_idx(root: Path, name: str, split: Split) -> tuple[Path, Path] | None:

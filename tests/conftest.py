@@ -76,6 +76,19 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def training_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For tests that train: accelerate keeps its state for the life of a process, and each has its own; no loss curve is drawn,
+    which takes longer than the training."""
+    from accelerate.state import AcceleratorState
+
+    from training.loop import Log
+
+    monkeypatch.setattr(Log, "plot", lambda self, path: path.write_bytes(b"\x89PNG"))
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
 def picture_folder(tmp_path: Path) -> Path:
     """A folder of 24 RGB pictures of several sizes, twelve in each of two classes."""
     random = np.random.default_rng(0)

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,11 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 POSIX = ("fcntl", "grp", "pwd", "resource", "termios", "tty", "pty", "posix")
 
 
-@pytest.fixture(autouse=True)
-def _fresh_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(Log, "plot", lambda self, path: path.write_bytes(b""))
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("training_state")
 
 
 def options(run: Path, data_dir: Path, **changes: Any) -> VAETraining:

@@ -22,17 +22,12 @@ from training import evaluate, preflight, publish, train_vae
 from training.account import account, lines, recorded
 from training.config import VAETraining
 from training.evaluate import Evaluation
-from training.loop import Log
 from training.run import main
 
 TINY = VAEConfig(latent=2, width=8, hidden=8)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(Log, "plot", lambda self, path: path.write_bytes(b""))  # drawing takes longer than training here
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("training_state")
 
 
 @pytest.fixture

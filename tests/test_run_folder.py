@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
 
 from genlab.config import DDPMConfig, UNetConfig, VAEConfig
@@ -27,17 +25,12 @@ from genlab.package import read_package
 from training import loop, run, train_ddpm, train_vae
 from training.config import DDPMTraining, VAETraining
 from training.draws import Draws, augmented
-from training.loop import Log
 from training.run import main
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(autouse=True)
-def _fresh_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(Log, "plot", lambda self, path: path.write_bytes(b"\x89PNG"))
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("training_state")
 
 
 def options(run_folder: Path, data_dir: Path, **changes: Any) -> VAETraining:

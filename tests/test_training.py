@@ -50,20 +50,8 @@ KINDS: dict[str, tuple[type[Training], Callable[[Any], Task], dict[str, Any]]] =
 }
 
 
-@pytest.fixture(autouse=True)
-def _fresh_accelerator() -> Iterator[None]:
-    """accelerate keeps its state for the life of a process; each test has its own."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
+pytestmark = pytest.mark.usefixtures("training_state")
 PLOT = Log.plot
-
-
-@pytest.fixture(autouse=True)
-def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than training here."""
-    monkeypatch.setattr(Log, "plot", lambda self, path: path.write_bytes(b""))
 
 
 def options(kind: str, folder: Path, data_dir: Path, **changes: Any) -> Any:

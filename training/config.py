@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import shlex
 import sys
@@ -95,24 +94,16 @@ class Training(Reading):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low, high in (
-            ("size", 4, MAX_SIZE), ("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("batch_size", 1, 10**6), ("warmup", 0, 10**9),
-            ("accumulate", 1, 10**6), ("log_every", 1, 10**9), ("sample_every", 1, 10**9), ("save_every", 1, 10**9),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ValueError(f"{flag(name)}: expected a whole number from {low} to {high}, got {value}")
+        self._check(
+            size=(4, MAX_SIZE), seed=(0, 2**32 - 1), steps=(1, 10**9), batch_size=(1, 10**6), warmup=(0, 10**9),
+            accumulate=(1, 10**6), log_every=(1, 10**9), sample_every=(1, 10**9), save_every=(1, 10**9), lr=(1e-9, 1.0),
+            decay=(0.0, 1.0), weight_decay=(0.0, 1.0), clip=(1e-9, 1e9), ema=(0.0, 0.99999), sample_minutes=(0.0, 1e6),
+            save_minutes=(0.0, 1e6),
+        )  # fmt: skip
         if self.warmup > self.steps:
             if self.warmup != type(self).warmup:
                 raise ValueError(f"--warmup: expected at most the {self.steps} steps of --steps, got {self.warmup}")
             object.__setattr__(self, "warmup", self.steps // 10)
-        for name, lowest, highest in (
-            ("lr", 1e-9, 1.0), ("decay", 0.0, 1.0), ("weight_decay", 0.0, 1.0), ("clip", 1e-9, 1e9), ("ema", 0.0, 0.99999),
-            ("sample_minutes", 0.0, 1e6), ("save_minutes", 0.0, 1e6),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not (math.isfinite(value) and lowest <= value <= highest):
-                raise ValueError(f"{flag(name)}: expected a number from {lowest:g} to {highest:g}, got {value}")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"--channels: expected 1 or 3, got {self.channels}")
         if self.batch_size % self.accumulate:
@@ -122,6 +113,15 @@ class Training(Reading):
         for name in ("repo_id", "private", "license"):
             if getattr(self, name) and not self.push:
                 raise ValueError(f"{flag(name)}: expected --push with it, got {flag(name)} without; add --push")
+
+    def _check(self, **ranges: tuple[float, float]) -> None:
+        """Raise ValueError for an option outside its range, (lowest, highest): whole numbers for one that is whole."""
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:  # NaN is in no range
+                whole = isinstance(low, int)
+                expected = f"a whole number from {low} to {high}" if whole else f"a number from {low:g} to {high:g}"
+                raise ValueError(f"{flag(name)}: expected {expected}, got {value}")
 
     @property
     def dataset_name(self) -> str:
@@ -251,8 +251,7 @@ class DDPMTraining(Training):
             unet = replace(unet, patch=1 if unet.patch == own.unet.patch else unet.patch)
             unet = replace(unet, multipliers=(1,) if unet.multipliers == own.unet.multipliers else unet.multipliers)
             object.__setattr__(self, "model", replace(self.model, grids=(), unet=unet))
-        if not 0 <= self.label_dropout <= 1:
-            raise ValueError(f"--label-dropout: expected a number from 0 to 1, got {self.label_dropout}")
+        self._check(label_dropout=(0.0, 1.0))
 
     @property
     def kind(self) -> str:  # type: ignore[override]
@@ -318,12 +317,7 @@ class Distillation(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low, high in (("trajectories", 1, 10**7), ("points", 1, 1000)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{flag(name)}: expected a whole number from {low} to {high}, got {getattr(self, name)}")
-        for name in ("from_noise", "no_label"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{flag(name)}: expected a number from 0 to 1, got {getattr(self, name)}")
+        self._check(trajectories=(1, 10**7), points=(1, 1000), from_noise=(0.0, 1.0), no_label=(0.0, 1.0))
 
     def published(self) -> dict[str, Any]:
         """Return the options that determine the finished model; for a teacher in a local folder only its name."""
