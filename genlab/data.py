@@ -431,7 +431,7 @@ def _white(headers: list[Header], given: float | None, decisions: list[str]) -> 
     usual = [1.0] if any(header.mode == "F" for header in headers) else []
     white = given or next((each for each in (*usual, *(2.0**n - 1 for n in BITS)) if max(deep) <= each), max(deep))
     decisions.append(
-        f"{len(deep)} pictures of 16 or 32 bits, whose largest value is {max(deep):g}: white is {white:g} (--white decides)"
+        f"pictures of 16 or 32 bits: {len(deep)}, with values up to {max(deep):g}; white is {white:g} (--white decides)"
     )
     return white
 
@@ -538,7 +538,8 @@ def _decode(
 def _datasets(listing: Listing, splits: tuple[Split, ...], facts: dict[str, Any], pixels: Tensor, stored: str) -> list[Dataset]:
     """Return the splits that `_decode` has decoded; `stored` is the folder of the cache."""
     spec = DataSpec(listing.name, facts["channels"], facts["size"], listing.classes)
-    left_out = {**listing.left_out, **({"broken": facts["broken"]} if facts["broken"] else {})}
+    broken = [name.removeprefix(f"{listing.source}/") for name in facts["broken"]]
+    left_out = {**listing.left_out, **({"broken": broken} if broken else {})}
     decisions = (*listing.decisions, *facts["decisions"])
     account = Account(decisions, listing.doubts, left_out, facts["sizes"], facts["modes"], stored)
     rows, first = pixels.reshape(-1, *spec.shape), dict[str, int]()

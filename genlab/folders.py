@@ -287,7 +287,7 @@ def _splits(
     held_out, duplicates = hold_out([*_mixed(every)], _Content([*every], digests), share or 1 / HELD_OUT)
     together = f"; {duplicates} repeat another file, and are on its side" if duplicates else ""
     notes.decisions.append(
-        f"held out: {len(held_out)} of {len(every)}, by the hash of their names{together} (--held-out decides)"
+        f"held out: {len(held_out)} of {len(every)} files, by the hash of their names{together} (--held-out decides)"
     )
     chosen = {file: every[file] for file in held_out}
     return {file: folder for file, folder in every.items() if file not in chosen}, chosen

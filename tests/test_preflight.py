@@ -109,7 +109,7 @@ def test_the_first_lines_of_a_training_are_the_account_and_are_stored(
     for line in (
         "blobs: 108 pictures to train on, 12 held out, as 8×8 gray; 4 steps of 8 are 0.3 epochs",
         "  classes: high 54, low 54",
-        "  held out: 12 of 120, by the hash of their names (--held-out decides)",
+        "  held out: 12 of 120 files, by the hash of their names (--held-out decides)",
         "  2 classes: the sub-folders (--classes decides)",
         "  sizes of the files: 16×16 120",
         "  left out: 1, not pictures by their names: notes.txt",

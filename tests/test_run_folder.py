@@ -108,13 +108,13 @@ def test_the_log_is_written_as_csv_and_has_epochs(tmp_path: Path, data_dir: Path
     assert "step 3 of 6, epoch 0.6, loss " in capsys.readouterr().out
 
 
-def test_the_report_is_one_file_that_asks_nothing_of_the_network(tmp_path: Path, data_dir: Path):
+def test_the_report_is_one_file_that_asks_nothing_of_the_network(tmp_path: Path, data_dir: Path, browser: Any):
     assert trained(options(tmp_path / "run", data_dir)) == 0
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     assert "http" not in page
     words = (
-        "vae of mnist",
+        "VAE of mnist",
         "Loss",
         "step 2<",
         "step 6<",
@@ -126,6 +126,9 @@ def test_the_report_is_one_file_that_asks_nothing_of_the_network(tmp_path: Path,
     for each in words:
         assert each in page, each
     assert page.count("<img") == 1 + 3 + 2 + 1
+    shown = browser.new_page(viewport={"width": 390, "height": 800})
+    shown.set_content(page)
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 # Trackers

@@ -18,8 +18,11 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto
 body { color: #222; background: #fff }
 figure { display: inline-block; max-width: 100%; margin: 0 1em 1em 0; vertical-align: top }
 img { max-width: 100%; image-rendering: pixelated }
-figcaption, td, th { font-size: 14px; text-align: left; padding-right: 1.5em } .smooth { image-rendering: auto }
-@media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818 } .smooth { background: #fff } }
+figcaption, td, th { font-size: 14px } table { display: block; overflow-x: auto } .smooth { image-rendering: auto }
+td, th { text-align: right; padding: 0 .7em 0 0; font-variant-numeric: tabular-nums } .warning { color: #b35900 }
+@media (prefers-color-scheme: dark) {
+  body { color: #ddd; background: #181818 } .smooth { background: #fff } .warning { color: #e69f00 }
+}
 """
 
 
@@ -31,8 +34,9 @@ def write_report(folder: Path, title: str, log: Log) -> None:
     parts = [f"<h1>{html.escape(title)}</h1>"]
     if facts:
         epochs = f"{facts['epochs']:,.1f} epochs of {facts['images']:,} pictures, {facts['held_out']:,} held out"
-        lines = [epochs, *facts["decisions"], *(f"Warning: {line}" for line in facts["warnings"])]
-        parts.append("<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>")
+        lines = [f"<li>{html.escape(line)}</li>" for line in (epochs, *facts["decisions"])]
+        lines += [f'<li class="warning">Warning: {html.escape(line)}</li>' for line in facts["warnings"]]
+        parts.append("<ul>" + "".join(lines) + "</ul>")
     parts += _section("Loss", [(folder / "loss.png", "training, and held out with the averaged weights")], "smooth")
     if measured:
         parts.append(_table(measured))

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from genlab import data as pictures
 from genlab import hub, publish
+from genlab.card import NOTES
 from genlab.config import MAX_SIZE, DataSpec, Sampling
 from genlab.data import Dataset
 from genlab.draw import frames
@@ -255,7 +256,7 @@ def _run(config: Training, task: Task, trainer: Trainer, stop: Stop, log: Log, g
                 save_samples(trainer, task, folder / "samples" / f"step-{record.step:08d}.png")
                 log.plot(folder / "loss.png")
                 log.table(folder / "log.csv")
-                write_report(folder, f"{config.kind} of {given.train.spec.name}", log)
+                write_report(folder, f"{NOTES[config.kind][0]} of {given.train.spec.name}", log)
                 if losses["loss"] < lowest:
                     write_model(folder / "best", config, trainer, log, given)
     finally:
@@ -352,7 +353,7 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: Trai
         )
     save_samples(trainer, task, folder / "samples.png")
     last_pictures(config, trainer, task, given)
-    write_report(config.run_folder, f"{config.kind} of {given.train.spec.name}", log)
+    write_report(config.run_folder, f"{NOTES[config.kind][0]} of {given.train.spec.name}", log)
     log.plot(folder / "loss.png")
     metrics = write_model(folder, config, trainer, log, given)
     (config.run_folder / "training.json").write_text(json.dumps(metrics, indent=2) + "\n")
