@@ -67,12 +67,7 @@ def test_the_guide_is_walked_through(url: str, browser: Any, language: Language,
             choose(TABS[query["tab"]].TEXT["title"], language)
         ).wait_for()
         page.locator(step.mark).first.wait_for()
-        if len(query) > 1:  # the whole state is in the address
-            page.wait_for_function(
-                STATE,
-                arg=[query["tab"], list(query.items())],
-                polling=1000,
-            )
+        page.wait_for_function(STATE, arg=[query["tab"], list(query.items())], polling=1000)
         answer = page.locator(".genlab-guide > details")
         assert not answer.get_by_text(choose(step.answer, language)).is_visible()
         answer.locator("summary").press("Enter")

@@ -53,6 +53,7 @@ class Step:
 
 SAMPLE = "tab=sample&model=ddpm-mnist&label=any&count=16&sampler=DDIM&guidance=1&seed=0"
 PROCESS = "tab=process&model=ddpm-mnist&picture_from=test+picture&picture=0&sampler=ancestral&label=any&seed=0"
+VAE = "tab=vae&model=vae-mnist&picture=0&seed=0"
 STEPS = (
     Step(
         both("A distribution to draw from", "可以从中采样的分布"),
@@ -82,15 +83,15 @@ STEPS = (
     Step(
         both("Cross entropy: the length of a code", "交叉熵：编码的长度"),
         "n1-2-1",
-        "tab=divergence",
+        f"tab=divergence&p=0.5,0.25,0.125,0.0625,0.03125,0.03125&q={','.join(['0.166667'] * 6)}",
         "#outcomes-example",
         both(
             "The cross entropy H(p,q) is the mean length of a code that was made for q on data from p.",
             "交叉熵 H(p,q) 是：为 q 设计的编码用在来自 p 的数据上时的平均长度。",
         ),
         both(
-            "In the lower half choose the example “powers of ½”, then “q forgets one”.",
-            "在下半部分先选例子“½ 的幂”，再选“q 漏掉一个”。",
+            "In the lower half p has powers of ½ and q is uniform; then choose the example “q forgets one”.",
+            "下半部分中 p 是 ½ 的幂，q 是均匀的；看过之后，再选例子“q 漏掉一个”。",
         ),
         both("Which code is longer, and what happens at q = 0?", "哪种编码更长？q = 0 时会怎样？"),
         both(
@@ -107,7 +108,7 @@ STEPS = (
     Step(
         both("KL divergence", "KL 散度"),
         "n1-3-1",
-        "tab=divergence",
+        "tab=divergence&p=0.35,0.25,0.2,0.1,0.06,0.04&q=0.2,0.2,0.25,0.15,0.12,0.08",
         "#outcomes",
         both(
             "KL[p‖q] = H(p,q) − H(p) is what the wrong code costs. It is at least 0.",
@@ -125,7 +126,7 @@ STEPS = (
     Step(
         both("Two directions, two fits", "两个方向，两种拟合"),
         "n1-3-2",
-        "tab=divergence",
+        "tab=divergence&weight=0.45&left_mean=-3&left_std=0.7&right_mean=3&right_std=1&start_mean=-1&start_std=0.7",
         "#divergence-run",
         both(
             "Figure 1 of the notes: one Gaussian q for a p of two modes. Minimising KL[p‖q] is maximum likelihood.",
@@ -147,7 +148,7 @@ STEPS = (
     Step(
         both("VAE: a picture through a few numbers", "VAE：一张图片变成几个数"),
         "n1-4",
-        "tab=vae",
+        VAE,
         "#vae-latents",
         both(
             "The encoder gives a distribution of z for a picture; the decoder makes a picture from z.",
@@ -163,7 +164,7 @@ STEPS = (
     Step(
         both("The ELBO and its gap", "ELBO 与它的差距"),
         "n1-4-elbo",
-        "tab=vae",
+        VAE,
         "#vae-terms",
         both(
             "log p(x) cannot be computed; the ELBO is a lower bound. The gap is KL[q(z|x)‖p(z|x)].",
@@ -245,7 +246,7 @@ STEPS = (
     Step(
         both("The bound, step by step", "界：一步一步"),
         "n1-5-bound",
-        "tab=bound",
+        "tab=bound&model=ddpm-mnist&picture=0&seed=0&t=118",
         "#bound-ledger",
         both(
             "L_T + Σ L_{t−1} + L_0 bounds −log p(x_0). Every term is a KL divergence of two Gaussians.",
@@ -281,7 +282,7 @@ STEPS = (
     Step(
         both("The score", "分数"),
         "n2-walks",
-        "tab=score",
+        "tab=score&data=gaussians&t=25&walk=none&seed=0",
         "#score-langevin",
         both(
             "The arrows point to where noisy data are: s = ∇ log q(x_t). A walk along them with some noise draws from q(x_t).",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from gradio.data_classes import ImageData
 
 from genlab.demo.components.player import new_run
-from genlab.demo.limits import PICTURES, SEED, Offer, Pick, parse_drawing, parse_pick
+from genlab.demo.limits import PICTURES, SEED, LimitError, Offer, Pick, parse_drawing, parse_pick, parse_place, shown
 from genlab.demo.served import Models
 from genlab.demo.tabs.controls import another, choices, heading, next_of_class
 from genlab.demo.tabs.events import DICE, LIGHT_EVENT, NEWEST_EVENT, errors_shown
@@ -24,8 +26,19 @@ TEXT = {
     "class": both("Show one of the class", "换成某一类的图片"),
     "number": both("Test picture, 0 to {last}", "测试图片，0 到 {last}"),
     "upload": both("Upload a picture", "上传一张图片"),
+    "long": both(
+        "a link cannot hold this picture, for it has too many details: choose a test picture, or draw a simpler one",
+        "这张图片细节太多，链接容纳不下：请选一张测试图片，或画一张更简单的",
+    ),
+    "damaged": both(
+        "the link is damaged: x: expected a picture as the page writes it, got {value}",
+        "链接已损坏：x 应为本页写出的图片，实际为 {value}",
+    ),
     "more": both("Choose or upload a picture, set the seed", "指定或上传图片，设置种子"),
 }
+
+LINKED = 6000
+"""Characters that the picture in a link may have."""
 
 
 class OnePicture:
@@ -74,6 +87,60 @@ class OnePicture:
             )
             self.upload = PictureInput(label=TEXT["upload"], required=False, height=192)
             self.seed = gr.Number(SEED.default, precision=0, minimum=0, maximum=SEED.high, label=seed)
+        self.row, self.column = (gr.Number(None, precision=0, label=name, visible=False) for name in ("row", "column"))
+        self.x = gr.Textbox(None, label="x", visible=False)
+
+    @property
+    def controls(self) -> dict[str, Any]:
+        """Return the controls that a link holds, by their names in the address; `model` first."""
+        chosen = {"model": self.model, "picture": self.number, "seed": self.seed}
+        return {**chosen, "row": self.row, "column": self.column, "x": self.x}
+
+    def now(self, model: Any, number: Any, canvas: Any) -> dict[str, Any]:
+        """Return what a link says of the canvas: the chosen pixel, and the picture where it is not that test picture.
+
+        Raises:
+            LimitError: the picture is too long for a link.
+        """
+        pick, _, chosen = self.drawn(model, canvas)
+        assert pick.upload is not None
+        row, column = chosen if isinstance(chosen, (tuple, list)) and len(chosen) == 2 else (None, None)
+        if self.count(model) and isinstance(number, int) and 0 <= number < self.count(model):
+            tested = self.models.picture(self.offer_of(model).data.name, Pick("test picture", number))
+            if np.array_equal(tested.permute(1, 2, 0).numpy(), pick.upload):
+                return {"row": row, "column": column, "x": None}
+        text = base64.urlsafe_b64encode(zlib.compress(pick.upload.tobytes(), 9)).decode().rstrip("=")
+        if len(text) > LINKED:
+            raise LimitError(TEXT["long"])
+        return {"picture": None, "row": row, "column": column, "x": text}
+
+    def linked(self, model: Any, number: Any, x: Any) -> Pick:
+        """Return the picture of a link: the drawing `x`, as `now` writes it, else test picture `number`.
+
+        Raises:
+            LimitError: see `parse_pick`; or x is no picture of the model's shape.
+        """
+        data = self.offer_of(model).data
+        if x is None:
+            return self.start(model) if number == 0 else self.parse(model, "test picture", number, None)
+        count = data.size**2 * data.channels
+        try:
+            unpacker = zlib.decompressobj()
+            packed = base64.b64decode(x + "=" * (-len(x) % 4), altchars=b"-_", validate=True)
+            values = np.frombuffer(unpacker.decompress(packed, count + 1), dtype=np.uint8)
+        except (TypeError, ValueError, zlib.error):
+            values = np.empty(0, dtype=np.uint8)
+        if len(values) != count:
+            raise LimitError(TEXT["damaged"].format(value=shown(x)))
+        return Pick("upload", 0, values.reshape(data.size, data.size, data.channels))
+
+    def linked_place(self, model: Any, row: Any, column: Any) -> tuple[int, int] | None:
+        """Return the chosen pixel of a link, None where it names none.
+
+        Raises:
+            LimitError: the pixel is outside.
+        """
+        return None if row is None and column is None else parse_place(self.offer_of(model).data, row, column)
 
     def connect(
         self,
@@ -82,7 +149,7 @@ class OnePicture:
         values: Sequence[Any],
         outputs: Sequence[Any],
         events: Sequence[Callable[..., Any]] = (),
-    ) -> tuple[Any, Any]:
+    ) -> list[Any]:
         """Make the buttons and the class choose the number and the seed, and show every new picture, drawing and seed.
 
         Args:
@@ -92,14 +159,14 @@ class OnePicture:
             events: more events after which the drawing is shown.
 
         Returns:
-            The events of a new test picture and of an upload.
+            The events of new test pictures and of an upload.
         """
         chosen = [self.model, self.number]
-        self.another.click(
+        picked = self.another.click(
             errors_shown()(lambda model, now: another(self.count(model), now)), chosen, self.number, **LIGHT_EVENT
         )
-        self.again.click(None, None, self.seed, js=DICE, api_visibility="private")
-        self.kind.input(
+        reseeded = self.again.click(None, None, self.seed, js=DICE, api_visibility="private")
+        of_class = self.kind.input(
             errors_shown()(lambda model, name, now: next_of_class(self.models, self.offer_of(model).data, name, now)),
             [self.model, self.kind, self.number],
             self.number,
@@ -125,10 +192,15 @@ class OnePicture:
             with errors_shown():
                 return show(model, *self.drawn(model, canvas), *values)
 
-        for event in (self.seed.change, canvas.input, *events):
+        for event in (reseeded.success, self.seed.input, canvas.input, *events):
             event(show_drawing, [self.model, canvas, *values], outputs, **NEWEST_EVENT)
-        tested = self.number.change(show_test, [*chosen, canvas, *values], outputs, **NEWEST_EVENT)
-        return tested, self.upload.change(show_upload, [self.model, self.upload, canvas, *values], outputs, **NEWEST_EVENT)
+        # Not when the number changes: a link, and another model, set it together with what is shown.
+        tested = [
+            event(show_test, [*chosen, canvas, *values], outputs, **NEWEST_EVENT)
+            for event in (self.number.input, picked.success, of_class.success)
+        ]
+        uploaded = self.upload.change(show_upload, [self.model, self.upload, canvas, *values], outputs, **NEWEST_EVENT)
+        return [*tested, uploaded]
 
     def fit(self, model: Any) -> tuple[Any, Any]:
         """Return the updates of `number` and `kind` for another model."""

@@ -15,21 +15,22 @@ from genlab.demo.served import Models
 from genlab.demo.tabs import measurements
 from genlab.demo.tabs.bound import compute, figure
 from genlab.demo.tabs.bound.compute import first_visible_noise
-from genlab.demo.tabs.bound.request import parse_bound
+from genlab.demo.tabs.bound.request import BoundRequest, parse_bound
 from genlab.demo.tabs.bound.text import TEXT
 from genlab.demo.tabs.controls import formula
 from genlab.demo.tabs.events import NEWEST_EVENT, ONE_PASS_EVENT, endpoint, errors_shown
+from genlab.demo.tabs.link import Link
 from genlab.demo.tabs.one_picture import OnePicture
 from genlab.demo.turns import Runner
 from genlab.measurements import DiffusionBound, read_evaluation
 
 
-def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
+def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
     """Make the tab, and the endpoint `/bound`."""
     offers = ddpm_offers(models.offers)
     if not offers:
         gr.Markdown(TEXT["none"])
-        return
+        return None
     one = OnePicture(models, "bound", offers, partial(ddpm_offer, models.offers))
     first = one.first
 
@@ -78,21 +79,30 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
 
     def show_model(model: Any, seed: Any) -> Any:
         with errors_shown():
-            offer = one.offer_of(model)
-            return (
-                *begin(model, seed),
-                *measurements.tables(models, model),
-                gr.update(
-                    value=first_visible_noise(models.ddpm(model).schedule), maximum=offer.T, label=TEXT["t"].format(T=offer.T)
-                ),
-                *one.fit(model),
-            )
+            step = {**fit(model)["t"], "value": first_visible_noise(models.ddpm(model).schedule)}
+            return *begin(model, seed), *measurements.tables(models, model), step, *one.fit(model)
+
+    def fit(model: Any) -> dict[str, Any]:
+        T = one.offer_of(model).T
+        return {"t": gr.update(maximum=T, label=TEXT["t"].format(T=T)), "picture": one.fit(model)[0]}
+
+    def parse_link(
+        model: Any, number: Any, seed: Any, row: Any, column: Any, x: Any, t: Any
+    ) -> tuple[BoundRequest, tuple[int, int] | None]:
+        chosen = one.linked_place(model, row, column)
+        return parse_bound(models.offers, model, one.linked(model, number, x), t, seed, *(chosen or (0, 0))), chosen
+
+    def show_linked(model: Any, *values: Any) -> Any:
+        with errors_shown():
+            request, chosen = parse_link(model, *values)
+            shown = stages(model, request.picture, new_run(), chosen, request.t, request.seed)
+            return *shown, *measurements.tables(models, model), one.fit(model)[1]
 
     model, number, upload, seed = one.model, one.number, one.upload, one.seed
     stage: list[Any] = [ledger, canvas, pixel]
     one.connect(canvas, stages, [t, seed], stage, [t.input, canvas.select])
     ledger.select(show_step, [model, ledger, canvas, t, seed], [t, *stage], **NEWEST_EVENT)
-    model.change(show_model, [model, seed], [*stage, *tables, t, number, one.kind], **NEWEST_EVENT)
+    model.input(show_model, [model, seed], [*stage, *tables, t, number, one.kind], **NEWEST_EVENT)
 
     def bound(
         model: Any, picture_from: Any, number: Any, t: Any, seed: Any, row: Any, column: Any, upload: Any = None
@@ -120,3 +130,6 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
     column = gr.Number(first.data.size // 2, precision=0, label="Column", visible=False)
     numbers = gr.JSON(label="numbers", visible=False)
     endpoint(bound, [model, source, number, t, seed, row, column, upload], numbers, **ONE_PASS_EVENT)
+    link = Link("bound", {**one.controls, "t": t}, parse_link, fit, shown=([model, number, canvas], one.now))
+    link.restored(show_linked, [*stage, *tables, one.kind], **NEWEST_EVENT)
+    return link

@@ -17,6 +17,7 @@ from genlab.demo.tabs.divergence.figure import draw, numbers, read
 from genlab.demo.tabs.divergence.request import START_MEAN, DivergenceRequest, parse_divergence
 from genlab.demo.tabs.divergence.text import TEXT
 from genlab.demo.tabs.events import NEWEST_EVENT, ONE_PASS_EVENT, endpoint, errors_shown
+from genlab.demo.tabs.link import Link
 from genlab.demo.turns import Runner
 from genlab.serving.language import both
 
@@ -29,7 +30,7 @@ EXAMPLES: dict[str, tuple[str, tuple[float, ...]]] = {
 """Name of an example → its name on the page, and the values of a request in its order."""
 
 
-def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
+def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
     """Make the tab, and the endpoint `/divergence`; below figure 1, the section of discrete distributions."""
     first = DivergenceRequest(*next(iter(EXAMPLES.values()))[1])
     with heading(TEXT["lead"]):
@@ -81,4 +82,22 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
     named = [gr.Number(value, label=key, visible=False) for key, value in asdict(first).items()]
     result = gr.JSON(label="divergence", visible=False)
     endpoint(divergence, named, result, **ONE_PASS_EVENT)
-    cross_entropy.build()
+    outcomes, example_of_outcomes, probabilities = cross_entropy.build()
+
+    def now(value: Any, outcomes: Any) -> dict[str, Any]:
+        bars = cross_entropy.read(outcomes)
+        return {**asdict(read(value)), "p": list(bars.p), "q": list(bars.q)}
+
+    def parse(*values: Any) -> tuple[DivergenceRequest, cross_entropy.CrossEntropyRequest]:
+        return parse_divergence(*values[:-2]), cross_entropy.parse_shown(*values[-2:])
+
+    def show_linked(*values: Any) -> tuple[FigureData, str | None, FigureData, str | None]:
+        with errors_shown():
+            request, bars = parse(*values)
+            key = next((key for key, (_, example) in EXAMPLES.items() if DivergenceRequest(*example) == request), None)
+            return draw(solve(request, whole=False)), key, *cross_entropy.show(bars)
+
+    controls = dict(zip([*asdict(first), "p", "q"], [*named, *probabilities], strict=True))
+    link = Link("divergence", controls, parse, shown=([figure, outcomes], now))
+    link.restored(show_linked, [figure, example, outcomes, example_of_outcomes], **NEWEST_EVENT)
+    return link

@@ -44,6 +44,18 @@ def parse_cross_entropy(p: object, q: object) -> CrossEntropyRequest:
     return CrossEntropyRequest(first, second)
 
 
+def parse_shown(p: object, q: object) -> CrossEntropyRequest:
+    """Return the request of the figure on the page, which has `K` outcomes.
+
+    Raises:
+        LimitError: see `parse_cross_entropy`; or there are not `K` outcomes.
+    """
+    request = parse_cross_entropy(p, q)
+    if len(request.p) != K:
+        raise LimitError(TEXT["outcomes"].format(count=K, value=len(request.p)))
+    return request
+
+
 def _probabilities(name: str, value: object) -> tuple[float, ...]:
     low, high = OUTCOMES
     if isinstance(value, list) and low <= len(value) <= high and all(_probability(v) for v in value):
@@ -253,6 +265,7 @@ TEXT = {
     "same outcomes": both(
         "q: expected as many probabilities as p has, {p}, got {q}", "q：概率的个数应与 p 相同，即 {p} 个，实际为 {q} 个"
     ),
+    "outcomes": both("p and q: expected {count} outcomes, got {value}", "p 和 q：应有 {count} 个结果，实际为 {value} 个"),
     "lead": both(
         "### Bits: two distributions over six outcomes\n"
         "Drag the bars of p and q; the others make room, so that each sums to 1. A code made for q spends −log₂ q(x) bits "
@@ -321,8 +334,19 @@ EXAMPLES: dict[str, tuple[str, tuple[float, ...], tuple[float, ...]]] = {
 """Name of an example → its name on the page, p and q."""
 
 
-def build() -> None:
-    """Make the section of the KL tab, and the endpoint `/cross_entropy`."""
+def show(request: CrossEntropyRequest) -> tuple[FigureData, str | None]:
+    """Return the figure of a request of `K` outcomes, and the example that it is, or None."""
+    drawn = torch.tensor([request.p, request.q])
+    same = (key for key, (_, *pair) in EXAMPLES.items() if torch.allclose(torch.tensor(pair), drawn, atol=1e-5))
+    return draw(solve(request)), next(same, None)
+
+
+def build() -> tuple[Figure, gr.Radio, list[gr.JSON]]:
+    """Make the section of the KL tab, and the endpoint `/cross_entropy`.
+
+    Returns:
+        The figure, the choice of an example, and p and q as the endpoint takes them.
+    """
     first = next(iter(EXAMPLES.values()))
     gr.Markdown(TEXT["lead"])
     figure = Figure(
@@ -358,3 +382,4 @@ def build() -> None:
     named = [gr.JSON(list(prob), label=name, visible=False) for name, prob in zip("pq", first[1:], strict=True)]
     result = gr.JSON(label="cross_entropy", visible=False)
     endpoint(cross_entropy, named, result, **ONE_PASS_EVENT)
+    return figure, example, named

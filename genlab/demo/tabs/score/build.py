@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from genlab.demo.components.figure import Figure, FigureData
-from genlab.demo.limits import SEED
 from genlab.demo.live import on_worker
 from genlab.demo.served import Models
 from genlab.demo.tabs.controls import LATEX, formula, seed_field
 from genlab.demo.tabs.events import ANIMATION_QUEUE, LEARNING_EVENT, LIGHT_EVENT, NEWEST_EVENT, enabled, endpoint, errors_shown
+from genlab.demo.tabs.link import Link
 from genlab.demo.tabs.points import NAMES
 from genlab.demo.tabs.score.compute import Nets
 from genlab.demo.tabs.score.figure import draw, langevin_animation, numbers, read, reverse_animation
-from genlab.demo.tabs.score.request import LEVEL, SIDE, parse_score
+from genlab.demo.tabs.score.request import LEVEL, SIDE, WALKS, WalkName, WalkRequest, parse_score, parse_walk
 from genlab.demo.tabs.score.text import TEXT
 from genlab.demo.turns import Runner
 from genlab.plane import DATA_NAMES, DataName
@@ -26,7 +27,7 @@ SHOWN_SECONDS = 0.2
 """Least time between two pictures of the learning."""
 
 
-def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
+def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
     """Make the tab, and the endpoint `/score`."""
     nets = Nets()
     first: DataName = "gaussians"
@@ -54,10 +55,25 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
             seed = seed_field(TEXT["seed"])
     formula(TEXT)
 
-    def show(value: Any, chosen: Any) -> FigureData:
+    walk = gr.Textbox(WALKS[0], label="walk", visible=False)
+    level = gr.Number(LEVEL.default, label="t", visible=False)
+
+    def drawn(request: WalkRequest) -> FigureData:
+        """Return the figure of a request."""
+        learned = nets.get(request.data)
+        if request.walk == "none":
+            return draw(request.data, request.t, *learned)
+        animation = langevin_animation if request.walk == "Langevin" else reverse_animation
+        return animation(request.data, request.t, *learned, request.seed)
+
+    def show_walk(value: Any, chosen: Any, seed: Any, *, walk: WalkName = "none") -> tuple[FigureData, WalkName]:
         with errors_shown():
             name, t = read(value, chosen)
-            return draw(name, t, *nets.get(name))
+            return drawn(parse_walk(name, t, walk, 0 if walk == "none" else seed)), walk
+
+    def show_linked(*values: Any) -> FigureData:
+        with errors_shown():
+            return drawn(parse_walk(*values))
 
     def train_it(value: Any, chosen: Any) -> Iterator[Any]:
         with errors_shown():
@@ -65,22 +81,12 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
             shown = 0.0
             for record in nets.learn(name):
                 if isinstance(record, int):
-                    yield draw(name, t, *nets.get(name), TEXT["waiting"].format(before=record))
+                    yield draw(name, t, *nets.get(name), TEXT["waiting"].format(before=record)), "none"
                 elif time.monotonic() - shown > SHOWN_SECONDS:
                     before = TEXT["learning"].format(step=record.step, steps=record.steps, loss=f"{record.loss:.3f}")
-                    yield on_worker(lambda r=record, b=before: draw(name, t, r.step, r.model, b))  # type: ignore[misc]
+                    yield on_worker(lambda r=record, b=before: draw(name, t, r.step, r.model, b)), "none"  # type: ignore[misc]
                     shown = time.monotonic()
-            yield draw(name, t, *nets.get(name))
-
-    def particles_walk(value: Any, chosen: Any, number: Any) -> FigureData:
-        with errors_shown():
-            name, t = read(value, chosen)
-            return langevin_animation(name, t, *nets.get(name), int(SEED.parse(number)))
-
-    def reverse_walk(value: Any, chosen: Any, number: Any) -> FigureData:
-        with errors_shown():
-            name, t = read(value, chosen)
-            return reverse_animation(name, t, *nets.get(name), int(SEED.parse(number)))
+            yield draw(name, t, *nets.get(name)), "none"
 
     def score(data: Any, t: Any, side: Any) -> Iterator[dict[str, Any] | None]:
         """The score of noisy points in the plane at time t (1 to 200), over a grid of side × side points (3 to 41; `grid` has
@@ -96,17 +102,22 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
             yield numbers(request, *nets.get(request.data))
 
     animations = {**NEWEST_EVENT, "trigger_mode": "once", **ANIMATION_QUEUE}
-    figure.input(show, [figure, data], figure, **NEWEST_EVENT)
-    data.input(show, [figure, data], figure, **NEWEST_EVENT)
+    now, shown = [figure, data, seed], [figure, walk]
+    figure.input(show_walk, now, shown, **NEWEST_EVENT)
+    data.input(show_walk, now, shown, **NEWEST_EVENT)
     event = run.click(enabled(False, True), None, [run, stop], **LIGHT_EVENT).then(
-        train_it, [figure, data], figure, **LIGHT_EVENT
+        train_it, [figure, data], shown, **LIGHT_EVENT
     )
     for over in (event.success, event.failure):
         over(enabled(True, False), None, [run, stop], **LIGHT_EVENT)
     ended = stop.click(enabled(True, False), None, [run, stop], cancels=[event], **LIGHT_EVENT)
-    ended.then(show, [figure, data], figure, **NEWEST_EVENT)
-    particles_button.click(particles_walk, [figure, data, seed], figure, **animations)
-    reverse_button.click(reverse_walk, [figure, data, seed], figure, **animations)
-    named = [data, gr.Number(LEVEL.default, label="t", visible=False), gr.Number(SIDE.default, label="side", visible=False)]
+    ended.then(show_walk, now, shown, **NEWEST_EVENT)
+    particles_button.click(partial(show_walk, walk="Langevin"), now, shown, **animations)
+    reverse_button.click(partial(show_walk, walk="reverse"), now, shown, **animations)
+    named = [data, level, gr.Number(SIDE.default, label="side", visible=False)]
     result = gr.JSON(label="score", visible=False)
     endpoint(score, named, result, **LEARNING_EVENT)
+    controls = {"data": data, "t": level, "walk": walk, "seed": seed}
+    link = Link("score", controls, parse_walk, shown=([figure, data], lambda *at: {"t": read(*at)[1]}))
+    link.restored(show_linked, figure, **animations)
+    return link

@@ -12,12 +12,13 @@ from torch import Tensor
 from genlab.demo.components.canvas import Canvas, CanvasData
 from genlab.demo.components.figure import Figure, FigureData, positions
 from genlab.demo.components.player import new_run
-from genlab.demo.limits import PICTURES, SEED, Pick, evaluations, vae_offer, vae_offers
+from genlab.demo.limits import PICTURES, SEED, LimitError, Pick, evaluations, vae_offer, vae_offers
 from genlab.demo.served import Models
 from genlab.demo.tabs import measurements
 from genlab.demo.tabs.animation import Pace
 from genlab.demo.tabs.controls import LATEX, formula
 from genlab.demo.tabs.events import MODEL_EVENT, NEWEST_EVENT, ONE_PASS_EVENT, endpoint, errors_shown
+from genlab.demo.tabs.link import Link
 from genlab.demo.tabs.one_picture import OnePicture
 from genlab.demo.tabs.pictures import png
 from genlab.demo.tabs.vae import compute, figure
@@ -32,12 +33,12 @@ SLIDERS = 8
 """Latents that can be dragged, at most."""
 
 
-def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
+def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
     """Make the tab, and the endpoints `/vae` and `/pixel_density`."""
     offers = vae_offers(models.offers)
     if not offers:
         gr.Markdown(TEXT["none"])
-        return
+        return None
     one = OnePicture(models, "vae", offers, partial(vae_offer, models.offers))
     first = one.first
 
@@ -66,14 +67,14 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
         data = models[model].data
         return figure.terms(elbo, data.size**2 * data.channels)
 
-    def begin(model: str, seed: Any) -> tuple[Any, ...]:
-        """Return what a model's first test picture shows, as far as it is quick."""
-        chosen = compute.most_varied_pixel(models, model)
-        canvas, latents = stages(model, one.start(model), new_run(), chosen, seed)
+    def begin(model: str, pick: Pick, seed: Any, chosen: Any = None, z: Any = None) -> tuple[Any, ...]:
+        """Return what a picture shows, as far as it is quick; without a chosen pixel, the one that varies most."""
+        chosen = chosen or compute.most_varied_pixel(models, model)
+        canvas, latents = stages(model, pick, new_run(), chosen, seed, z)
         return canvas, latents, density(model, chosen)
 
     one.lead(TEXT["lead"], TEXT["again"])
-    shown = begin(first.id, int(SEED.default))
+    shown = begin(first.id, one.start(first.id), int(SEED.default))
     few = parse_vae(models.offers, first.id, one.start(first.id), None, Z_AT_ONCE, 0)
     canvas = Canvas(shown[0], label="pictures", labels={"canvas": TEXT["canvas"]}, elem_id="vae-canvas")
     latents = Figure(shown[1], label="latents", labels={"player": TEXT["latents"]}, elem_id="vae-latents")
@@ -98,18 +99,40 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
     def show_z(model: Any, canvas: Any, latents: Any, seed: Any) -> Any:
         with errors_shown():
             pick, token, chosen = one.drawn(model, canvas)
-            z: list[float | None] = [None] * vae_offer(models.offers, model).latent
             try:
-                for name, (value, _) in positions(latents, [f"z{i}" for i in order(model)]).items():
-                    z[int(name[1:])] = value
-            except ValueError:  # the figure still shows another model
+                z = z_of(model, latents)
+            except LimitError:
                 return gr.skip(), gr.skip()
             return stages(model, pick, token, chosen, seed, z)
 
     def show_model(model: Any, seed: Any) -> Any:
         with errors_shown():
             vae_offer(models.offers, model)  # refuses what is no model here
-            return *begin(model, seed), *measurements.tables(models, model), *one.fit(model)
+            return *begin(model, one.start(model), seed), *measurements.tables(models, model), *one.fit(model)
+
+    def parse_link(model: Any, number: Any, seed: Any, row: Any, column: Any, x: Any, z: Any) -> tuple[VAERequest, Any]:
+        request = parse_vae(models.offers, model, one.linked(model, number, x), z, 1, seed)
+        return request, one.linked_place(model, row, column)
+
+    def show_linked(model: Any, *values: Any) -> Any:
+        with errors_shown():
+            request, chosen = parse_link(model, *values)
+            drawn = begin(model, request.picture, request.seed, chosen, list(request.z))
+            return *drawn, *measurements.tables(models, model), one.fit(model)[1]
+
+    def now(model: Any, number: Any, canvas: Any, latents: Any) -> dict[str, Any]:
+        return {**one.now(model, number, canvas), "z": z_of(model, latents)}
+
+    def z_of(model: Any, latents: Any) -> list[float | None]:
+        """Return z as the handles of the figure say it.
+
+        Raises:
+            LimitError: the figure still shows another model.
+        """
+        z: list[float | None] = [None] * vae_offer(models.offers, model).latent
+        for name, (value, _) in positions(latents, [f"z{i}" for i in order(model)]).items():
+            z[int(name[1:])] = round(value, 3)
+        return z
 
     def show_density(model: Any, canvas: Any, latents: Any, seed: Any) -> Any:
         with errors_shown():
@@ -133,10 +156,20 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
     canvas.release(show_elbo, canvas_of_model, terms, **elbo_event)
     canvas.select(show_density, [model, canvas, latents, seed], [pixel, canvas], **NEWEST_EVENT)
     latents.input(show_z, [model, canvas, latents, seed], [canvas, latents], **NEWEST_EVENT)
-    model.change(show_model, [model, seed], [canvas, latents, pixel, *tables, number, one.kind], **NEWEST_EVENT).then(
-        show_elbo, canvas_of_model, terms, **elbo_event
-    )
+    everything = [canvas, latents, pixel, *tables]
+    changed = model.input(show_model, [model, seed], [*everything, number, one.kind], **NEWEST_EVENT)
     _add_endpoints(models, runner, one, activity, densities)
+    z = gr.JSON(None, label="z", visible=False)
+    link = Link(
+        "vae",
+        {**one.controls, "z": z},
+        parse_link,
+        lambda model: {"picture": one.fit(model)[0]},
+        shown=([model, number, canvas, latents], now),
+    )
+    for event in (changed, link.restored(show_linked, [*everything, one.kind], **NEWEST_EVENT)):
+        event.then(show_elbo, canvas_of_model, terms, **elbo_event)
+    return link
 
 
 def _add_endpoints(
