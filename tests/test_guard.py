@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from genlab.serving.calls import Calls
+from genlab.serving.folder import Folder
 from genlab.serving.guard import Guard
 from genlab.serving.limits import Limits, RateLimit
 from genlab.serving.sweeper import MAX_BYTES
@@ -28,7 +29,7 @@ ROUTES = Path(__file__).with_name("routes.json")
 
 def served(site: SimpleNamespace) -> list[list[str]]:
     """Method and path of every route of the application that the guard lets through."""
-    guard = Guard(site.app, FREE, [str(site.uploads)], lambda _: False, lambda *_: False, nobody_leaves)
+    guard = Guard(site.app, FREE, Folder(str(site.uploads)), lambda _: False, lambda *_: False, nobody_leaves)
     found = set()
     for methods, path in all_routes(site.app.routes):
         sample = path.replace("file={path_or_url:path}", f"file={site.uploads}/x")
@@ -245,7 +246,7 @@ def nobody_has_left() -> Iterator[None]:
 
 def bare_guard(limits: Limits, alive: Callable[[str], bool] = lambda _: False) -> Guard:
     """Function 1 of its page is light."""
-    return Guard(answer, limits, ["/uploads"], alive, lambda _, body: body.get("fn_index") == 1, nobody_leaves)
+    return Guard(answer, limits, Folder("/uploads"), alive, lambda _, body: body.get("fn_index") == 1, nobody_leaves)
 
 
 def exchange(
@@ -411,7 +412,7 @@ def test_a_job_that_nobody_listens_to_ends_after_a_while() -> None:
                 await answer(scope, receive, send)
 
         limits = Limits(abandoned_seconds=0.05)
-        guard = Guard(app, limits, [], lambda _: True, lambda *_: False, leave)
+        guard = Guard(app, limits, Folder("/uploads"), lambda _: True, lambda *_: False, leave)
         content = b'{"session_hash": "s"}'
 
         async def ask(method: str, path: str) -> None:
@@ -454,7 +455,7 @@ def test_what_fails_when_a_job_is_ended_is_logged(caplog: pytest.LogCaptureFixtu
         raise RuntimeError(CANARY)
 
     async def run() -> None:
-        guard = Guard(answer, Limits(abandoned_seconds=0), [], lambda _: True, lambda *_: False, fails)
+        guard = Guard(answer, Limits(abandoned_seconds=0), Folder("/uploads"), lambda _: True, lambda *_: False, fails)
         guard.end_if_abandoned("s", "job", 0)
         await asyncio.gather(*guard._tasks)
 
@@ -471,7 +472,7 @@ def test_a_server_that_stands_still_gives_up_no_job() -> None:
         return True
 
     async def run() -> None:
-        guard = Guard(answer, Limits(), [], lambda _: True, lambda *_: False, end)
+        guard = Guard(answer, Limits(), Folder("/uploads"), lambda _: True, lambda *_: False, end)
         for name in ("heard", "unheard"):
             guard.end_if_abandoned(name, name, 0.4)
         await asyncio.sleep(0)
@@ -557,7 +558,7 @@ def test_open_requests_of_one_visitor_are_bounded() -> None:
             await held.wait()
             await answer(scope, receive, send)
 
-        guard = Guard(app, Limits(open_requests=3), [], lambda _: False, lambda *_: False, nobody_leaves)
+        guard = Guard(app, Limits(open_requests=3), Folder("/uploads"), lambda _: False, lambda *_: False, nobody_leaves)
 
         async def ask(peer: str) -> None:
             async def receive() -> dict:
@@ -592,7 +593,7 @@ def test_failure_of_the_application_is_a_plain_reply() -> None:
     async def broken(scope: dict, receive: Any, send: Any) -> None:
         raise RuntimeError(CANARY)
 
-    guard = Guard(broken, FREE, [], lambda _: False, lambda *_: False, nobody_leaves)
+    guard = Guard(broken, FREE, Folder("/uploads"), lambda _: False, lambda *_: False, nobody_leaves)
     start, body = exchange(guard, "GET", "/config")
     assert start["status"] == 500
     assert CANARY.encode() not in body["body"]

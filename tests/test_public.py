@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -25,11 +26,12 @@ from genlab.demo.tabs.events import MODEL_EVENT
 from genlab.demo.tabs.sample import compute
 from genlab.demo.turns import DeadlineError, Runner
 from genlab.serving import connection, server, shares
+from genlab.serving.folder import NAME
 from genlab.serving.guard import Guard
 from genlab.serving.language import both
 from genlab.serving.limits import Limits
 from tests import tiny
-from tests.small_page import wait_until
+from tests.small_page import MARK, wait_until
 
 
 def guard_of(app: Any) -> Guard:
@@ -266,7 +268,7 @@ def test_files_of_one_visitor_take_no_room_from_others(page: SimpleNamespace, mo
         files = {"files": (f"{number}-{name}.png", bytes([number, name]) * (size // 2))}
         reply = page.visitor(number).post("/gradio_api/upload", files=files)
         assert reply.status_code == 200, reply.text
-        return Path(reply.json()[0])
+        return page.uploads / Path(reply.json()[0]).relative_to(NAME)
 
     def stored() -> list[Path]:
         return [path for path in page.uploads.rglob("*.png") if path.stat().st_size == size]
@@ -315,6 +317,30 @@ def test_any_range_of_a_file_is_answered(page: SimpleNamespace, ranges: str) -> 
     reply = visitor.get(f"/gradio_api/file={path}", headers={"range": ranges})
     assert reply.status_code in (200, 206, 416)
     assert reply.content in b"0123456789"
+
+
+def test_no_reply_says_where_files_lie(page: SimpleNamespace, picture: bytes) -> None:
+    """Neither that of an upload nor of a result, an error or the page; the name that they give instead leads to the files."""
+    visitor = page.visitor(155)
+    uploaded = visitor.post("/gradio_api/upload", files={"files": ("a.png", picture)})
+    own = {"path": uploaded.json()[0], "meta": MARK}
+    assert own["path"].startswith(f"{NAME}/")
+    event, drawn = tiny.called(visitor, "sample", {"steps": 2})
+    assert (event, tiny.called(visitor, "vae", {"picture_from": "upload", "upload": own})[0]) == ("complete", "complete")
+    joined = join(page, 155, "vae", "hidden", picture_from="upload", upload=own)
+    streamed = visitor.get("/gradio_api/queue/data?session_hash=hidden").text
+    texts = [visitor.get(path).text for path in ("/", "/config", "/gradio_api/info", "/gradio_api/openapi.json")]
+    texts += [
+        uploaded.text,
+        joined.text,
+        streamed,
+        str(drawn),
+        str(tiny.called(visitor, "vae", {"upload": {"path": f"{NAME}/x"}})),
+    ]
+    assert [text for text in texts if str(page.uploads) in text or tempfile.gettempdir() in text] == []
+    for path in (own["path"], drawn[0]["path"], drawn[0]["url"].partition("file=")[2]):
+        assert visitor.get(f"/gradio_api/file={path}").content.startswith(b"\x89PNG")
+    assert visitor.get(f"/gradio_api/file={NAME}/../secret").status_code == 404
 
 
 def test_health_answers_head_too(page: SimpleNamespace) -> None:

@@ -22,7 +22,7 @@ import os
 import re
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
@@ -32,6 +32,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from genlab.serving.folder import Folder
 from genlab.serving.json_body import plain_json
 from genlab.serving.language import choose_in_json, language_of
 from genlab.serving.limits import Jobs, Limits, RateLimit
@@ -104,7 +105,7 @@ class Guard:
     Args:
         app: the application that is guarded.
         limits: of one visitor and one request.
-        folders: the only folders whose files are served, as real paths.
+        folder: the only one whose files are served.
         alive: whether the job of an event id still waits or runs.
         check: checks the path and the JSON of a request that starts work, raises `Refused`, and returns whether the call is
             light.
@@ -116,12 +117,12 @@ class Guard:
         self,
         app: ASGIApp,
         limits: Limits,
-        folders: Sequence[str],
+        folder: Folder,
         alive: Callable[[str], bool],
         check: Callable[[str, dict[str, Any]], bool],
         end_jobs: Callable[[str, str | None], Awaitable[bool]],
     ) -> None:
-        self.app, self.limits, self.folders, self.check, self.end_jobs = app, limits, tuple(folders), check, end_jobs
+        self.app, self.limits, self.folder, self.check, self.end_jobs = app, limits, folder, check, end_jobs
         self.calls = RateLimit(limits.calls_per_second, limits.calls_burst)
         self.light_calls = RateLimit(limits.light_calls_per_second, limits.light_calls_burst)
         self.uploads = RateLimit(limits.uploads_per_second, limits.uploads_burst)
@@ -141,6 +142,8 @@ class Guard:
         elif scope["type"] == "http":
             scope["visitor"] = visitor = self.visitor(scope)
             scope["headers"] = [header for header in scope["headers"] if self._passes(*header)]
+            if scope["path"].startswith(FILE):
+                scope["path"] = FILE + self.folder.real(scope["path"].removeprefix(FILE))
             self.open_requests[visitor] += 1
             try:
                 await _Exchange(self, scope, receive, send).run()
@@ -161,7 +164,7 @@ class Guard:
         """Return whether a request of this method to this decoded path is answered."""
         if any(character < " " or character in "\x7f\\" for character in path) or "//" in path or ".." in path.split("/"):
             return False
-        if path.startswith(FILE) and not path.removeprefix(FILE).startswith(tuple(folder + os.sep for folder in self.folders)):
+        if path.startswith(FILE) and not path.startswith(FILE + self.folder.path + os.sep):
             return False
         return any(method in methods and pattern.fullmatch(path) for methods, pattern in ROUTES)
 
@@ -362,8 +365,9 @@ class _Exchange:
         finally:
             SHARES.discard(self.visitor, space)
         for path in json.loads(self.reply_body) if self.reply_status == 200 else ():
+            real = self.guard.folder.real(path)
             with suppress(FileNotFoundError):
-                SHARES.add(self.visitor, path, os.path.getsize(path))
+                SHARES.add(self.visitor, real, os.path.getsize(real))
 
     async def _checked_call(self) -> Receive:
         """Read and check the whole body, and return a `receive` that yields it in one piece."""
@@ -375,7 +379,7 @@ class _Exchange:
             if message["type"] == "http.disconnect":
                 raise Refused(400, TEXT["ended"])
             pieces.append(message.get("body", b""))
-        body = b"".join(pieces)
+        body = self.guard.folder.revealed(b"".join(pieces))
         value = plain_json(body)
         if self.starts:
             light = self.guard.check(self.path, value)

@@ -148,10 +148,11 @@ class Translation:
     Args:
         app: the application; its JSON and HTML must not be compressed.
         embedded: the page may be shown inside a page of another site, so the cookie must be sent there too (over HTTPS).
+        change: applied to the content of each of these replies, and to each event of a stream.
     """
 
-    def __init__(self, app: ASGIApp, embedded: bool = False) -> None:
-        self.app, self.embedded = app, embedded
+    def __init__(self, app: ASGIApp, embedded: bool = False, change: Callable[[bytes], bytes] = bytes) -> None:
+        self.app, self.embedded, self.change = app, embedded, change
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -198,7 +199,7 @@ class _Reply:
             more = message.get("more_body", False)
             if self.kind == "text/event-stream":
                 events, end, self.body = self.body.rpartition(b"\n\n") if more else (self.body, b"", b"")
-                message = {**message, "body": choose_in_json(events + end, self.language)}
+                message = {**message, "body": choose_in_json(self.translation.change(events + end), self.language)}
             elif more:
                 return
             else:
@@ -222,7 +223,7 @@ class _Reply:
         if zipped:
             headers["content-encoding"] = "gzip"
         translate = _translated if large else _translated.__wrapped__
-        self.body = translate(self.body, self.kind == "text/html", self.language, zipped)
+        self.body = translate(self.translation.change(self.body), self.kind == "text/html", self.language, zipped)
         headers.add_vary_header("Accept-Language")
         headers.add_vary_header("Cookie")
         headers["content-length"] = str(len(self.body))

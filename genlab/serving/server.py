@@ -30,6 +30,7 @@ from gradio.utils import get_upload_folder
 
 from genlab.serving import gradio_patches
 from genlab.serving.connection import Connection, listen
+from genlab.serving.folder import Folder
 from genlab.serving.guard import Guard
 from genlab.serving.language import TAGS, Language, Translation
 from genlab.serving.limits import Limits
@@ -75,7 +76,7 @@ def build(
         ValueError: the page was made before `import_gradio`, or reports its use to gradio.
     """
     limits = limits or Limits(proxies=proxies())
-    folder = get_upload_folder()
+    folder = Folder(get_upload_folder())
     pages = Pages(
         demo,
         limits,
@@ -89,14 +90,14 @@ def build(
         footer_links=["api", "gradio"],
         **page,
     )
-    app = FastAPI(lifespan=_living(pages, folder), docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(lifespan=_living(pages, folder.path), docs_url=None, redoc_url=None, openapi_url=None)
     app.state.pages = pages
     _add_health(app, lambda: state if (state := pages.ready()) is not True else ready())
     _add_documents(app, documents or {})
     app.add_middleware(gradio_patches.TolerantCancel)
-    app.add_middleware(Translation, embedded=on_space())
+    app.add_middleware(Translation, embedded=on_space(), change=folder.hidden)
     app.add_middleware(
-        Guard, limits=limits, folders=[folder], alive=pages.alive, check=pages.check, end_jobs=pages.end_jobs
+        Guard, limits=limits, folder=folder, alive=pages.alive, check=pages.check, end_jobs=pages.end_jobs
     )  # the last one is the outermost
     app.mount("/", pages)
     return app
