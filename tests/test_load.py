@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
+import io
+import os
 from contextlib import closing
 from types import SimpleNamespace
 
+import pytest
+from PIL import Image
+
 from benchmarks import app, load
+from genlab.serving.limits import Limits
+from genlab.serving.picture_input import bounded
 from tests.small_page import wait_until
 
 
-def test_a_leak_is_seen_in_the_second_half_of_the_calls() -> None:
-    leaked: list[bytes] = []
+@pytest.mark.parametrize("leaks", [False, True])
+def test_a_leak_is_seen_in_the_second_half_of_the_calls(
+    site: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, leaks: bool
+) -> None:
+    """A function that keeps a MiB of each of 60 calls exceeds the bound, and the same function without it does not."""
+    function = next(fn for fn in site.demo.fns.values() if fn.api_name == "echo")
+    kept: list[bytearray] = []
+    echo = function.fn
+    monkeypatch.setattr(function, "fn", lambda text: kept.append(bytearray(b"1" * 2**20 * leaks)) or echo(text))
+    asking = app.Visitor(site.url, 1)
+    with closing(asking.http):
+        call = lambda: list(asking.ask("echo", text="x"))  # noqa: E731
+        grown = load.left_behind(call, lambda: app.memory(os.getpid()), 60)
+    assert (grown > load.GROWTH_MIB) == leaks
 
-    def resident() -> float:
-        return 100 + sum(map(len, leaked)) / 2**20
 
-    assert load.left_behind(lambda: leaked.append(bytes(2**20)), resident, 60) == 30
-    assert load.left_behind(lambda: None, resident, 60) == 0
+def test_growth_is_that_of_the_last_two_thirds() -> None:
+    fills = [(float(at), 400.0 + min(at, 300), 30) for at in range(900)]
+    leaks = [(at, size + at / 30, 30 + int(at) // 400) for at, size, _ in fills]
+    for server, slope, opened in ((fills, 0, 0), (leaks, 2, 1)):
+        found = load.Found(server=server)
+        assert (found.slope(), found.opened()) == (pytest.approx(slope), opened)
 
 
 def test_errors_are_counted_and_health_is_timed_meanwhile(site: SimpleNamespace) -> None:
     found, watching, asking = load.Found(), app.Visitor(site.url, 1), app.Visitor(site.url, 2)
-    with closing(watching.http), closing(asking.http), load.watched(watching, found):
+    with closing(watching.http), closing(asking.http), load.watched(watching, found, lambda: (1.0, 2)):
         found.time("models", lambda: asking.get("/nothing"))
         found.time("echo", lambda: list(asking.ask("echo", text="x")))
         wait_until(lambda: bool(found.seconds["healthz"]))
     assert [error.partition(":")[0] for error in found.errors] == ["models"]
     assert len(found.seconds["echo"]) == 1
+    assert found.server[0][1:] == (1, 2)
+
+
+def test_hostile_pictures_are_what_their_names_say() -> None:
+    pictures = load.hostile_pictures()
+    assert {name for name, content in pictures.items() if not bounded(content)} == {"JPEG of 2,000 scans"}
+    sizes = [Image.open(io.BytesIO(content)).size for content in pictures.values()]
+    assert sizes == [(2000, 2000), (13_000, 13_000), (4000, 4000), (4000, 4000)]
+    assert max(map(len, pictures.values())) < Limits().upload_bytes

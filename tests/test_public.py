@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import tempfile
 import threading
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -25,13 +27,15 @@ from genlab.demo.components import HEAD, Scripted
 from genlab.demo.tabs.events import MODEL_EVENT
 from genlab.demo.tabs.sample import compute
 from genlab.demo.turns import DeadlineError, Runner
-from genlab.serving import connection, server, shares
+from genlab.serving import connection, picture_input, server, shares
 from genlab.serving.folder import NAME
 from genlab.serving.guard import Guard
-from genlab.serving.language import both
+from genlab.serving.language import both, choose
 from genlab.serving.limits import Limits
+from genlab.serving.picture_input import REFUSED
 from tests import tiny
 from tests.small_page import MARK, wait_until
+from tests.test_picture_input import png, scans
 
 
 def guard_of(app: Any) -> Guard:
@@ -341,6 +345,67 @@ def test_no_reply_says_where_files_lie(page: SimpleNamespace, picture: bytes) ->
     for path in (own["path"], drawn[0]["path"], drawn[0]["url"].partition("file=")[2]):
         assert visitor.get(f"/gradio_api/file={path}").content.startswith(b"\x89PNG")
     assert visitor.get(f"/gradio_api/file={NAME}/../secret").status_code == 404
+
+
+def send_pictures(page: SimpleNamespace, number: int, contents: list[bytes]) -> str:
+    """Upload pictures and start a job with each, from 127.0.0.(number); the name of the session of the jobs."""
+    visitor, session = page.visitor(number), f"pictures{number}"
+    for content in contents:
+        path = visitor.post("/gradio_api/upload", files={"files": ("a", content)}).json()[0]
+        joined = join(page, number, "vae", session, picture_from="upload", upload={"path": path, "meta": MARK}, samples=1)
+        assert joined.status_code == 200, joined.text
+    return session
+
+
+def ended(page: SimpleNamespace, number: int, session: str) -> list[tuple[bool, Any]]:
+    """Whether each job of a session succeeded, and its output."""
+    lines = page.visitor(number).get(f"/gradio_api/queue/data?session_hash={session}").text.splitlines()
+    messages = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    return [(each["success"], each["output"]) for each in messages if each["msg"] == "process_completed"]
+
+
+def test_eight_hostile_pictures_are_refused_and_another_visitor_is_served(
+    page: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JPEGs of 2,000 scans and PNGs of 400 megapixels, from eight addresses: not a pixel of them is decoded."""
+    monkeypatch.setattr(page.guard, "end_if_abandoned", lambda *_: None)
+    monkeypatch.setattr(picture_input, "_pixels", lambda _: pytest.fail("decoded"))
+    hostile = [scans(2000, 640), png(20_000, 20_000)]
+    sessions = {number: send_pictures(page, number, [hostile[number % 2]]) for number in range(171, 179)}
+    assert tiny.called(page.visitor(179), "sample", {"steps": 2})[0] == "complete"
+    for number, session in sessions.items():
+        assert [(success, each["error"]) for success, each in ended(page, number, session)] == [(False, choose(REFUSED))]
+
+
+def test_the_largest_pictures_of_one_visitor_hold_up_two_jobs(
+    page: SimpleNamespace, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight pictures within the limits take for ever to be decoded: others draw meanwhile, and their picture is begun."""
+    monkeypatch.setattr(page.guard, "end_if_abandoned", lambda *_: None)
+    decoding, let_go = [], threading.Event()
+
+    def held(picture: Any) -> np.ndarray:
+        decoding.append(picture.size)
+        assert let_go.wait(60)
+        return np.zeros((28, 28, 3), np.uint8)
+
+    monkeypatch.setattr(picture_input, "_pixels", held)
+    picture_input.decode.cache_clear()
+    greedy = send_pictures(page, 181, [png(4000, 3990 + number) for number in range(8)])
+    wait_until(lambda: bool(decoding))
+    for name in ("models", "divergence", "sample"):
+        assert tiny.called(page.visitor(182), name, {"steps": 2} if name == "sample" else {})[0] == "complete"
+    other = send_pictures(page, 182, [picture])
+    wait_until(lambda: running(page) == 3)
+    let_go.set()
+    assert [success for success, _ in ended(page, 182, other)] == [True]
+    assert (7, 5) in decoding
+    assert [success for success, _ in ended(page, 181, greedy)] == [True] * 8
+
+
+def running(page: SimpleNamespace) -> int:
+    """How many jobs run that use a model."""
+    return page.demo._queue.event_queue_per_concurrency_id["model"].current_concurrency
 
 
 def test_health_answers_head_too(page: SimpleNamespace) -> None:
