@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections import OrderedDict
@@ -36,6 +39,8 @@ from genlab.serving.picture_input import REFUSED
 from tests import tiny
 from tests.small_page import MARK, wait_until
 from tests.test_picture_input import png, scans
+
+ROOT = Path(__file__).parents[1]
 
 
 def guard_of(app: Any) -> Guard:
@@ -468,6 +473,80 @@ def test_malformed_values_of_every_function_are_refused_with_a_reason(page: Simp
     assert "Traceback" not in capfd.readouterr().err
 
 
+PIECES = [
+    b"", b"\0", b"null", b"-1", b"[", b"]", b"{", b"}", b'"', b"1e999", b"\xff", b"\\ud800", b"filename", b"\r\n", b"data",
+    b"9" * 400, b"files", b'"s"', b"true", b"../", "é".encode(), b"name", b"--b", b"model", b"genlab-files/", b"steps",
+]  # fmt: skip
+
+
+def test_mutated_bodies_of_every_route_never_break_the_server(page: SimpleNamespace, picture: bytes) -> None:
+    """Two hundred, from a seed: none is answered by 500 or more, or not at all; then a good request is answered right."""
+    rng, visitor = random.Random(0), page.visitor(164)
+    file = b'{"path": "genlab-files/x/a.png", "meta": {"_type": "gradio.FileData"}, "size": 5}'
+    seeds = {
+        "queue/join": json.dumps(
+            {"data": defaults(page, "pixel_density"), "fn_index": index_of(page, "pixel_density"), "session_hash": "s"}
+        ).encode(),
+        "call/divergence": json.dumps({"data": defaults(page, "divergence")}).encode(),
+        "call/v2/sample": b'{"steps": 1, "count": 1, "seed": 3, "label": "a class"}',
+        "call/v2/vae": b'{"picture_from": "upload", "samples": 1, "z": [0, 1], "upload": %s}' % file,
+        "cancel": b'{"session_hash": "s", "fn_index": 0, "event_id": "e"}',
+        "reset": b'{"event_id": "e"}',
+        "upload": PART % b'; filename="a.png"' + picture + b"\r\n--b--\r\n",
+    }
+    for turn in range(200):
+        path = list(seeds)[turn % len(seeds)]
+        body = bytearray(seeds[path])
+        for _ in range(rng.randint(1, 4)):
+            start = rng.randrange(len(body) + 1)
+            body[start : start + rng.choice([0, 1, 3, 8, 20])] = rng.choice(PIECES)
+        kind = FORM["content-type"] if path == "upload" else "application/json"
+        kind = rng.choice([kind] * 6 + ["", "text/plain", "multipart/form-data", "application/json; charset=utf-16"])
+        for limit in (page.guard.calls, page.guard.light_calls, page.guard.uploads):
+            limit.buckets.clear()
+        reply = visitor.post(f"/gradio_api/{path}", content=bytes(body), headers={"content-type": kind})
+        assert reply.status_code < 500, (path, kind, bytes(body), reply.text)
+    event, said = tiny.called(page.visitor(165), "divergence", {})
+    assert (event, list(said[-1])) == ("complete", list(tiny.called(page.visitor(166), "divergence", {})[1][-1]))
+
+
+CANARY = "canary7c41d0"
+HEARD: list[tuple[str, str]] = []
+"""What Python's audit hook hears while a test listens: events that name the canary, or another host than loopback."""
+LISTENING = threading.Event()
+
+
+def hear(event: str, details: tuple[Any, ...]) -> None:
+    if not LISTENING.is_set() or event.partition(".")[0] not in ("open", "os", "socket", "subprocess", "urllib", "shutil"):
+        return
+    said = repr(details)
+    foreign = event in ("socket.getaddrinfo", "socket.connect") and "127.0.0." not in said
+    if foreign or CANARY in said:
+        HEARD.append((event, said))
+
+
+def test_texts_of_a_call_lead_to_no_file_and_no_host(page: SimpleNamespace, tmp_path: Path) -> None:
+    """A path, a repository, an address in the place of every text of every endpoint: refused, and nothing is opened."""
+    (tmp_path / CANARY).write_text("secret")
+    local, remote = [f"{tmp_path}/{CANARY}", f"../{CANARY}", f"file:///{CANARY}"], [f"https://{CANARY}.invalid/x.png"]
+    values = [*local, *remote, f"{CANARY}/model@main"]
+    sys.addaudithook(hear)  # it cannot be removed, only stop listening
+    LISTENING.set()
+    try:
+        with open(tmp_path / CANARY):
+            assert HEARD.pop()[0] == "open"
+        for name, endpoint in page.info["named_endpoints"].items():
+            texts = [each for each in endpoint["parameters"] if each["python_type"]["type"] not in ("int", "float", "bool")]
+            for parameter, value in product(texts, values):
+                page.guard.calls.buckets.clear()
+                event, said = tiny.called(page.visitor(167), name[1:], {parameter["parameter_name"]: value})
+                assert event in ("error", "422"), (name, parameter["parameter_name"], said)
+                assert HEARD == [], (name, parameter["parameter_name"])
+    finally:
+        LISTENING.clear()
+        HEARD.clear()
+
+
 def test_a_value_that_holds_the_marks_of_two_languages_is_refused(page: SimpleNamespace) -> None:
     for text in ("[~a~|~b~]", "~]", "[~", "~|~"):
         status, said = tiny.called(page.visitor(162), "sample", {"label": text})
@@ -479,3 +558,19 @@ def test_the_description_of_the_api_is_read_by_older_clients(page: SimpleNamespa
     """gradio_client before version 2 fails where a component forbids other fields."""
     for component in page.visitor(163).get("/config").json()["components"]:
         assert "'additionalProperties': False" not in str(component.get("api_info")), component["type"]
+
+
+@pytest.mark.skipif(not (ROOT / "node_modules/@gradio/client").is_dir(), reason="needs Node and `npm ci`")
+def test_gradios_javascript_client_draws_streams_and_sends_a_blob(
+    page: SimpleNamespace, picture: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "picture").write_bytes(picture)
+    command = ["node", "tests/gradio_client.js", page.url, tmp_path / "picture"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["endpoints"] == list(page.info["named_endpoints"])
+    assert bytes(found["drawn"]) == b"PNG"
+    assert "bits_per_dim" in found["numbers"]
+    assert found["frames"] >= 2
+    assert "expected a whole number from 1 to" in found["refused"]
