@@ -11,10 +11,11 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import huggingface_hub as client
 from huggingface_hub import errors as client_errors
@@ -35,9 +36,12 @@ from genlab.package import (
 )
 
 log = logging.getLogger("genlab.hub")
+T = TypeVar("T")
+Token = str | bool | None
+"""A token, None for that of the Hub client, False for none."""
 
 PATIENCE = 10.0
-"""Timeout of the first request to the Hub, seconds."""
+"""Timeout of a question to the Hub, seconds."""
 GOOD = "genlab/"
 """Prefix of the references in the client's cache to the newest version of a branch that loaded."""
 REFUSALS = {
@@ -90,7 +94,7 @@ def read(source: str | Path, revision: str | None = None, token: str | None = No
     if COMMIT.fullmatch(wanted) and (cached := _in_cache(repo_id, wanted, whole=True)):
         return read_package(cached, repo_id, wanted)
     try:
-        folder = _download(repo_id, wanted, token)
+        folder = _asked(lambda token: _download(repo_id, wanted, token), repo_id, wanted, token)
         package = read_package(folder, repo_id, folder.name)
     except ModelError as error:
         last = last_good(repo_id, wanted)
@@ -137,8 +141,28 @@ def head(repo_id: str, revision: str, token: str | None = None) -> str:
     Raises:
         HubError: the Hub cannot be asked.
     """
-    with sentences(repo_id, revision):
-        return _info(repo_id, revision, token, files_metadata=False).sha or ""
+    return _asked(lambda token: _info(repo_id, revision, token, files_metadata=False), repo_id, revision, token).sha or ""
+
+
+def _asked(ask: Callable[[Token], T], repo_id: str, revision: str, token: Token) -> T:
+    """Return what the Hub answers with a token; where it does not accept it, without one: a public model needs none.
+
+    Raises:
+        HubError: see `sentences`.
+    """
+    try:
+        with sentences(repo_id, revision):
+            return ask(token)
+    except HubError as refused:
+        if refused.status != 401 or not (token or client.get_token()):
+            raise
+        try:
+            with sentences(repo_id, revision):
+                answer = ask(False)
+        except HubError:
+            raise refused from None
+        log.warning("%s. %s is public: it is read without one", refused, repo_id)
+        return answer
 
 
 def last_good(repo_id: str, revision: str) -> Package | None:
@@ -162,42 +186,47 @@ def remember(package: Package, revision: str) -> None:
             fresh.replace(reference)
 
 
-def _info(repo_id: str, revision: str, token: str | None, files_metadata: bool) -> client.ModelInfo:
+def _info(repo_id: str, revision: str, token: Token, files_metadata: bool) -> client.ModelInfo:
     api = client.HfApi(token=token, library_name="genlab", library_version=__version__)
     return api.model_info(repo_id, revision=revision, files_metadata=files_metadata, timeout=PATIENCE)
 
 
-def _download(repo_id: str, revision: str, token: str | None) -> Path:
+def _download(repo_id: str, revision: str, token: Token) -> Path:
     """Fetch the commit that a revision is at now; return its folder in the client's cache, every file checked.
 
     The configuration is fetched and checked first.
     """
-    with sentences(repo_id, revision):
-        info = _info(repo_id, revision, token, files_metadata=True)
-        names = [file.rfilename for file in info.siblings or []]
-        files = {file.rfilename: file for file in info.siblings or [] if file.rfilename in MAX_BYTES}
-        for name in REQUIRED:
-            if name not in files:
-                raise ModelError(f"{repo_id} is no genlab model: {missing(name, names)}")
-        for name, file in files.items():
-            if (file.size or 0) > MAX_BYTES[name]:
-                raise ModelError(f"{repo_id}: {name}: expected at most {MAX_BYTES[name]:,} bytes, got {file.size:,}")
-        commit = info.sha or ""
-        stated = {name: file.lfs.sha256 if file.lfs else file.blob_id or "" for name, file in files.items()}
-        folder = _fetch(repo_id, commit, {"config.json": stated["config.json"]}, token)
-        try:
-            check_config(folder)
-        except ModelError as error:
-            raise ModelError(f"{repo_id}@{commit}: {error}") from error
-        return _fetch(repo_id, commit, stated, token)
+    info = _info(repo_id, revision, token, files_metadata=True)
+    names = [file.rfilename for file in info.siblings or []]
+    files = {file.rfilename: file for file in info.siblings or [] if file.rfilename in MAX_BYTES}
+    for name in REQUIRED:
+        if name not in files:
+            raise ModelError(f"{repo_id} is no genlab model: {missing(name, names)}")
+    for name, file in files.items():
+        if (file.size or 0) > MAX_BYTES[name]:
+            raise ModelError(f"{repo_id}: {name}: expected at most {MAX_BYTES[name]:,} bytes, got {file.size:,}")
+    commit = info.sha or ""
+    stated = {name: file.lfs.sha256 if file.lfs else file.blob_id or "" for name, file in files.items()}
+    folder = _fetch(repo_id, commit, {"config.json": stated["config.json"]}, token)
+    try:
+        check_config(folder)
+    except ModelError as error:
+        raise ModelError(f"{repo_id}@{commit}: {error}") from error
+    return _fetch(repo_id, commit, stated, token)
 
 
-def _fetch(repo_id: str, commit: str, stated: dict[str, str], token: str | None) -> Path:
+def _fetch(repo_id: str, commit: str, stated: dict[str, str], token: Token) -> Path:
     """Return the folder of a commit in the client's cache with these files; damaged ones are dropped and fetched once more.
+
+    Whether the Hub answers for files is tried with one of them first: the client itself asks for six minutes.
 
     Args:
         stated: file → the hash that the Hub states for it.
     """
+    for name in stated:
+        if not isinstance(client.try_to_load_from_cache(repo_id, name, revision=commit), str):
+            client.get_hf_file_metadata(client.hf_hub_url(repo_id, name, revision=commit), token=token, timeout=PATIENCE)
+            break
     for _ in range(2):
         folder = Path(client.snapshot_download(repo_id, revision=commit, allow_patterns=list(stated), token=token))
         damaged = _damaged(folder, stated)

@@ -529,8 +529,7 @@ def out_of_order(server: Hub, patch: pytest.MonkeyPatch, what: str) -> None:
         patch.setattr(hub, "PATIENCE", 0.2)
         server.faults.append(Fault("/api/models/", "hang"))
     elif what == "silent files":
-        patch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.2)
-        patch.setattr("huggingface_hub.file_download._ETAG_RETRY_TIMEOUT", 0.2)
+        patch.setattr(hub, "PATIENCE", 0.2)
         server.faults.append(Fault("HEAD ", "hang"))
     else:
         where, fault = what.split(": ")
@@ -663,11 +662,28 @@ def test_hub_that_is_not_there_is_named(server, monkeypatch, sound):
         hub.read("me/other")
 
 
-def test_hub_that_says_nothing_is_not_waited_for(server, monkeypatch):
+@pytest.mark.parametrize("where", ["/api/models/", "HEAD "])
+def test_hub_that_says_nothing_is_not_waited_for(server, sound, monkeypatch, where):
+    publish(server, "me/model", sound)
     monkeypatch.setattr(hub, "PATIENCE", 0.2)
-    server.faults.append(Fault("/api/models/", "hang"))
+    server.faults.append(Fault(where, "hang"))
     with pytest.raises(ModelError, match="cannot be reached"):
-        hub.read("me/model")
+        genlab.load("me/model")
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["given", "of the client"])
+def test_a_public_model_is_read_without_a_token_that_has_expired(server, sound, tmp_path, monkeypatch, caplog, given):
+    """And followed without it; a private one is not there without it, and the token is named as the reason."""
+    repo = publish(server, "me/model", sound)
+    publish(server, "me/secret", sound, private=True)
+    connect(monkeypatch, server, tmp_path / "home", None if given else "hf_expired")
+    token = "hf_expired" if given else None
+    assert hub.read("me/model", token=token).revision == hub.head("me/model", "main", token) == repo.branches["main"]
+    assert caplog.text.count("does not accept your token: run `hf auth login`") == 2
+    assert caplog.text.count("me/model is public: it is read without one") == 2
+    assert "hf_expired" not in caplog.text
+    with pytest.raises(ModelError, match="does not accept your token"):
+        hub.read("me/secret", token=token)
 
 
 @pytest.mark.parametrize(("where", "name"), [("GET /storage/", "model.safetensors"), ("GET .*examples.png", "examples.png")])
