@@ -298,6 +298,9 @@ def run(options: Options) -> list[str]:
             for kind, (alone, company) in beside_pictures(server.url, picture, options.rounds).items():
                 print(f"{kind}: {alone:.2f} s alone, {company:.2f} s beside eight times a {name}.")
                 check("times alone", company / alone, WAIT)
+        if (status := Path(f"/proc/{server.pid}/status")).exists():
+            peak = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+            print(f"The server took at most {int(peak) / 1024:.0f} MiB of memory.")
     return exceeded
 
 

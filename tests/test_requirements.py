@@ -67,6 +67,28 @@ def test_the_space_installs_the_gradio_of_the_lock() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "torch", "fits"), [("txt", "2.8.0", True), ("txt", "2.11.0", True), ("lock", "2.13.0", False)]
+)
+def test_a_space_installs_requirements_and_not_the_lock(
+    python: Path, tmp_path: Path, name: str, torch: str, fits: bool
+) -> None:
+    """Beside what the Hub adds: extras of gradio, of which mcp takes an older pydantic than the lock has; ZeroGPU's torch.
+
+    When the lock fits, a Space can have it.
+    """
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "uv"], check=True)
+    (tmp_path / "space.txt").write_text(
+        f"-r {ROOT / 'requirements'}.{name}\ngradio[oauth,mcp]=={locked()['gradio']}\nspaces\ntorch=={torch}\n"
+    )
+    options = ["--python-version", "3.12", "--python-platform", "x86_64-manylinux_2_28", "--no-annotate"]
+    command = [python.with_name("uv"), "pip", "compile", "--quiet", *options, tmp_path / "space.txt"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert ("pydantic" in done.stderr) == (name == "lock"), done.stderr
+    assert (done.returncode == 0) == (name == "txt"), done.stderr
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_lock_installs_by_its_hashes(python: Path, version: str, tmp_path: Path) -> None:
     subprocess.run([python, "-m", "pip", "install", "--quiet", "uv"], check=True)

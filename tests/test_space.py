@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 from hub_server import File, Hub, Repo, Token, connect, running
+from PIL import Image
 from test_hub import publish, write_model
 
 from genlab import hub, space
 from genlab.package import ModelError
 from tests.small_page import wait_until
+from tests.tiny import called
 
 ROOT = Path(__file__).parents[1]
 
@@ -159,10 +162,11 @@ def test_the_tree_imports_nothing_that_it_lacks():
     assert not any(name.startswith("training") for name in wanted)
 
 
-def test_the_space_serves_its_models_without_a_place_to_write(server, tmp_path):
-    """The tree, checked out, as user 1000 where that may be: main moves, and it follows; the Hub dies, and it serves on."""
-    deploy()
-    repo = server.repos["spaces/me/genlab"]
+@contextmanager
+def started(server: Hub, repo: Repo, out: Path) -> Iterator[httpx.Client]:
+    """A client of the page of a Space: its tree, checked out, started as the Hub would, without a home, by another user where
+    that may be. At the end nothing has failed, and nothing was written.
+    """
     checkout = Path(tempfile.mkdtemp())
     checkout.chmod(0o755)
     files = {name: file.content for name, file in repo.commits[repo.branches["main"]].items()}
@@ -180,39 +184,84 @@ def test_the_space_serves_its_models_without_a_place_to_write(server, tmp_path):
         "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "SPACE_ID": "me/genlab",
     }  # fmt: skip
     command = [sys.executable, "-c", script]
-    model = server.repos["me/model"]
-    first = model.branches["main"]
     with (
-        open(tmp_path / "out", "w") as out,
-        subprocess.Popen(command, cwd=checkout, env=here, stdout=out, stderr=subprocess.STDOUT, **as_user_1000()) as process,
+        open(out, "w") as log,
+        subprocess.Popen(command, cwd=checkout, env=here, stdout=log, stderr=subprocess.STDOUT, **as_user_1000()) as process,
     ):
         try:
-            text = lambda: (tmp_path / "out").read_text()  # noqa: E731
-            wait_until(lambda: process.poll() is not None or "genlab: open" in text(), 300)
-            assert process.poll() is None, text()
-            url = text().partition("genlab: open ")[2].split()[0]
-
-            def ready() -> bool:
-                return httpx.get(f"{url}/readyz", timeout=60).status_code == 200
-
-            def revisions() -> list[str]:
-                begun = httpx.post(f"{url}/gradio_api/call/models", json={"data": []}, timeout=60).json()["event_id"]
-                told = httpx.get(f"{url}/gradio_api/call/models/{begun}", timeout=60).text
-                lines = [line for line in told.splitlines() if line.startswith("data: [")]
-                return [each["revision"] for each in json.loads(lines[-1].removeprefix("data: "))[0]]
-
-            wait_until(ready, 300)
-            wait_until(lambda: revisions() == [first], 300)
-            second = publish(server, "me/model", write_model(tmp_path / "second", seed=1)).branches["main"]
-            wait_until(lambda: revisions() == [second], 300)
-            server.shutdown()
-            assert revisions() == [second]
-            assert ready()
+            wait_until(lambda: process.poll() is not None or "genlab: open" in out.read_text(), 300)
+            assert process.poll() is None, out.read_text()
+            url = out.read_text().partition("genlab: open ")[2].split()[0]
+            with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+                wait_until(lambda: client.get("/readyz").status_code == 200, 300)
+                yield client
+            assert process.poll() is None, out.read_text()
         finally:
             process.terminate()
-    assert "Traceback" not in text(), text()
+    assert "Traceback" not in out.read_text(), out.read_text()
     assert {p.relative_to(checkout).as_posix() for p in checkout.rglob("*") if p.is_file()} == files.keys()
     shutil.rmtree(checkout)
+
+
+def revisions(client: httpx.Client) -> list[str]:
+    """The commits of the models that a page serves."""
+    return [each["revision"] for each in called(client, "models", {})[1][0]]
+
+
+def test_the_space_serves_its_models_without_a_place_to_write(server, tmp_path):
+    """Main moves, and it follows; the Hub dies, and it serves on."""
+    deploy()
+    model = server.repos["me/model"]
+    with started(server, server.repos["spaces/me/genlab"], tmp_path / "out") as client:
+        wait_until(lambda: revisions(client) == [model.branches["main"]], 300)
+        second = publish(server, "me/model", write_model(tmp_path / "second", seed=1)).branches["main"]
+        wait_until(lambda: revisions(client) == [second], 300)
+        server.shutdown()
+        assert revisions(client) == [second]
+        assert client.get("/readyz").status_code == 200
+
+
+@pytest.mark.long
+def test_from_a_clone_to_a_space_that_outlives_the_hub(server, tmp_path):
+    """The commands of the README's way, in a clean clone: train, push, verify, deploy; then main moves, and the Hub dies."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "GENLAB_", "PYTHONPATH"))}
+    here = {**clean, **server.environment(tmp_path / "home", "hf_mine"), "OMP_NUM_THREADS": "1", "GENLAB_BF16": "0"}
+
+    def run(*command: object) -> str:
+        done = subprocess.run([sys.executable, *map(str, command)], cwd=clone, env=here, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    random = np.random.default_rng(0)
+    (tmp_path / "spots").mkdir()
+    for i in range(40):
+        Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / "spots" / f"{i}.png")
+
+    def train(seed: int) -> str:
+        """Train and push; return the commit, whose model is the trained one to every client."""
+        folder = tmp_path / f"run-{seed}"
+        tiny = ["--size", 8, "--width", 8, "--T", 30, "--steps", 4, "--batch-size", 4, "--seed", seed]
+        run("training/train_ddpm.py", "--dataset", tmp_path / "spots", "--run", folder, *tiny, "--push")
+        commit = server.repos["me/genlab-ddpm-spots"].branches["main"]
+        drawn = "import genlab, sys; print(genlab.sample(genlab.load(sys.argv[1]), 2, steps=3).tolist())"
+        assert run("-c", drawn, "me/genlab-ddpm-spots") == run("-c", drawn, folder)
+        return commit
+
+    first = train(0)
+    told = run("training/publish.py", "--space", "me/genlab", "--models", "me/genlab-ddpm-spots")
+    assert f"runs: {server.url}/spaces/me/genlab\n" in told
+    with started(server, server.repos["spaces/me/genlab"], tmp_path / "out") as client:
+        wait_until(lambda: revisions(client) == [first], 300)
+        second = train(1)
+        assert second != first
+        wait_until(lambda: revisions(client) == [second], 600)
+        server.shutdown()
+        event, drawn = called(client, "sample", {"count": 1, "steps": 3})
+        assert event == "complete"
+        assert client.get(drawn[0]["url"]).content.startswith(b"\x89PNG")
+        assert (revisions(client), client.get("/readyz").status_code) == ([second], 200)
 
 
 def as_user_1000() -> dict[str, int]:
