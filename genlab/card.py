@@ -93,7 +93,7 @@ def write_card(
         BEGIN,
         f"# {short} of {escape(data['name'])}",
         f"This is {what} with {parameters:,} parameters for {channels} pictures of {data['size']}×{data['size']} pixels, "
-        f"{_origin(config)} with genlab {escape(config['genlab'])}.",
+        f"{_origin(config, metrics)} with genlab {escape(config['genlab'])}.",
     ]
     if data["classes"]:
         parts.append("Classes: " + ", ".join(escape(name) for name in data["classes"]) + ".")
@@ -171,11 +171,12 @@ def card_parts(card: str) -> tuple[dict[str, Any], str]:
     return (data, card[found.end() :]) if found and isinstance(data, dict) else ({}, card)
 
 
-def _origin(config: dict[str, Any]) -> str:
-    """Return whether the weights were trained or distilled, and from which teacher."""
+def _origin(config: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """Return whether the weights were trained from nothing, from those of another model, or distilled, and from which."""
     if config["kind"] == "consistency":
         return f"distilled from the DDPM {_code_word(config['model']['teacher'])}"
-    return "trained from scratch"
+    before = metrics.get("training", {}).get("options", {}).get("from_model")
+    return f"trained from the weights of {_code_word(before)}" if before else "trained from scratch"
 
 
 def _code_word(text: str) -> str:
@@ -185,6 +186,7 @@ def _code_word(text: str) -> str:
 
 _TRAINING = (
     ("steps", "steps", ""),
+    ("lengthened", "planned shorter at first", ""),
     ("images_seen", "pictures seen", ""),
     ("seconds", "time", "s"),
     ("device", "device", ""),

@@ -242,9 +242,9 @@ def test_a_run_may_start_from_another_model(tmp_path: Path, data_dir: Path, caps
     assert main(more, task_of(more)) == 0
     before, after = (genlab.load(tmp_path / name).state_dict() for name in ("first", "more"))
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
-    assert (
-        json.loads((tmp_path / "more" / "model" / "metrics.json").read_text())["training"]["options"]["from_model"] == "first"
-    )
+    model = tmp_path / "more" / "model"
+    assert json.loads((model / "metrics.json").read_text())["training"]["options"]["from_model"] == "first"
+    assert "trained from the weights of `first` with genlab" in (model / "README.md").read_text()
 
     other = replace(more, run=tmp_path / "other", model=DDPMConfig(T=30, unet=UNetConfig(width=8, dropout=0.2)))
     assert main(other, task_of(other)) == 1
@@ -352,6 +352,11 @@ def test_a_run_goes_on_for_longer_than_it_began(tmp_path: Path, data_dir: Path, 
     assert main(again, task_of(again)) == 0
     assert "--steps 24 → 36: longer than it began; the learning rate is 0.001 now" in capsys.readouterr().out
     assert load_checkpoint(tmp_path / "run" / "checkpoints").step == 36
+    # The command alone would not make this model, as the learning rate had fallen before: the model says so.
+    assert main(again, task_of(again)) == 0
+    model = tmp_path / "run" / "model"
+    assert json.loads((model / "metrics.json").read_text())["training"]["lengthened"] == ["--steps 24 up to step 24"]
+    assert "| planned shorter at first | --steps 24 up to step 24 |" in (model / "README.md").read_text()
 
 
 def test_what_cannot_be_resumed_or_started_says_what_to_do(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]):

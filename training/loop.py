@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -161,6 +161,7 @@ class Trainer:
         )
         self.step = 0
         self.seconds = 0.0
+        self.lengthened: list[str] = []
         self.stopped: int | None = None
         self._loss = loss
         self._loss_state = loss_state or {}
@@ -374,6 +375,7 @@ class Trainer:
             "processes": self.accelerator.num_processes,
             "arithmetic": self.arithmetic,
             "seconds": self.seconds,
+            "lengthened": self.lengthened,
             "since_log": {"steps": self._counted, "sums": self._sums},
         }
         save_checkpoint(self.config.run_folder / "checkpoints", Checkpoint(self.step, tensors, facts))
@@ -402,6 +404,9 @@ class Trainer:
             if self.accelerator.is_main_process:
                 rate = self.config.learning_rate(found.step)
                 print(f"--steps {before['steps']} → {now['steps']}: longer than it began; the learning rate is {rate:.3g} now")
+            planned = replace(self.config, steps=before["steps"])
+            if any(planned.learning_rate(step) != self.config.learning_rate(step) for step in range(1, found.step + 1)):
+                self.lengthened.append(f"--steps {planned.steps} up to step {found.step}")
             before["steps"] = now["steps"]
         compared = sorted((before | now).keys() - PICTURES)
         changed = [f"{flag(k)} {before.get(k)} → {now.get(k)}" for k in compared if not same(before.get(k), now.get(k))]
@@ -435,6 +440,7 @@ class Trainer:
             state.setdefault(int(index), {})[key] = aligned
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
         self.step = self._saved = found.step
+        self.lengthened = [*found.facts.get("lengthened", []), *self.lengthened]
         self.seconds = found.facts["seconds"]
         since_log = found.facts.get("since_log", {"steps": 0, "sums": {}})
         self._counted, self._sums = since_log["steps"], since_log["sums"]

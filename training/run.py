@@ -389,6 +389,7 @@ def write_model(folder: Path, config: Training, trainer: Trainer, log: Log, give
             "steps": trainer.step,
             "images_seen": trainer.step * config.batch_size,
             "seconds": round(trainer.seconds),
+            **({"lengthened": trainer.lengthened} if trainer.lengthened else {}),
             "device": trainer.device.type,
             "precision": trainer.arithmetic,
             "processes": trainer.accelerator.num_processes,
