@@ -18,6 +18,7 @@ from genlab.demo import films, make_films
 from genlab.demo.films import film
 from genlab.demo.turns import Runner
 
+FIGURES = ["score", "playground"]
 FILMS = {"process": ["ddpm-fashion-mnist"], "interpolate": ["vae-fashion-mnist", "ddpm-fashion-mnist"]}
 
 
@@ -35,6 +36,21 @@ def test_a_film_is_of_the_models_that_ship(name: str) -> None:
 def test_other_models_get_no_film(tmp_path: Path) -> None:
     models = tiny.load_models(tiny.save_models(tmp_path))
     assert [film(models, name, ids) for name, ids in FILMS.items()] == [None, None]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_film_that_is_a_part_of_the_page_is_small_and_is_stored_as_it_was_made(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    film = films.figure(name)
+    assert len(film.frames) > 10
+    assert (films.FOLDER / f"{name}.json").stat().st_size < 60_000
+    monkeypatch.setattr(films, "FOLDER", tmp_path)
+    films.store_figure(name, film, every=4)
+    fewer = films.figure(name)
+    assert fewer.frames[:1] + fewer.frames[-1:] == film.frames[:1] + film.frames[-1:]
+    was, now = (([each.frames[s.start].caption for s in each.segments]) for each in (film, fewer))
+    assert was == now, "segments begin with their own frames"
 
 
 @pytest.mark.long
@@ -55,14 +71,14 @@ def url() -> Iterator[str]:
         yield address
 
 
-@pytest.mark.parametrize("tab", FILMS)
+@pytest.mark.parametrize("tab", [*FILMS, *FIGURES])
 def test_the_tab_opens_on_its_film_and_plays(url: str, browser: Any, tab: str) -> None:
     """The scrubber moves by itself, nothing has been pressed; where the visitor asked for reduced motion, it stands."""
     for motion, moves in (("no-preference", True), ("reduce", False)):
         page = tiny.watched(browser.new_context(reduced_motion=motion).new_page())
         page.goto(f"{url}/?tab={tab}")
-        player = page.locator(".player:visible").first
-        scrubber = player.get_by_role("slider").first
+        player = page.locator(f"#{tab}" if tab in FIGURES else ".player:visible").first
+        scrubber = player.locator("input[type=range]")
         scrubber.wait_for()
         player.get_by_role("button", name="Pause" if moves else "Play", exact=True).wait_for()
         if moves:

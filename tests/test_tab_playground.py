@@ -344,8 +344,8 @@ def test_a_student_draws_trains_stops_and_shares(site: SimpleNamespace, browser:
     context = browser.new_context(viewport={"width": 1280, "height": 1200}, locale="en-GB")
     page = tiny.watched(context.new_page())
     page.goto(site.url + "/?tab=playground")
+    page.locator("#playground").get_by_role("button", name="Pause").wait_for()  # the film
     caption = page.locator("#playground .caption")
-    caption.get_by_text("Press “Train”").wait_for()
 
     surface = page.locator("#playground-data .surface").first
     box = surface.bounding_box()
@@ -357,6 +357,7 @@ def test_a_student_draws_trains_stops_and_shares(site: SimpleNamespace, browser:
     assert until(lambda: page.get_by_role("radio", name="your drawing").is_checked() or page.wait_for_timeout(50))
 
     page.click("#playground-train")
+    page.wait_for_function("() => document.querySelector('#playground .scrub').disabled")  # the film is gone
     caption.get_by_text(re.compile(r"step \d+ of 1500")).wait_for()
     seen = page.evaluate(CLOUD)
     page.wait_for_function(f"seen => ({CLOUD})() !== seen", arg=seen)

@@ -232,14 +232,14 @@ def test_a_student_drags_the_noise_level_trains_and_plays(site: SimpleNamespace,
     page = tiny.watched(browser.new_context(viewport={"width": 1280, "height": 1100}, locale="en-GB").new_page())
     page.goto(site.url)
     caption = page.locator("#score .caption")
-    caption.get_by_text(f"t = {LEVEL.default:.0f} of {T}").wait_for()
-    page.get_by_text("not yet trained").wait_for()
+    caption.get_by_text(f"at t = {LEVEL.default:.0f}").wait_for()  # the film
 
     handle = page.locator('#score [data-handle="level"]')
     x, y = tiny.take(page, handle)
     page.mouse.move(x + 150, y, steps=4)
     page.mouse.up()
     caption.get_by_text(re.compile(r"t = (4|5|6)\d of")).wait_for()
+    page.get_by_text("not yet trained").wait_for()
     handle.focus()
     page.keyboard.press("Home")  # no key of a handle: it stays
     page.keyboard.press("ArrowLeft")

@@ -1,4 +1,4 @@
-"""Make the films that the page opens on: `GENLAB_BF16=0 python -m genlab.demo.make_films`; a minute."""
+"""Make the films that the page opens on: `GENLAB_BF16=0 python -m genlab.demo.make_films`; two minutes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from genlab.demo.served import Models
 from genlab.demo.tabs.interpolate import compute as paths
 from genlab.demo.tabs.interpolate import figure as paths_figure
 from genlab.demo.tabs.interpolate.request import parse_interpolate
+from genlab.demo.tabs.playground import figure as playground_figure
+from genlab.demo.tabs.playground.compute import Run, play
+from genlab.demo.tabs.playground.request import FIRST
 from genlab.demo.tabs.process import compute as chain
 from genlab.demo.tabs.process import figure as chain_figure
 from genlab.demo.tabs.process.request import parse_process
+from genlab.demo.tabs.score import figure as score_figure
+from genlab.demo.tabs.score.compute import Nets
+from genlab.demo.tabs.score.request import FIRST_DATA, LEVEL
 from genlab.demo.turns import Runner
 
 
@@ -37,6 +43,24 @@ def interpolate(models: Models, runner: Runner) -> None:
     shutil.copyfile(paths_figure.strip(last, request, scale=1), films.FOLDER / "interpolate-strip.png")
 
 
+def score() -> None:
+    """Make the film of the Score tab: particles that walk at its first noise level, along a network that has learned."""
+    nets, data = Nets(), FIRST_DATA
+    for _ in nets.learn(data):
+        pass
+    film = score_figure.langevin_animation(data, int(LEVEL.default), *nets.get(data), 0, crowd=10)
+    films.store_figure("score", film, every=2)
+
+
+def playground() -> None:
+    """Make the film of the Playground: what its controls ask for at first, from noise to points."""
+    run = Run(FIRST)
+    for record in play(FIRST, run):
+        if isinstance(record, Run):
+            playground_figure.live(run, crowd=100)
+    films.store_figure("playground", playground_figure.animation(run, FIRST.seed, crowd=100), every=3)
+
+
 def main() -> None:
     """Make all films from the models that ship."""
     models = Requested([]).models()
@@ -44,6 +68,8 @@ def main() -> None:
     runner.started()
     process(models, runner)
     interpolate(models, runner)
+    score()
+    playground()
 
 
 if __name__ == "__main__":

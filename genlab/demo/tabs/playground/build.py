@@ -10,8 +10,9 @@ from typing import Any
 
 import gradio as gr
 
+from genlab.demo import films
 from genlab.demo.components.figure import Figure, FigureData, drawn
-from genlab.demo.limits import DATA_SET, SEED, LimitError, parse_choice
+from genlab.demo.limits import DATA_SET, LimitError, parse_choice
 from genlab.demo.live import SECONDS, Store, on_worker
 from genlab.demo.served import Models
 from genlab.demo.tabs.controls import formula, heading, seed_field, slider
@@ -21,6 +22,7 @@ from genlab.demo.tabs.playground.figure import animation, answer, board, data_na
 from genlab.demo.tabs.playground.request import (
     DATA,
     DRAWING,
+    FIRST,
     LEARN_STEPS,
     MODELS,
     SAMPLES,
@@ -37,7 +39,6 @@ from genlab.demo.turns import Runner
 
 SHOWN_SECONDS = 0.2
 """Least time between two pictures of the learning."""
-FIRST = PlaygroundRequest("moons", (), "DDPM", "reverse SDE", int(LEARN_STEPS.default), int(SEED.default))
 ABSOLUTE = "query => location.origin + location.pathname + '?' + query"
 
 
@@ -140,7 +141,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
             data = gr.Radio([(data_name(name), name) for name in DATA], value=FIRST.data, label=TEXT["data"])
         with gr.Column(scale=5, min_width=320):
             figure = Figure(
-                stage(Run(FIRST), TEXT["ready"]),
+                films.figure("playground"),
                 label="figure",
                 animated=True,
                 segmented=True,
@@ -216,7 +217,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
     share.click(link_of, controls, link, **LIGHT_EVENT).success(None, link, link, js=ABSOLUTE, api_visibility="private")
     points = gr.State(())  # not the drawing itself, so that a page without a link leaves it alone
     page.load(opened, None, [data, model, walk, steps, seed, points], **OPENING_EVENT)
-    gr.on([points.change], linked, points, drawing, **OPENING_EVENT)
+    gr.on([points.change], linked, points, drawing, **OPENING_EVENT).success(fresh, controls, [figure, name], **OPENING_EVENT)
 
     drawn_points = gr.JSON(None, label="points", visible=False)
     count = gr.Number(SAMPLES.default, label="count", visible=False)

@@ -117,27 +117,27 @@ def progress(run: Run, index: int = -1) -> str:
     )
 
 
-def live(run: Run) -> FigureData:
+def live(run: Run, crowd: int = CROWD) -> FigureData:
     """Return the run as it stands."""
     assert run.model is not None
-    picture = samples(run.request, run.model, CROWD, LIVE_STEPS)
+    picture = samples(run.request, run.model, crowd, LIVE_STEPS)
     run.add(picture)
     return stage(run, progress(run), picture)
 
 
 @torch.inference_mode()
-def animation(run: Run, seed: int) -> FigureData:
-    """Return the learning, then the forward and the reverse process of the model, with the noise of that seed."""
+def animation(run: Run, seed: int, crowd: int = CROWD) -> FigureData:
+    """Return the learning, then forward and reverse process of the model on `crowd` points, with the noise of that seed."""
     request, model = run.request, run.model
     if model is None:
         return stage(run, TEXT["ready"])
-    pictures = run.pictures or [(len(run.losses), samples(request, model, CROWD))]
+    pictures = run.pictures or [(len(run.losses), samples(request, model, crowd))]
     shown = pictures[:: -(-len(pictures) // PICTURES_STORED)]
     frames = [
         Frame(caption=progress(run, count - 1), layers={"samples": _xy(picture), "loss": _curve(run, count)})
         for count, picture in shown
     ]
-    x0 = data_of(request.data, request.marks, MARKS)[:CROWD]
+    x0 = data_of(request.data, request.marks, MARKS)[:crowd]
     if isinstance(model, PointVAE):
         there, back, made = _vae_ways(model, x0, seed)
     elif request.model == "flow matching":
@@ -158,7 +158,7 @@ def _chain_ways(request: PlaygroundRequest, model: PointDDPM, x0: Tensor, seed: 
     key = f"{request.model} t"
     walk = TEXT[f"walk {request.walk}"]
     back: list[Picture] = []
-    walked = list(way_back(request, model, CROWD, seed, WALK_STEPS))
+    walked = list(way_back(request, model, len(x0), seed, WALK_STEPS))
     for frame in walked[:: len(walked) // WALK_STEPS]:
         back.append((TEXT[key].format(t=frame.t, walk=walk), frame.x_t, _arrows(request, model, frame.t)))
     return there, back, [(TEXT[key].format(t=0, walk=walk), walked[-1].x_s, {})]
@@ -171,8 +171,8 @@ def _straight_ways(request: PlaygroundRequest, model: PointDDPM, x0: Tensor, see
         (TEXT["straight s"].format(s=f"{s:.2f}"), torch.lerp(x0, eps, s), {}) for s in torch.linspace(0, 1, len(FORWARD_TIMES))
     ]
     back: list[Picture] = []
-    for frame in way_back(request, model, CROWD, seed, WALK_STEPS):
-        t = torch.full((CROWD,), frame.t)
+    for frame in way_back(request, model, len(x0), seed, WALK_STEPS):
+        t = torch.full((len(x0),), frame.t)
         s = f"{float(straight_time(model.schedule, t)[0]):.2f}"
         back.append((TEXT["velocity s"].format(s=s), straight(model.schedule, frame.x_t, t), {}))
     return there, back, [(TEXT["velocity s"].format(s="0.00"), frame.x_s, {})]
@@ -189,7 +189,7 @@ def _vae_ways(model: PointVAE, x0: Tensor, seed: int) -> Ways:
     """Return x to z, z to its mean in x, and the samples; the frames between them are interpolated."""
     noise = torch.randn(len(x0), model.latent, generator=torch.Generator().manual_seed(seed))
     encoded = model.encode(x0).sample(noise)
-    z, mean, x = model.sample(CROWD, seed)
+    z, mean, x = model.sample(len(x0), seed)
     sigma = f"{float(model.decode(z[:1]).std[0, 0]):.3f}"
     there = _move(TEXT["encoding"], x0, encoded) + _move(TEXT["latents"], encoded, encoded, 3)
     back = _move(TEXT["prior"], z, z, 3) + _move(TEXT["decoding"], z, mean)

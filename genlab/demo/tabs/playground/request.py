@@ -80,6 +80,10 @@ class PlaygroundRequest:
     seed: int
 
 
+FIRST = PlaygroundRequest("moons", (), "DDPM", "reverse SDE", int(LEARN_STEPS.default), int(SEED.default))
+"""What the controls ask for at first."""
+
+
 def parse_playground(
     data: object, points: object, model: object, walk: object, steps: object, seed: object
 ) -> PlaygroundRequest:

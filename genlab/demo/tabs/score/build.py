@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from genlab.demo import films
 from genlab.demo.components.figure import Figure, FigureData
 from genlab.demo.live import on_worker
 from genlab.demo.served import Models
@@ -18,10 +19,10 @@ from genlab.demo.tabs.link import Link
 from genlab.demo.tabs.points import NAMES
 from genlab.demo.tabs.score.compute import Nets
 from genlab.demo.tabs.score.figure import draw, langevin_animation, numbers, read, reverse_animation
-from genlab.demo.tabs.score.request import LEVEL, SIDE, WALKS, WalkName, WalkRequest, parse_score, parse_walk
+from genlab.demo.tabs.score.request import FIRST_DATA, LEVEL, SIDE, WalkName, WalkRequest, parse_score, parse_walk
 from genlab.demo.tabs.score.text import TEXT
 from genlab.demo.turns import Runner
-from genlab.plane import DATA_NAMES, DataName
+from genlab.plane import DATA_NAMES
 
 SHOWN_SECONDS = 0.2
 """Least time between two pictures of the learning."""
@@ -30,7 +31,6 @@ SHOWN_SECONDS = 0.2
 def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
     """Make the tab, and the endpoint `/score`."""
     nets = Nets()
-    first: DataName = "gaussians"
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             gr.Markdown(TEXT["lead"], latex_delimiters=LATEX)
@@ -42,7 +42,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
                 particles_button = gr.Button(TEXT["langevin"], elem_id="score-langevin", min_width=140)
                 reverse_button = gr.Button(TEXT["reverse"], elem_id="score-reverse", min_width=140)
     figure = Figure(
-        draw(first, int(LEVEL.default), *nets.get(first)),
+        films.figure("score"),
         label="figure",
         animated=True,
         elem_id="score",
@@ -50,12 +50,12 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
     )
     with gr.Row(equal_height=False):
         offered = [(NAMES[name], name) for name in DATA_NAMES]
-        data = gr.Radio(offered, value=first, label=TEXT["data"], scale=4, min_width=320)
+        data = gr.Radio(offered, value=FIRST_DATA, label=TEXT["data"], scale=4, min_width=320)
         with gr.Column(scale=1, min_width=160):
             seed = seed_field(TEXT["seed"])
     formula(TEXT)
 
-    walk = gr.Textbox(WALKS[0], label="walk", visible=False)
+    walk = gr.Textbox("Langevin", label="walk", visible=False)
     level = gr.Number(LEVEL.default, label="t", visible=False)
 
     def drawn(request: WalkRequest) -> FigureData:

@@ -117,9 +117,9 @@ def _numbers(oracle: Mixture, net: PointDDPM, data: DataName, t: int) -> str:
     return TEXT["numbers"].format(t=t, T=T, norm=f"{norm:.3g}", **values)
 
 
-def langevin_animation(data: DataName, t: int, steps: int, net: PointDDPM, seed: int) -> FigureData:
+def langevin_animation(data: DataName, t: int, steps: int, net: PointDDPM, seed: int, crowd: int = CROWD) -> FigureData:
     """Return particles from a lattice that walk at the level t along both scores with the same noise."""
-    oracle, start = exact(data), lattice(CROWD, REACH).flatten(0, 1)
+    oracle, start = exact(data), lattice(crowd, REACH).flatten(0, 1)
     clouds = {
         name: [start] + [frame.x_s for frame in particles(predict, SCHEDULE, start, t, CROWD_STEPS, seed)]
         for name, predict in (("exact", oracle.predict), ("learned", net.predict))
