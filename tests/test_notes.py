@@ -17,6 +17,7 @@ import pytest
 
 from genlab.demo.app import TABS
 from genlab.demo.documents import DOCUMENTS
+from genlab.demo.guide import STEPS, address
 from genlab.demo.tabs.playground.request import read_link
 from genlab.serving.language import TAGS, Language, choose
 from tests import tiny
@@ -119,11 +120,23 @@ def test_every_link_leads_somewhere(language: str) -> None:
             query = dict(parse_qsl(urlsplit(link).query))
             assert query["tab"] in TABS, link
             assert query.get("lang", "en") == language, link
-            assert not query.keys() - {"tab", "lang"} or read_link(query) is not None, link
+            if "step" in query:
+                assert link.removeprefix(PAGE).removesuffix("&lang=zh") == address(int(query["step"]))
+            else:
+                assert not query.keys() - {"tab", "lang"} or read_link(query) is not None, link
         else:
             path, _, anchor = link.partition("#")
             assert (document.parent / path).exists(), link
             assert not anchor or anchor in ANCHORS, link
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_step_of_the_guide_is_linked_where_its_section_names_the_tab(language: str) -> None:
+    for number, step in enumerate(STEPS, 1):
+        (at,) = (i for i, section in enumerate(SECTIONS[language]) if step.anchor in section.anchors)
+        section = next(section for section in SECTIONS[language][at:] if section.text.strip())
+        tabs = section.text.partition(LABELS[language][1])[2].partition("\n\n")[0]
+        assert number in [int(found) for found in re.findall(r"&step=(\d+)", tabs)], step.anchor
 
 
 @pytest.mark.parametrize("place", range(len(SECTIONS["en"])), ids=lambda i: SECTIONS["en"][i].anchors[0])
