@@ -61,5 +61,5 @@ def test_every_model_that_ships_draws_the_pictures_of_its_seeds():
 
 if __name__ == "__main__":
     os.environ["GENLAB_BF16"] = "0"
-    np.savez_compressed(SEEDS, **drawn())
     package.SHIPPED.write_text(json.dumps(listed(), indent=2) + "\n")
+    np.savez_compressed(SEEDS, **drawn())
