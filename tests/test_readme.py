@@ -155,7 +155,7 @@ OPTIONS = [
     (
         "docs/training.md",
         [DDPMTraining(), VAETraining(), Distillation(), Preflight(), PriorFit("vae-mnist")],
-        {"--help", "--nproc_per_node", "--mixed_precision", "--no-examples"},
+        {"--help", "--nproc_per_node", "--mixed_precision", "--no-examples", "--logdir"},
     ),
     ("docs/measuring.md", [Evaluation("ddpm-mnist"), ClassifierTraining()], set()),
 ]
