@@ -13,10 +13,13 @@ import torch
 from genlab.nn import computes_bf16
 
 
-def alternate(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def alternate(
+    runs: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Return the seconds of every call by name, (rounds) each, after one call of each to warm up.
 
-    The order is reversed from round to round, so that no function always follows the same one.
+    The order is reversed from round to round, so that no function always follows the same one. `time.process_time` as the clock
+    counts what this process computes, on all its threads, and not the time in which others have the processor.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     with torch.inference_mode():
@@ -24,9 +27,9 @@ def alternate(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
             run()
         for number in range(rounds):
             for name in list(runs)[:: 1 if number % 2 == 0 else -1]:
-                start = time.perf_counter()
+                start = clock()
                 runs[name]()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 

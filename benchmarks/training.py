@@ -7,6 +7,9 @@ Each loop takes whole steps on the same pictures, in batches of the same size, w
     diffusers    the loop of its tutorial for unconditional models: DataLoader, DDPMScheduler.add_noise, AdamW, accelerate
     lucidrains   GaussianDiffusion's loss and the steps of its Trainer: DataLoader, Adam, clipping, EMA every tenth step
 
+With `--sizes`, ours and diffusers' are timed on pictures of these sides instead, gray and RGB, with a step of sampling (a
+forward pass of 16 pictures): in CPU time, which other load on the machine does not count towards.
+
 With `--minutes`, each loop also runs for that time, and its model is measured on held-out pictures in the same way: the bound
 over the chain that it was trained on, and distances of samples by our samplers. All train without labels.
 """
@@ -27,12 +30,12 @@ if not __package__:  # run as a script: import from the repository's root, not f
 
 import tyro
 
-from genlab.config import Sampling
+from genlab.config import DataSpec, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from genlab.config import DataSpec, Prediction
+    from genlab.config import Prediction
     from genlab.data import Dataset
     from genlab.ddpm import DDPM
     from genlab.schedule import Schedule
@@ -68,6 +71,8 @@ class Options:
     """Also train with each loop for this time, and measure the models; 20 for the benchmark's goal, 0 to skip."""
     images: int = 1000
     """Number of held-out pictures for the bound, and of samples for each distance."""
+    sizes: tuple[int, ...] = ()
+    """Compare with diffusers by side of the pictures instead, gray and RGB, in CPU time; --dataset does not matter then."""
     compile: bool = False
     """Also time our loop with `--compile on`, one to two minutes more."""
     out: Path | None = None
@@ -107,10 +112,15 @@ def genlab(
     pictures: Dataset, batch_size: int, steps: int, folder: Path, compile: Literal["auto", "on"] = "auto"
 ) -> tuple[str, Loop]:
     """Return our loop for a planned number of steps."""
+    config = replace(timed(batch_size, folder), steps=steps, compile=compile)
+    return "genlab, training/train_ddpm.py" + " --compile on" * (compile == "on"), our_loop(config, pictures)
+
+
+def timed(batch_size: int, folder: Path) -> DDPMTraining:
+    """Return the options of our loop in fp32, the precision of the peers', also where the CPU computes in bf16."""
     from training.config import DDPMTraining
 
-    config = DDPMTraining(batch_size=batch_size, run=folder, steps=steps, log_every=1, save_every=10**9, compile=compile)
-    return "genlab, training/train_ddpm.py" + " --compile on" * (compile == "on"), our_loop(config, pictures)
+    return DDPMTraining(batch_size=batch_size, run=folder, steps=ENDLESS, log_every=1, save_every=10**9, precision="fp32")
 
 
 def our_loop(config: DDPMTraining, pictures: Dataset, build: Callable[[DataSpec], DDPM] | None = None) -> Loop:
@@ -278,9 +288,13 @@ def train(loops: dict[str, Loop], steps: dict[str, int]) -> dict[str, float]:
 
 
 def quality(
-    name: str, model: DDPM, reference: Reference, images: int, drawn_by: Sequence[Sampling]
+    name: str, model: DDPM, held_out: Tensor, images: int, drawn_by: Sequence[Sampling], reference: Reference | None
 ) -> tuple[dict[str, Any], Tensor]:
-    """Return the bound with the better Σ, the distance by each sampler, and samples (N C H W) uint8 for the sheet."""
+    """Return the bound with the better Σ, the distance by each sampler, and samples (N C H W) uint8 for the sheet.
+
+    Args:
+        held_out: pictures (N C H W) uint8 for the bound; images: number of samples; reference: for the distances.
+    """
     import torch
 
     from genlab import metrics
@@ -288,7 +302,6 @@ def quality(
     from training.likelihood import diffusion_bound
     from training.partial import Partial, Progress
 
-    held_out = reference.test.images[:images]
     evaluations = TIMES * len(held_out) + images * sum(how.steps for how in drawn_by)
     progress = Progress(evaluations, "evaluation")
     found = diffusion_bound(model, held_out, TIMES, 0, 100, Partial(None, {}), progress)
@@ -301,6 +314,7 @@ def quality(
     }
     sheet = torch.empty(0)
     for how in drawn_by:
+        assert reference is not None
         progress.part(f"drawing, {how.sampler}")
         drawn = torch.cat(list(draw(model, images, 0, how, 100, progress.update)))
         features, generator = reference.feature_network.features(drawn), torch.Generator().manual_seed(0)
@@ -337,7 +351,7 @@ def equal_time(options: Options, pictures: Dataset, seconds: dict[str, float], f
     spent = train(running, steps)
     result, sheets = {}, []
     for name, loop in running.items():
-        section, drawn = quality(name, loop.model(), reference, options.images, DRAWN_BY)
+        section, drawn = quality(name, loop.model(), test.images[: options.images], options.images, DRAWN_BY, reference)
         result[name] = {"minutes": spent[name] / 60, "steps": steps[name], "batch_size": options.batch_size, **section}
         sheets.append(drawn)
     if options.out is not None:
@@ -355,6 +369,50 @@ def equal_time(options: Options, pictures: Dataset, seconds: dict[str, float], f
         rows.append(row)
     by = [f"Fréchet distance, {how.sampler}, {how.steps} steps" for how in DRAWN_BY]
     print("\n" + table(["loop", "minutes", "steps", "bound, bits/dim", *by], rows))
+
+
+def size_row(data: DataSpec, batch_size: int, rounds: int, folder: Path) -> list[object]:
+    """Return a row of the table by size: CPU time of steps of training and sampling, relative to ours.
+
+    The peers are diffusers' network of the cost of ours, in its tutorial's loop, and ours with the channels for small pictures.
+    """
+    import torch
+
+    from benchmarks.network import diffusers_unets, flops, our_flops, same_cost
+    from benchmarks.timing import alternate, ratio
+    from genlab.config import DDPMConfig, UNetConfig
+    from genlab.data import Dataset
+    from genlab.ddpm import DDPM
+
+    pictures = Dataset(data, torch.randint(256, (4 * batch_size, *data.shape), dtype=torch.uint8), None, "random numbers")
+    x, t = torch.randn(SHOWN, *data.shape), torch.full((SHOWN,), 500)
+    model = untrained(pictures)
+    ours = model.config.unet.multipliers
+    made, network = same_cost(model, diffusers_unets)
+    cost = flops(network, x[:1]) / our_flops(model)
+    runs = {
+        "diffusers, training": learning(diffusers(pictures, batch_size, ENDLESS, folder)[1].step),
+        "diffusers, sampling": lambda: network(x, t),
+    }
+
+    def add(multipliers: tuple[int, ...]) -> None:
+        config = DDPMConfig(unet=UNetConfig(multipliers=multipliers))
+        served = DDPM(config, data).eval()
+        served.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        runs[f"{multipliers}, training"] = learning(
+            our_loop(timed(batch_size, folder), pictures, lambda data: DDPM(config, data)).step
+        )
+        runs[f"{multipliers}, sampling"] = lambda: served.predict(x, t)
+
+    for multipliers in {ours, (1, 2)}:
+        add(multipliers)
+    found = alternate(runs, rounds, time.process_time)
+    widths = " → ".join(str(model.config.unet.width * each) for each in ours)
+    colour = "RGB" if data.channels == 3 else "gray"
+    row: list[object] = [f"{data.size}×{data.size} {colour}", widths, f"`{made}`", f"{cost:.2f}"]
+    for peer in ("diffusers", (1, 2)):
+        row += [f"{ratio(found[f'{peer}, {kind}'], found[f'{ours}, {kind}']):.2f}" for kind in ("training", "sampling")]
+    return [*row, f"{batch_size / statistics.median(found[f'{ours}, training']):.0f}"]
 
 
 def unlabelled(pictures: Dataset) -> Dataset:
@@ -376,8 +434,15 @@ def run(options: Options) -> None:
         torch.set_num_threads(options.threads)
     rounds = 3 if options.quick else options.rounds
     torch.manual_seed(0)
-    pictures = unlabelled(data.load(options.dataset, "train", options.data_dir))
     mend_torchvision()
+    if options.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            kinds = [DataSpec("random", channels, size, ()) for size in options.sizes for channels in (1, 3)]
+            sizes = [size_row(kind, options.batch_size, rounds, Path(folder)) for kind in kinds]
+        print(f"CPU time of steps, × ours, {options.batch_size} pictures of training, {SHOWN} of sampling. {machine()}.\n")
+        head = ["pictures", "our channels", "diffusers' network", "its MFLOP", "diffusers: training", "sampling"]
+        return print(table([*head, "ours with 48 → 96: training", "sampling", "our training, pictures a CPU second"], sizes))
+    pictures = unlabelled(data.load(options.dataset, "train", options.data_dir))
     with tempfile.TemporaryDirectory() as folder:
         running = loops(pictures, options.batch_size, {}, Path(folder))
         compiled = [genlab(pictures, options.batch_size, ENDLESS, Path(folder), "on")] if options.compile else []

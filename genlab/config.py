@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 MAX_SIZE = 256
 """Largest side of a picture that a model may declare, pixels."""
+LARGE = 48
+"""Side from which on the network is narrower by default, pixels."""
 MAX_CLASSES = 1000
 MAX_NAME = 100
 """Largest number of characters of the name of a data set or a class."""
@@ -173,8 +175,8 @@ class UNetConfig:
     """Side of the pixel blocks folded into channels at the input; 2 makes the network several times cheaper."""
     width: int = 48
     """Channels at the finest level."""
-    multipliers: tuple[int, ...] = (1, 2)
-    """Channels of each level as multiples of the width; each level after the first halves the side."""
+    multipliers: tuple[int, ...] = ()
+    """Channels of each level as multiples of the width, each level half the side; by default 1 2, from 48 pixels on 1 1."""
     blocks: int = 1
     """Residual blocks per level on the way down."""
     dropout: float = 0.0
@@ -185,7 +187,7 @@ class UNetConfig:
         _whole("patch", self.patch, 1, 8)
         _whole("width", self.width, 8, MAX_WIDTH)
         _check(self.width % 8 == 0, "width", "a multiple of 8", self.width)
-        _check(1 <= len(self.multipliers) <= 6, "multipliers", "1 to 6 levels", self.multipliers)
+        _check(len(self.multipliers) <= 6, "multipliers", "1 to 6 levels", self.multipliers)
         for multiplier in self.multipliers:
             _whole("multipliers", multiplier, 1, 16)
             _whole("width × multiplier", self.width * multiplier, 8, MAX_WIDTH * 4)
@@ -196,6 +198,10 @@ class UNetConfig:
     def stride(self) -> int:
         """Return the factor by which the network reduces a picture's side, which must be a multiple of it."""
         return self.patch * 2 ** (len(self.multipliers) - 1)
+
+    def at(self, size: int) -> UNetConfig:
+        """Return this shape with multipliers, for pictures of side `size` (compared in benchmarks/README.md, section 7)."""
+        return self if self.multipliers else replace(self, multipliers=(1, 1) if size >= LARGE else (1, 2))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ gives the estimate of (3) the least variance; `TimeSampler` estimates it during 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -135,7 +135,7 @@ class DDPM(nn.Module):
 
     def __init__(self, config: DDPMConfig, data: DataSpec) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = replace(config, unet=config.unet.at(data.size))
         self.data = data
         with torch.device("cpu"):  # the schedule needs its values even if the network is built on the device "meta"
             self.schedule = make_schedule(config.schedule, config.T)

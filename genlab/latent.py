@@ -17,6 +17,8 @@ where L_0 is the negative log of a density, since u is continuous. In (2), E[−
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -40,11 +42,11 @@ class LatentDDPM(nn.Module):
 
     def __init__(self, config: LatentConfig, data: DataSpec) -> None:
         super().__init__()
-        self.config = config
         self.data = data
         self.vae = VAE(config.vae, data)
         self.latents = LatentSpec(data.name, config.vae.latent, config.vae.side, data.classes)
         self.ddpm = DDPM(config.ddpm, self.latents)
+        self.config = replace(config, ddpm=self.ddpm.config)
         self.mean = nn.Parameter(torch.zeros(config.vae.latent), requires_grad=False)
         self.std = nn.Parameter(torch.ones(config.vae.latent), requires_grad=False)
 

@@ -361,6 +361,18 @@ def test_training_takes_steps_of_every_loop(data_dir: Path, capsys: pytest.Captu
     assert all(float(row[1]) > 0 < float(row[2].strip(" |")) for row in rows)
 
 
+def test_ours_is_compared_by_size_of_the_pictures(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setattr(training, "SHOWN", 1)
+    training.run(training.Options(batch_size=2, quick=True, sizes=(8, 48)))
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
+    assert [row[:2] for row in rows] == [
+        [f"{size}×{size} {colour}", f"48 → {widest}"] for size, widest in ((8, 96), (48, 48)) for colour in ("gray", "RGB")
+    ]
+    for row in rows:
+        assert all(float(figure) > 0 for figure in row[3:])
+        assert (row[6:8] == ["1.00", "1.00"]) == (row[1] == "48 → 96")
+
+
 def test_our_loop_is_timed_compiled_too(data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
@@ -452,7 +464,7 @@ def test_shapes_are_trained_for_the_same_time_whatever_a_step_takes(monkeypatch)
 
         return training.Loop(step, lambda: None)  # type: ignore[arg-type, return-value]
 
-    monkeypatch.setattr(shapes.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(shapes.time, "process_time", lambda: now[0])
     assert shapes.train({"quick": loop("quick", 1.0), "slow": loop("slow", 3.0)}, 60.0) == {"quick": 60, "slow": 20}
     assert order[: training.TOGETHER + 1] == ["quick"] * training.TOGETHER + ["slow"]
 
@@ -460,19 +472,27 @@ def test_shapes_are_trained_for_the_same_time_whatever_a_step_takes(monkeypatch)
 def test_every_shape_is_trained_for_as_long_and_measured(
     data_dir: Path, tmp_path: Path, capsys, monkeypatch, quick_eye
 ) -> None:
-    few = (shapes.Shape(UNetConfig(width=8)), shapes.Shape(UNetConfig(width=8, multipliers=(1,)), "all"))
-    monkeypatch.setattr(shapes, "SHAPES", (*few, shapes.Shape(UNetConfig(patch=3))))  # 8 is no multiple of its stride
-    options = shapes.Options("mnist", str(data_dir), 0.002, 12, batch_size=4, rounds=1, out=tmp_path)
+    unet = UNetConfig(width=8, multipliers=(1, 2))
+    few = (shapes.Shape(unet), shapes.Shape(dataclasses.replace(unet, multipliers=(1,)), "all"))
+    odd = shapes.Shape(dataclasses.replace(unet, patch=3))  # 8 is no multiple of its stride
+    monkeypatch.setattr(shapes, "SHAPES", (*few, odd))
+    options = shapes.Options("mnist", str(data_dir), minutes=0.002, images=12, batch_size=4, rounds=1, out=tmp_path)
     shapes.run(options)
     said, found = capsys.readouterr().out, json.loads((tmp_path / "shapes.json").read_text())["shapes"]
     assert list(found) == [shape.name for shape in few]
     for name, each in found.items():
         assert f"| {name} | " in said
-        assert f" | {each['steps']:,} | {each['bound_bits_per_dim']:.3f} ± " in said
+        assert f" | {each['steps']:,} | {each['prediction_error']:.4f} | {each['bound_bits_per_dim']:.3f} ± " in said
         assert each["steps"] >= 1
     first, second = found.values()
     assert first["parameters"] > second["parameters"]
     assert first["unet"]["multipliers"] == [1, 2]
+    monkeypatch.setattr(shapes, "LARGE_SHAPES", few)
+    monkeypatch.setattr(shapes, "LARGE", 8)
+    shapes.run(dataclasses.replace(options, distances=False, only=("channels 8 → 16",)))
+    head, _, row = capsys.readouterr().out.splitlines()[2:]
+    assert head.endswith(" | steps | prediction error | bound, bits/dim |")
+    assert row.startswith(f"| {few[0].name} | ")
     for wrong in ({"minutes": 0}, {"minutes": math.nan}, {"images": 1}):
         with pytest.raises(ValueError, match=f"--{next(iter(wrong))}: expected"):
             shapes.Options(**wrong)

@@ -93,6 +93,18 @@ def test_a_side_that_does_not_fit_is_refused(size: int, stride: int) -> None:
         DDPM(DDPMConfig(unet=config), DataSpec(size=size))
 
 
+@pytest.mark.parametrize(
+    ("size", "given", "multipliers"),
+    [(28, (), (1, 2)), (44, (), (1, 2)), (48, (), (1, 1)), (64, (1, 2), (1, 2)), (28, (1,), (1,))],
+)
+def test_the_channels_are_those_of_the_side_unless_given(
+    size: int, given: tuple[int, ...], multipliers: tuple[int, ...]
+) -> None:
+    model = DDPM(DDPMConfig(unet=UNetConfig(width=8, multipliers=given)), DataSpec(size=size))
+    assert model.config.unet.multipliers == multipliers
+    assert model.unet.leave[0].num_channels == 8 * multipliers[0]
+
+
 def test_a_chain_too_short_for_the_linear_schedule_is_refused() -> None:
     with pytest.raises(ValueError, match="expected T > 20 for the linear schedule, got 10"):
         DDPM(DDPMConfig(T=10, schedule="linear"), DataSpec())

@@ -203,6 +203,20 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
     assert_same_run(straight[kind], tmp_path / "resumed")
 
 
+def test_the_channels_are_chosen_by_size_stated_and_kept(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]):
+    config = options("ddpm", tmp_path / "run", data_dir, steps=2)
+    assert main(config, task_of(config)) == 0
+    assert "\n  the network has 8 → 16 channels (--multipliers decides)\n" in capsys.readouterr().out
+    assert "--multipliers 1 2" in json.loads((tmp_path / "run" / "model" / "metrics.json").read_text())["command"]
+    unet = replace(config.model.unet, multipliers=(1, 2))  # as a run recorded it before there was a default by size
+    given = replace(config, model=replace(config.model, unet=unet), resume=True)
+    assert main(given, task_of(given)) == 0
+    assert "--multipliers" not in capsys.readouterr().out
+    other = replace(given, model=replace(config.model, unet=replace(unet, multipliers=(1, 1))))
+    assert main(other, task_of(other)) == 1
+    assert "--multipliers [1, 2] → [1, 1]" in capsys.readouterr().err
+
+
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, data_dir: Path):
     class Killed(BaseException):
         pass

@@ -51,7 +51,7 @@ def account(config: Training, train: Dataset, held_out: Dataset, duplicates: boo
         "held_out": len(held_out),
         "data_sha256": train.sha256,
         "classes": _counts(train),
-        "decisions": list(found.decisions),
+        "decisions": [*found.decisions, *config.decisions(spec.size)],
         "left_out": {reason: {"count": len(names), "first": names[:NAMES]} for reason, names in found.left_out.items()},
         "sizes": dict(sorted(found.sizes.items(), key=lambda each: -each[1])[:NAMES]),
         "modes": found.modes,

@@ -19,6 +19,7 @@ import tyro
 from genlab.config import MAX_SIZE, DDPMConfig, Reading, VAEConfig, dataset_name, expanded, published_dataset
 
 T = TypeVar("T")
+Options = TypeVar("Options", bound="Training")
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,14 @@ class Training(Reading):
     def run_folder(self) -> Path:
         """Return the run folder."""
         return self.run or Path("runs") / f"{self.kind}-{self.dataset_name}"
+
+    def at(self: Options, size: int) -> Options:
+        """Return these options with what depends on the side of the pictures, which is known once they are read."""
+        return self
+
+    def decisions(self, size: int) -> list[str]:
+        """Return what `at` decides, as lines of text, each with the option that decides otherwise."""
+        return []
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of step 0…steps−1: a linear rise, a plateau, a linear fall to zero."""
@@ -247,9 +256,9 @@ class DDPMTraining(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.vae is not None:  # codes have no gray levels and are small: neither grids nor downsampling
-            own, unet = DDPMConfig(), self.model.unet
-            unet = replace(unet, patch=1 if unet.patch == own.unet.patch else unet.patch)
-            unet = replace(unet, multipliers=(1,) if unet.multipliers == own.unet.multipliers else unet.multipliers)
+            unet = self.model.unet
+            patch = 1 if unet.patch == type(unet).patch else unet.patch
+            unet = replace(unet, patch=patch, multipliers=unet.multipliers or (1,))
             object.__setattr__(self, "model", replace(self.model, grids=(), unet=unet))
         self._check(label_dropout=(0.0, 1.0))
 
@@ -257,6 +266,16 @@ class DDPMTraining(Training):
     def kind(self) -> str:  # type: ignore[override]
         """Return the kind of the model: a DDPM of pictures, or of a VAE's codes."""
         return "ddpm" if self.vae is None else "latent-ddpm"
+
+    def at(self, size: int) -> DDPMTraining:
+        """Return these options with the channels of the network for pictures of this side."""
+        return replace(self, model=replace(self.model, unet=self.model.unet.at(size)))
+
+    def decisions(self, size: int) -> list[str]:
+        """Return the channels, if they are chosen by size."""
+        unet = self.model.unet.at(size)
+        channels = " → ".join(str(unet.width * each) for each in unet.multipliers)
+        return [] if self.model.unet.multipliers else [f"the network has {channels} channels (--multipliers decides)"]
 
     def _script(self) -> list[str]:
         return ["training/train_ddpm.py"]

@@ -146,6 +146,7 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
     given = task.data() if task.data is not None else load_pictures(config, task.build)
     spec = given.train.spec
     build = task.build if config.from_model is None or config.resume else starting_from(config.from_model, task.build)
+    asked, config = config, config.at(spec.size)
     trainer = Trainer(config, build, task.loss, given.train, accelerator, task.state)
     stop = Stop()
     try:
@@ -155,7 +156,7 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
             return 128 + trainer.stopped if trainer.stopped else 0
         log = Log(folder, trainer.step)
         if given.train.images.dtype == torch.uint8:
-            facts = account(config, given.train, given.held_out, given.train.images.nbytes <= AT_START)
+            facts = account(asked, given.train, given.held_out, given.train.images.nbytes <= AT_START)
             write_json(folder / FILE, facts)
             print("\n".join(lines(facts, config)), flush=True)
         if repo_id is not None:
