@@ -113,6 +113,11 @@ def flow_matching_loss(model: Velocity, x0: Tensor, s: Tensor, eps: Tensor) -> T
     return sum_dims((model((1 - share) * x0 + share * eps, s) - (eps - x0)) ** 2)
 
 
+def detour(path: Tensor) -> Tensor:
+    """Return the length of paths (K + 1, N, D), all together, by the distance of their ends: 1 where all are straight."""
+    return path.diff(dim=0).norm(dim=2).sum() / (path[-1] - path[0]).norm(dim=1).sum()
+
+
 def _scale(schedule: Schedule) -> Tensor:
     """Return c_t = √ᾱ_t + √(1−ᾱ_t), (T + 1)."""
     return schedule.alpha_bar.sqrt() + (1 - schedule.alpha_bar).sqrt()

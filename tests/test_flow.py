@@ -8,6 +8,7 @@ from torch import Tensor
 
 from genlab.flow import (
     LAST,
+    detour,
     eps_from_velocity,
     flow_matching_loss,
     straight,
@@ -130,3 +131,10 @@ def test_the_loss_is_least_at_the_velocity() -> None:
         gap = loss - base - error
         assert float(gap.mean().abs()) < 4 * float(gap.std()) / len(gap) ** 0.5
         assert float(loss.mean()) > float(base.mean())
+
+
+def test_the_detour_of_a_half_circle_is_half_of_pi_and_of_straight_lines_1() -> None:
+    turn = torch.linspace(0, torch.pi, 2001, dtype=torch.float64)
+    circle, line = torch.stack([turn.cos(), turn.sin()], dim=1), torch.stack([turn, 2 * turn], dim=1)
+    assert float(detour(circle[:, None])) == pytest.approx(torch.pi / 2)
+    assert float(detour(torch.stack([line, 2 * line], dim=1))) == pytest.approx(1)

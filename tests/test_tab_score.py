@@ -21,12 +21,13 @@ from genlab.demo.limits import LimitError
 from genlab.demo.tabs.points import SCHEDULE, T
 from genlab.demo.tabs.score import build as tab
 from genlab.demo.tabs.score import compute, figure
-from genlab.demo.tabs.score.compute import Nets, errors, exact, fresh_net
-from genlab.demo.tabs.score.figure import draw, langevin_animation, numbers, read, reverse_animation
+from genlab.demo.tabs.score.compute import Nets, errors, exact, flow_paths, fresh_net
+from genlab.demo.tabs.score.figure import draw, flow_animation, langevin_animation, numbers, read, reverse_animation
 from genlab.demo.tabs.score.request import LEVEL, ScoreRequest, parse_score
 from genlab.demo.turns import Runner
 from genlab.plane import DATA_NAMES
 from genlab.process import q_marginal
+from genlab.serving.language import choose
 from tests import tiny
 
 FRESH = fresh_net()
@@ -114,6 +115,17 @@ def test_a_flow_without_chance_comes_to_the_data() -> None:
     x, y = (values(v).reshape(figure.STARTS, -1)[:, -2] for v in (walks.panels[0].layers[3].x, walks.panels[0].layers[3].y))
     away = torch.cdist(torch.tensor(np.stack([x, y], axis=1)), exact("gaussians").mean).min(dim=1).values
     assert float(away.max()) < 5 * 0.07
+
+
+@pytest.mark.parametrize("data", ["gaussians", "blobs"])
+def test_both_flows_begin_and_end_together_and_neither_is_straight(data: Any) -> None:
+    curved, straight = flow_paths(data, 0)
+    torch.testing.assert_close(curved.path[0], straight.path[0] * straight.units[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(curved.path[-1], straight.path[-1], rtol=0, atol=0.1)
+    assert min(straight.detour, curved.detour) > 1.1, "lines between points and noise cross"
+    frames = flow_animation(data, 25, 0).frames
+    assert f"diffusion {curved.detour:.3f}, flow matching {straight.detour:.3f}" in choose(frames[-1].caption)
+    assert not np.isnan(values(frames[-1].layers["learned-path"]["y"]).reshape(compute.PATHS, -1)[:, :-1]).any()
 
 
 def test_particles_walk_from_a_lattice_with_the_same_noise_to_both_scores() -> None:
@@ -251,6 +263,7 @@ def test_a_student_drags_the_noise_level_trains_and_plays(site: SimpleNamespace,
     buttons = {
         "#score-langevin": figure.CROWD_STEPS // figure.CROWD_EVERY + 1,
         "#score-reverse": figure.WALK_STEPS // figure.WALK_EVERY + 1,
+        "#score-flow": compute.PATH_STEPS // figure.WALK_EVERY + 1,
     }
     for button, last in buttons.items():
         page.click(button)

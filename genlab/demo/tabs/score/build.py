@@ -18,7 +18,7 @@ from genlab.demo.tabs.events import ANIMATION_QUEUE, LEARNING_EVENT, LIGHT_EVENT
 from genlab.demo.tabs.link import Link
 from genlab.demo.tabs.points import NAMES
 from genlab.demo.tabs.score.compute import Nets
-from genlab.demo.tabs.score.figure import draw, langevin_animation, numbers, read, reverse_animation
+from genlab.demo.tabs.score.figure import draw, flow_animation, langevin_animation, numbers, read, reverse_animation
 from genlab.demo.tabs.score.request import FIRST_DATA, LEVEL, SIDE, WalkName, WalkRequest, parse_score, parse_walk
 from genlab.demo.tabs.score.text import TEXT
 from genlab.demo.turns import Runner
@@ -41,6 +41,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
             with gr.Row():
                 particles_button = gr.Button(TEXT["langevin"], elem_id="score-langevin", min_width=140)
                 reverse_button = gr.Button(TEXT["reverse"], elem_id="score-reverse", min_width=140)
+                flow_button = gr.Button(TEXT["flow"], elem_id="score-flow", min_width=140)
     figure = Figure(
         films.figure("score"),
         label="figure",
@@ -63,6 +64,8 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
         learned = nets.get(request.data)
         if request.walk == "none":
             return draw(request.data, request.t, *learned)
+        if request.walk == "flow":
+            return flow_animation(request.data, request.t, request.seed)
         animation = langevin_animation if request.walk == "Langevin" else reverse_animation
         return animation(request.data, request.t, *learned, request.seed)
 
@@ -92,8 +95,9 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
         """The score of noisy points in the plane at time t (1 to 200), over a grid of side × side points (3 to 41; `grid` has
         their x, and their y from below): `exact`, the gradient of log q(x_t), `learned`, a small network's (trained when the
         data set is first asked for; seconds), rows of [s_x, s_y] each, and `log_density` in nats. `error` is the mean of
-        ‖learned − exact‖² over q(x_t), `norm` that of ‖exact‖². Data that are no mixture of Gaussians are 120 points with a
-        narrow Gaussian around each, so that the score is exact at every t.
+        ‖learned − exact‖² over q(x_t), `norm` that of ‖exact‖². `detour` has the length of 12 paths of the exact flow from
+        the noise of seed 0, divided by the distance of their ends: for the `diffusion` and for `flow_matching`. Data that are
+        no mixture of Gaussians are 120 points with a narrow Gaussian around each, so that the score is exact at every t.
         """
         with errors_shown():
             request = parse_score(data, t, side)
@@ -114,6 +118,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
     ended.then(show_walk, now, shown, **NEWEST_EVENT)
     particles_button.click(partial(show_walk, walk="Langevin"), now, shown, **animations)
     reverse_button.click(partial(show_walk, walk="reverse"), now, shown, **animations)
+    flow_button.click(partial(show_walk, walk="flow"), now, shown, **animations)
     named = [data, level, gr.Number(SIDE.default, label="side", visible=False)]
     result = gr.JSON(label="score", visible=False)
     endpoint(score, named, result, **LEARNING_EVENT)

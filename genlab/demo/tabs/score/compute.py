@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from genlab.demo.live import learn
-from genlab.demo.tabs.points import SCHEDULE
+from genlab.demo.tabs.points import SCHEDULE, T
+from genlab.flow import detour, straight, straight_schedule
 from genlab.oracle import Mixture
-from genlab.plane import DataName, PointDDPM, Progress, empirical, lattice, mixture, points
+from genlab.plane import CloudNoise, DataName, PointDDPM, Progress, empirical, lattice, mixture, points
 from genlab.process import Predict, q_marginal
+from genlab.sampler import ddim, spaced, timesteps, walk
 from genlab.score import score_from_eps
 
 REACH = 2.2
@@ -26,6 +29,8 @@ WIDTH = 0.04
 LEARN_STEPS = 1000
 LEARNED_FROM = 20_000
 """Points that the network learns from."""
+PATHS, PATH_STEPS = 12, 60
+"""Points that walk along the flow of exact data, and their steps."""
 DRAWS = 400
 """Draws of x_t that ‖ŝ − s‖² is averaged over."""
 
@@ -93,6 +98,46 @@ def errors(oracle: Mixture, net: PointDDPM, data: DataName, t: int) -> tuple[flo
     return float((s_hat - s).square().sum(dim=1).mean()), float(s.square().sum(dim=1).mean())
 
 
-def log_density(oracle: Mixture, t: int, side: int) -> Tensor:
-    """Return log q(x_t) over the lattice, nats (side, side)."""
-    return oracle.log_prob(lattice(side, REACH).flatten(0, 1), torch.full((side**2,), t)).reshape(side, side)
+def log_density(oracle: Mixture, t: int, side: int, unit: float = 1.0) -> Tensor:
+    """Return log q(x_t) at `unit` times the lattice, nats (side, side)."""
+    return oracle.log_prob(unit * lattice(side, REACH).flatten(0, 1), torch.full((side**2,), t)).reshape(side, side)
+
+
+@dataclass(frozen=True)
+class FlowPaths:
+    """Walks along the flow of exact data from noise to points, and what they walk through.
+
+    Attributes:
+        oracle: the data in the walk's own chain; times: of that chain, from T to 0 (K + 1).
+        units: x_t divided by its unit is what `path` has, (K + 1).
+        path: (K + 1, N, 2).
+    """
+
+    oracle: Mixture
+    times: list[int]
+    units: list[float]
+    path: Tensor
+
+    @property
+    def detour(self) -> float:
+        """Return the length of the paths divided by the distance of their ends."""
+        return float(detour(self.path))
+
+
+@torch.inference_mode()
+def flow_paths(data: DataName, seed: int) -> tuple[FlowPaths, FlowPaths]:
+    """Return the paths of the flow ODE of the diffusion, and of flow matching (`flow`, eq. 2), from the same noise."""
+    start, oracle = CloudNoise.from_seed(seed, PATHS).draw(), exact(data)
+    curved, even = spaced(SCHEDULE, PATH_STEPS, "quadratic"), timesteps(T, PATH_STEPS)
+    chain = straight_schedule(T)
+    now = torch.tensor(even)
+    units = (1 / straight(chain, torch.ones(len(even), 1, dtype=torch.float64), now)[:, 0]).tolist()
+    here, there = (
+        torch.stack([start, *(frame.x_s for frame in walk(of.predict, ddim(of.schedule), start, times))])
+        for of, times in ((oracle, curved), (replace(oracle, schedule=chain), even))
+    )
+    there = there / torch.tensor(units, dtype=there.dtype)[:, None, None]
+    return (
+        FlowPaths(oracle, curved, [1.0] * len(curved), here),
+        FlowPaths(replace(oracle, schedule=chain), even, units, there),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from genlab.demo.components.figure import Arrows, Axis, FigureData, Frame, Handle, Heat, Line, Panel, Points, Rule, positions
 from genlab.demo.tabs.points import NAMES, SCHEDULE, T
-from genlab.demo.tabs.score.compute import DRAWS, REACH, draws_of, errors, exact, log_density
+from genlab.demo.tabs.score.compute import DRAWS, PATHS, REACH, draws_of, errors, exact, flow_paths, log_density
 from genlab.demo.tabs.score.request import LEVEL, ScoreRequest, parse_data
 from genlab.demo.tabs.score.text import TEXT
+from genlab.flow import straight_time
 from genlab.oracle import Mixture
 from genlab.plane import CloudNoise, DataName, PointDDPM, field, lattice, particles
 from genlab.process import Predict
@@ -41,14 +42,23 @@ def draw(data: DataName, t: int, steps: int, net: PointDDPM, before: str = "") -
 
 
 def _figure(
-    data: DataName, t: int, steps: int, layers: dict[str, list[Any]], caption: str, frames: Sequence[Frame] = ()
+    data: DataName,
+    t: int,
+    steps: int,
+    layers: dict[str, list[Any]],
+    caption: str,
+    frames: Sequence[Frame] = (),
+    titles: Mapping[str, str] | None = None,
 ) -> FigureData:
     """Return the two panels with these layers over density and data, and the noise level."""
     oracle = exact(data)
     heat = _heat(oracle, t)
     x0 = draws_of(data, DRAWS)
     axis = Axis(low=-REACH, high=REACH, ticks=False)
-    titles = {"exact": TEXT["exact"], "learned": TEXT["learned"].format(steps=f"{steps:,}") if steps else TEXT["untrained"]}
+    titles = titles or {
+        "exact": TEXT["exact"],
+        "learned": TEXT["learned"].format(steps=f"{steps:,}") if steps else TEXT["untrained"],
+    }
     panels = [
         Panel(
             x=axis,
@@ -104,9 +114,9 @@ def _arrows(name: str, predict: Predict, t: int) -> Arrows:
     return Arrows(name=TEXT[style[0]], colour=style[1], x=x[:, 0], y=x[:, 1], u=way[:, 0], v=way[:, 1], width=1.4)
 
 
-def _heat(oracle: Mixture, t: int) -> Tensor:
-    """Return the density divided by its highest value, row by row from the top left."""
-    density = log_density(oracle, t, HEAT)
+def _heat(oracle: Mixture, t: int, unit: float = 1.0) -> Tensor:
+    """Return the density divided by its highest value, row by row from the top left; x_t is `unit` times what is shown."""
+    density = log_density(oracle, t, HEAT, unit)
     return (density - density.max()).exp().flip(0).flatten()
 
 
@@ -168,6 +178,36 @@ def reverse_animation(data: DataName, t: int, steps: int, net: PointDDPM, seed: 
     return _figure(data, t, steps, layers, "", frames)
 
 
+def flow_animation(data: DataName, t: int, seed: int) -> FigureData:
+    """Return the flow ODE of the diffusion beside flow matching, from the same noise to exact data, as growing lines."""
+    sides = dict(zip(("exact", "learned"), flow_paths(data, seed), strict=True))
+    layers: dict[str, list[Any]] = {}
+    lines = {}
+    for name, side in sides.items():
+        x, y = lines[name] = _polyline(side.path)
+        ends = _polyline(side.path[[0, -1]])
+        layers[name] = [
+            Line(name=TEXT["chord"], colour="x_t", x=ends[0], y=ends[1], width=1.2, dash=True),
+            Line(id=f"{name}-path", name=TEXT["path"], colour="ink", x=x, y=y, width=2.5),
+            Points(colour="ink", x=side.path[0, :, 0], y=side.path[0, :, 1], size=7, opacity=1),
+        ]
+    diffusion, flow = sides.values()
+    straight_times = straight_time(flow.oracle.schedule, torch.tensor(flow.times)).tolist()
+    frames = []
+    for i in range(0, len(flow.times), WALK_EVERY):
+        changes: dict[str, dict[str, Any]] = {"now": {"at": diffusion.times[i]}}
+        for name, side in sides.items():
+            shown = np.tile(np.arange(len(side.times) + 1), PATHS) <= i
+            changes[f"{name}-path"] = {"y": np.where(shown, lines[name][1], np.nan)}
+            changes[f"{name}-heat"] = {"values": _heat(side.oracle, max(1, side.times[i]), side.units[i])}
+        caption = TEXT["paths"].format(
+            t=diffusion.times[i], s=f"{straight_times[i]:.2f}", curved=f"{diffusion.detour:.3f}", straight=f"{flow.detour:.3f}"
+        )
+        frames.append(Frame(caption=caption, layers=changes))
+    titles = {"exact": TEXT["diffusion path"], "learned": TEXT["straight path"]}
+    return _figure(data, t, 0, layers, "", frames, titles)
+
+
 def _polyline(path: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return walks (steps + 1, N, 2) as one line with a gap after each."""
     ended = torch.cat([path, torch.full_like(path[:1], torch.nan)]).transpose(0, 1).flatten(0, 1).double()
@@ -178,6 +218,7 @@ def numbers(request: ScoreRequest, steps: int, net: PointDDPM) -> dict[str, Any]
     """Return every number of the tab, for `/score`."""
     oracle, t, side = exact(request.data), request.t, request.side
     error, norm = errors(oracle, net, request.data, t)
+    curved, straight = (paths.detour for paths in flow_paths(request.data, 0))
     return {
         "t": t,
         "T": T,
@@ -189,6 +230,7 @@ def numbers(request: ScoreRequest, steps: int, net: PointDDPM) -> dict[str, Any]
         "log_density": log_density(oracle, t, side).tolist(),
         "error": error,
         "norm": norm,
+        "detour": {"diffusion": curved, "flow_matching": straight},
         "learning_steps": steps,
     }
 

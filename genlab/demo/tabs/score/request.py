@@ -19,7 +19,7 @@ TEXT = {
 LEVEL = Range(TEXT["t"], 1, T, 25)
 SIDE = Range(TEXT["side"], 3, 41, 13)
 FIRST_DATA: DataName = "gaussians"
-WalkName = Literal["none", "Langevin", "reverse"]
+WalkName = Literal["none", "Langevin", "reverse", "flow"]
 WALKS: tuple[WalkName, ...] = get_args(WalkName)
 """What moves in the figure."""
 

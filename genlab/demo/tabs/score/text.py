@@ -18,6 +18,15 @@ TEXT = {
     "stop": both("Stop", "停止"),
     "langevin": both("Langevin walk", "朗之万行走"),
     "reverse": both("Reverse walks", "反向行走"),
+    "flow": both("Flow matching", "流匹配"),
+    "diffusion path": both("flow ODE of the diffusion: x_t", "扩散的概率流 ODE：x_t"),
+    "straight path": both("flow matching: x_s = x_t/c_t", "流匹配：x_s = x_t/c_t"),
+    "path": both("path of the exact flow", "精确流的路径"),
+    "chord": both("straight line between its ends", "两端之间的直线"),
+    "paths": both(
+        "t = {t}, s = {s} · length of the paths ÷ distance of their ends: diffusion {curved}, flow matching {straight}",
+        "t = {t}，s = {s} · 路径的长度 ÷ 两端的距离：扩散 {curved}，流匹配 {straight}",
+    ),
     "data": both("Data", "数据"),
     "seed": both("Seed of the walks", "行走的种子"),
     "figure": both("Score field", "分数场"),
@@ -85,5 +94,20 @@ $$\mathbb E\,\big\|\hat s(x_t,t) - \nabla\log q(x_t\mid x_0)\big\|^2 = \mathbb E
 $$x \leftarrow x + \eta\, s(x,t) + \sqrt{2\eta}\, z,\qquad
 \mathrm dx = -\tfrac12\beta\,[x + 2s]\,\mathrm d\tau + \sqrt\beta\,\mathrm d\bar w,\qquad
 \mathrm dx = -\tfrac12\beta\,[x + s]\,\mathrm d\tau$$
+
+"""
+    + both(
+        r"**Flow matching** (Lipman et al. 2023) mixes points and noise on straight lines, $x_s = (1-s)x_0 + s\varepsilon$, "
+        "and walks along their mean velocity. It is the same flow in another unit and at another time, with the same ends. "
+        "Only the lines are straight: where they cross the flow bends, at first towards the mean of the data, then out to a "
+        "mode.",
+        r"**流匹配**（Lipman 等，2023）在直线上混合数据与噪声，$x_s = (1-s)x_0 + s\varepsilon$，并沿平均速度行走。"
+        "它是同一个流，只是换了单位和时间，起点和终点相同。直的只是那些连线：连线相交处流会弯曲，"
+        "先走向数据的均值，再走到某个峰。",
+    )
+    + r"""
+
+$$u(x_s,s) = \mathbb E[\varepsilon - x_0\mid x_s],\qquad \mathrm dx = u\,\mathrm ds,\qquad
+x_s = \frac{x_t}{c_t},\quad s = \frac{\sqrt{1-\bar\alpha_t}}{c_t},\quad c_t = \sqrt{\bar\alpha_t} + \sqrt{1-\bar\alpha_t}$$
 """,
 }
