@@ -91,7 +91,7 @@ class Link:
     def restored(self, show: Callable[..., Any], outputs: Any, **options: Any) -> Any:
         """Make the event that shows, by the values of the controls, what a link has restored; return it."""
         self.run = f"{self.tab}-restored"
-        return gr.Button(visible="hidden", elem_id=self.run).click(show, list(self.controls.values()), outputs, **options)
+        return gr.Button("", visible="hidden", elem_id=self.run).click(show, list(self.controls.values()), outputs, **options)
 
     def write(self, *values: Any) -> str:
         """Return the query of the link to these values of the controls and of what holds the rest of the state."""
