@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import app, load
 from genlab.serving.limits import Limits
-from genlab.serving.picture_input import bounded
+from genlab.serving.picture_input import MAX_PIXELS, bounded
 from tests.small_page import wait_until
 
 
@@ -51,9 +51,10 @@ def test_errors_are_counted_and_health_is_timed_meanwhile(site: SimpleNamespace)
     assert found.server[0][1:] == (1, 2)
 
 
-def test_hostile_pictures_are_what_their_names_say() -> None:
-    pictures = load.hostile_pictures()
-    assert {name for name, content in pictures.items() if not bounded(content)} == {"JPEG of 2,000 scans"}
-    sizes = [Image.open(io.BytesIO(content)).size for content in pictures.values()]
-    assert sizes == [(2000, 2000), (13_000, 13_000), (4000, 4000), (4000, 4000)]
-    assert max(map(len, pictures.values())) < Limits().upload_bytes
+def test_pictures_are_what_their_names_say() -> None:
+    contents = {name: content for name, (content, _) in load.sent_pictures().items()}
+    sizes = [Image.open(io.BytesIO(content)).size for content in contents.values()]
+    assert sizes == [(28, 28), (2000, 2000), (13_000, 13_000), (4000, 4000), (4000, 4000)]
+    assert max(map(len, contents.values())) < Limits().upload_bytes
+    for (name, (content, taken)), (width, height) in zip(load.sent_pictures().items(), sizes, strict=True):
+        assert (bounded(content) and width * height <= MAX_PIXELS) == taken, name

@@ -239,10 +239,14 @@ def test_an_orientation_in_an_exif_of_megabytes_is_not_looked_for(decoded: Calla
     np.testing.assert_array_equal(decoded(encoded(Image.fromarray(PIXELS), exif=exif)), PIXELS)
 
 
-def test_a_picture_waits_for_others_only_so_long(decoded: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_picture_waits_for_others_only_so_long_and_a_small_one_does_not(
+    decoded: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(picture_input, "WAIT_SECONDS", 0.01)
-    with picture_input._decoding, pytest.raises(gr.Error, match="busy with other pictures"):
-        decoded(encoded(Image.fromarray(PIXELS)))
+    with picture_input._decoding:
+        assert decoded(png(1000, 1000)).shape == (1000, 1000, 3)
+        with pytest.raises(gr.Error, match="busy with other pictures"):
+            decoded(png(1001, 1000))
 
 
 MEMORY = """

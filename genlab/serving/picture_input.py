@@ -11,7 +11,7 @@ import ctypes
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -38,8 +38,10 @@ MAX_PARTS = 5000
 """Chunks of a PNG and segments of a JPEG, each of which Pillow reads in Python; encoders write one for 8 KB."""
 EXIF_BYTES = 64 * 1024
 """Largest Exif that is read for the orientation; a JPEG can have no larger one."""
+LARGE_PIXELS = 1_000_000
+"""Pictures with more pixels are decoded one at a time, which bounds the memory; smaller ones wait for nobody."""
 WAIT_SECONDS = 30.0
-"""How long a picture may wait to be decoded: one is at a time."""
+"""How long a large picture may wait to be decoded."""
 REDUCED_SIDE = 1024
 """Pictures with a longer side are reduced to it: the models work on far fewer pixels, and the array stays under 4 MB."""
 TEXT = {
@@ -136,7 +138,7 @@ def _decoded(path: str) -> np.ndarray:
             )  # a JPEG with several pictures counts as its first
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE or not still:
                 raise _refusal()
-            with _alone():
+            with _alone() if width * height > LARGE_PIXELS else nullcontext():
                 return _pixels(picture)
     except gr.Error:
         raise
@@ -146,7 +148,7 @@ def _decoded(path: str) -> np.ndarray:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Decode one picture at a time.
+    """Decode one large picture at a time.
 
     Raises:
         gr.Error: others were decoded for `WAIT_SECONDS`.
