@@ -62,6 +62,7 @@ def test_the_guide_is_walked_through(url: str, browser: Any, language: Language,
     for number, step in enumerate(STEPS, 1):
         page.locator(".genlab-guide h2").get_by_text(choose(step.title, language), exact=True).wait_for()
         assert page.url.endswith(address(number))
+        assert not page.locator(".genlab-begin a").is_visible()
         query = dict(parse_qsl(step.query))
         page.locator('[role="tab"][aria-selected="true"]').get_by_text(
             choose(TABS[query["tab"]].TEXT["title"], language)

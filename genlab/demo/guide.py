@@ -357,7 +357,8 @@ def html(number: int) -> str:
         f'<li><a href="{address(i)}"{" aria-current=step" if i == number else ""}>{each.title}</a></li>'
         for i, each in enumerate(STEPS, 1)
     )
-    return f"""<style>{step.mark} {{ outline: 3px solid var(--genlab-kl); outline-offset: 4px; border-radius: 8px; }}</style>
+    return f"""<style>.genlab-begin {{ display: none; }}
+{step.mark} {{ outline: 3px solid var(--genlab-kl); outline-offset: 4px; border-radius: 8px; }}</style>
 <section class="genlab-guide" aria-label="{TEXT["guide"]}">
 <h2>{step.title}</h2><p class="place">{TEXT["place"].format(number=number, count=count)} · {link}</p>
 <p>{step.text}</p><p><b>{TEXT["do"]}.</b> {step.do}</p><p><b>{TEXT["look"]}.</b> {step.look}</p>
