@@ -170,6 +170,10 @@ class Classifier:
         """Return the predicted class of each row of features (N, D), (N)."""
         return self.network.head(features).argmax(dim=1)
 
+    def log_probs(self, x: Tensor) -> Tensor:
+        """Return log p(class|x), (B, classes), of pictures (B C H W) in [−1, 1]; differentiable."""
+        return self.network.head(self.network(x)).log_softmax(dim=1)
+
     def facts(self) -> dict[str, Any]:
         """Return the facts to report with a figure measured on these features."""
         return {"name": self.name, "sha256": self.sha256, "accuracy": self.accuracy, "dims": self.dims}
@@ -190,6 +194,19 @@ def classifier_for(train: Dataset) -> Classifier:
         f"{'gray' if data.channels == 1 else 'RGB'}), neither one that ships nor one in {RUNS}/classifier-*; "
         f"training/train_classifier.py --dataset … --size {data.size} --channels {data.channels} trains one"
     )
+
+
+def classifier_like(data: DataSpec) -> Classifier | None:
+    """Return a feature network, one that ships or one in the folder RUNS, that tells the classes of such pictures apart.
+
+    It may have learned from other pictures of the same shape and classes; None if there is none.
+    """
+    for folder in (*sorted(CLASSIFIERS.iterdir()), *sorted(RUNS.glob("classifier-*"))):
+        if (folder / "metrics.json").is_file():
+            found = Classifier.load(folder)
+            if (found.network.data.shape, found.network.data.classes) == (data.shape, data.classes) != (data.shape, ()):
+                return found
+    return None
 
 
 def folder_for(train: Dataset) -> Path:

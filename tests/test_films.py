@@ -19,7 +19,11 @@ from genlab.demo.films import film
 from genlab.demo.turns import Runner
 
 FIGURES = ["score", "playground"]
-FILMS = {"process": ["ddpm-fashion-mnist"], "interpolate": ["vae-fashion-mnist", "ddpm-fashion-mnist"]}
+FILMS = {
+    "process": ["ddpm-fashion-mnist"],
+    "condition": ["ddpm-mnist"],
+    "interpolate": ["vae-fashion-mnist", "ddpm-fashion-mnist"],
+}
 
 
 @pytest.mark.parametrize("name", FILMS)
@@ -59,8 +63,8 @@ def test_the_films_are_what_the_models_make(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(films, "FOLDER", tmp_path)
     models, runner = tiny.load_models(), Runner(deadline=3600)
     runner.started()
-    for name, make in (("process", make_films.process), ("interpolate", make_films.interpolate)):
-        make(models, runner)
+    for name in FILMS:
+        getattr(make_films, name)(models, runner)
         made = np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int)
         assert np.abs(made - shipped[name]).max() <= 3
 

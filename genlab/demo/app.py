@@ -11,6 +11,7 @@ from genlab.card import escape
 from genlab.demo import guide
 from genlab.demo.served import Models
 from genlab.demo.tabs.bound import build as bound
+from genlab.demo.tabs.condition import build as condition
 from genlab.demo.tabs.divergence import build as divergence
 from genlab.demo.tabs.events import OPENING_EVENT
 from genlab.demo.tabs.interpolate import build as interpolate
@@ -29,6 +30,7 @@ TABS: dict[str, ModuleType] = {
     "sample": sample,
     "interpolate": interpolate,
     "process": process,
+    "condition": condition,
     "divergence": divergence,
     "vae": vae,
     "bound": bound,

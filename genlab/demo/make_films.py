@@ -8,6 +8,9 @@ from genlab.demo import films
 from genlab.demo.limits import Pick
 from genlab.demo.requested import Requested
 from genlab.demo.served import Models
+from genlab.demo.tabs.condition import compute as conditions
+from genlab.demo.tabs.condition import figure as conditions_figure
+from genlab.demo.tabs.condition.request import parse_repair
 from genlab.demo.tabs.interpolate import compute as paths
 from genlab.demo.tabs.interpolate import figure as paths_figure
 from genlab.demo.tabs.interpolate.request import parse_interpolate
@@ -31,6 +34,18 @@ def process(models: Models, runner: Runner) -> None:
     for frame in chain.diffuse(models, runner, request):
         animation.add(frame.index, chain_figure.panes_of(frame), chain_figure.caption_of(frame, request))
     films.store(models, "process", [offer.id], animation.sheet(first=0, autoplay=True, loop=True))
+
+
+def condition(models: Models, runner: Runner) -> None:
+    """Make the film of the Condition tab: the first test digit, its upper half drawn anew, as its controls are at first."""
+    offer = next(o for o in models.offers.values() if o.kind == "ddpm" and o.data.name == "mnist")
+    cover = conditions_figure.first_cover(offer.data.size).astype(int).tolist()
+    request = parse_repair(models.offers, offer.id, Pick("test picture"), cover, 0, "any", 4, 25, 0)
+    animation = conditions_figure.animation_of(models, request)
+    for frame in conditions.run_repair(models, runner, request):
+        if frame.index % 4 == 0:
+            animation.add(frame.index, conditions_figure.panes_of(frame), conditions_figure.caption_of(frame, request))
+    films.store(models, "condition", [offer.id], animation.sheet(first=0, autoplay=True, loop=True))
 
 
 def interpolate(models: Models, runner: Runner) -> None:
@@ -67,6 +82,7 @@ def main() -> None:
     runner = Runner(deadline=3600)
     runner.started()
     process(models, runner)
+    condition(models, runner)
     interpolate(models, runner)
     score()
     playground()

@@ -11,6 +11,9 @@ decode, and `limits.parse_drawing` takes nothing but exactly that many bytes. A 
 place of what has been drawn; with the same token the visitor's own x stays, so that an answer never undoes a stroke.
 
 The pen is white and soft, 2.1 pixels of a 28×28 picture wide at half its brightness, as the strokes of MNIST are.
+
+A value with a `cover` lets the visitor hide parts of x, too: while the button for it is pressed, the pen hides, the eraser
+shows again, and "Clear" shows all.
 """
 
 from __future__ import annotations
@@ -39,18 +42,20 @@ LABELS: dict[str, str] = {
     ),
     "clear": both("Clear", "清空"),
     "erase": both("Eraser", "橡皮"),
+    "hide": both("Paint over", "遮盖"),
     "hint": both("Draw on the first picture; click a pixel in the others.", "在第一张图上画；在其余图上点选一个像素。"),
 }  # fmt: skip
 """The canvas's texts; the script fills what stands in braces."""
 
 
 class CanvasData(GradioModel):
-    """Describe what a canvas shows; from the browser come `token`, `x` and `chosen` alone.
+    """Describe what a canvas shows; from the browser come `token`, `x`, `chosen` and `cover` alone.
 
     Attributes:
         token: names the picture that x began as.
         x: base64 of the bytes of x.
         chosen: row and column of the chosen pixel.
+        cover: base64 of a byte for each pixel of x, above 127 where it is hidden; "" where nothing can be.
         width, height, channels: of every picture.
         panes: their names, x first; colours: for every one what its colour stands for, a name of `colours.COLOURS`.
         pictures: base64 of the bytes of the others.
@@ -61,6 +66,7 @@ class CanvasData(GradioModel):
     token: str = Field(default="", max_length=32)
     x: str = Field(default="", max_length=-(-DRAWN_VALUES // 3) * 4)
     chosen: tuple[int, int] | None = None
+    cover: str = Field(default="", max_length=-(-DRAWN_VALUES // 3) * 4)
     width: int = Field(default=0, ge=0, le=1024)
     height: int = Field(default=0, ge=0, le=1024)
     channels: int = Field(default=1, ge=1, le=3)
@@ -77,6 +83,7 @@ def canvas_data(
     colours: Sequence[str],
     chosen: tuple[int, int] | None = None,
     caption: str = "",
+    cover: np.ndarray | None = None,
 ) -> CanvasData:
     """Return what a canvas shows for some pictures.
 
@@ -84,7 +91,7 @@ def canvas_data(
         token: the one that came with x, or `player.new_run()` for another x.
         pictures: (H W C) uint8 each, x first.
         names, colours: one for each picture.
-        chosen, caption: as in `CanvasData`.
+        chosen, caption: as in `CanvasData`; cover: (H W) bool, true where x is hidden.
 
     Raises:
         ValueError: the pictures, names and colours do not fit together.
@@ -102,6 +109,7 @@ def canvas_data(
         token=token,
         x=first,
         chosen=chosen,
+        cover="" if cover is None else base64.b64encode((cover * np.uint8(255)).tobytes()).decode("ascii"),
         width=width,
         height=height,
         channels=channels,

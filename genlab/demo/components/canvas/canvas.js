@@ -1,15 +1,16 @@
 // The canvas: pictures side by side with hard pixels. The first one, x, is the visitor's to draw on; in the others a pixel can be
-// chosen. The value that the server sends is drawn and then replaced by what the visitor can change (token, x, chosen). What is
-// drawn here stays until the server sends another token with its x.
+// chosen. The value that the server sends is drawn and then replaced by what the visitor can change (token, x, chosen, cover).
+// What is drawn here stays until the server sends another token with its x.
 
 import { base64Of, bytesOf } from '../controls/bytes.js';
 import { labelsOf } from '../controls/labels.js';
 import { canvasPixels, paneOf, resize } from '../controls/pictures.js';
 import { Requests } from '../controls/requests.js';
-import { drawLine, opaque } from './pen.js';
+import { BROAD, drawLine, opaque, PEN } from './pen.js';
 
 const LEAST = 124; // CSS pixels of a picture's side below which the pictures take more rows
 const TALLEST = 260; // CSS pixels of a picture's height
+const HIDDEN = 127; // above which a byte of the cover hides its pixel
 const CHOICE = 1; // index of the picture in which the chosen pixel is framed, and the arrow keys choose
 
 const clamped = (value, low, high) => Math.max(low, Math.min(high, value));
@@ -41,9 +42,11 @@ export function canvas({ element, props, trigger, watch }) {
   let cursor = null; // where the keyboard draws: [x, y] in pixels
   let stroke = null; // the last point of the stroke that is being drawn
   let erasing = false;
+  let cover = new Uint8ClampedArray(0); // a byte for each pixel of x; empty where nothing can be hidden
+  let hiding = false; // whether the pen draws on the cover
 
   function publish() {
-    props.value = { token, x: base64Of(x), chosen };
+    props.value = { token, x: base64Of(x), chosen, cover: base64Of(cover) };
   }
 
   // ---- what is shown ----
@@ -89,6 +92,15 @@ export function canvas({ element, props, trigger, watch }) {
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
   }
 
+  /** Paint over the hidden pixels. */
+  function hide({ canvas, context }) {
+    const k = canvas.width / data.width;
+    context.fillStyle = getComputedStyle(element).getPropertyValue('--genlab-kl') || 'orange';
+    cover.forEach((value, i) => {
+      if (value > HIDDEN) context.fillRect((i % data.width) * k, Math.floor(i / data.width) * k, k, k);
+    });
+  }
+
   /** Draw a frame around the pixel whose corner is at [x, y]. */
   function frame({ canvas, context }, [x, y]) {
     const k = canvas.width / data.width;
@@ -107,6 +119,7 @@ export function canvas({ element, props, trigger, watch }) {
     panes.forEach((pane, p) => {
       paint(pane, p ? pictures[p - 1] || [] : x);
     });
+    if (cover.length && panes[0]) hide(panes[0]);
     if (chosen && panes[CHOICE]) frame(panes[CHOICE], [chosen[1], chosen[0]]);
     if (cursor && panes[0]?.canvas.matches(':focus-visible')) frame(panes[0], [cursor[0] - 0.5, cursor[1] - 0.5]);
   }
@@ -115,6 +128,9 @@ export function canvas({ element, props, trigger, watch }) {
     $('.easel').setAttribute('aria-label', label('canvas'));
     $('.wipe').textContent = label('clear');
     $('.erase').textContent = label('erase');
+    $('.cover').textContent = label('hide');
+    $('.cover').hidden = !cover.length;
+    $('.cover').setAttribute('aria-pressed', String(hiding));
     $('.hint').textContent = label('hint');
     $('.caption').textContent = data.caption;
     panes.forEach(({ canvas, text, name }, p) => {
@@ -135,7 +151,9 @@ export function canvas({ element, props, trigger, watch }) {
   // ---- drawing ----
 
   function drawTo(from, to) {
-    drawLine({ x, width: data.width, height: data.height, channels: data.channels }, from, to, erasing);
+    const { width, height, channels } = data;
+    if (hiding) drawLine({ x: cover, width, height, channels: 1 }, from, to, erasing, BROAD);
+    else drawLine({ x, width, height, channels }, from, to, erasing, PEN);
   }
 
   function listenToPen({ canvas }) {
@@ -193,7 +211,7 @@ export function canvas({ element, props, trigger, watch }) {
   }
 
   $('.wipe').addEventListener('click', () => {
-    x.fill(0);
+    (hiding ? cover : x).fill(0);
     draw();
     requests.ask('input');
     requests.send('release');
@@ -201,6 +219,11 @@ export function canvas({ element, props, trigger, watch }) {
   $('.erase').addEventListener('click', () => {
     erasing = !erasing;
     $('.erase').setAttribute('aria-pressed', String(erasing));
+  });
+
+  $('.cover').addEventListener('click', () => {
+    hiding = !hiding;
+    write();
   });
 
   // ---- choosing a pixel ----
@@ -232,6 +255,11 @@ export function canvas({ element, props, trigger, watch }) {
     requests.answered();
     const shape = shapeOf(data);
     data = value;
+    const covered = bytesOf(value.cover || '');
+    if (value.token !== token || covered.length !== cover.length) {
+      cover = new Uint8ClampedArray(covered);
+      hiding = cover.length > 0;
+    }
     if (value.token !== token) {
       token = value.token;
       x = new Uint8ClampedArray(bytesOf(value.x));

@@ -1,14 +1,15 @@
 // Drawing on the bytes of a picture, { x, width, height, channels }: row by row, the channels of a pixel side by side.
 
 const SIDE = 28; // pixels of the picture for which the pen's size is given
-const PEN = 1.05; // radius of the pen where it is half as bright
+export const PEN = 1.05; // radius of the pen where it is half as bright
+export const BROAD = 2; // … of the pen that hides
 const RUBBER = 2; // … and of the eraser
 const EDGE = 1.3; // pixels over which either fades
 
 /** Draw a soft line from a to b, each [x, y] in pixels: lighter than what is there, or with `erasing` darker. */
-export function drawLine({ x, width, height, channels }, a, b, erasing = false) {
+export function drawLine({ x, width, height, channels }, a, b, erasing = false, pen = PEN) {
   const unit = Math.min(width, height) / SIDE;
-  const radius = (erasing ? RUBBER : PEN) * unit;
+  const radius = (erasing ? RUBBER : pen) * unit;
   const reach = radius + EDGE * unit;
   const [dx, dy] = [b[0] - a[0], b[1] - a[1]];
   const square = dx * dx + dy * dy;
