@@ -66,7 +66,7 @@ def frames(
     if isinstance(model, Decoding):
         yield SampleFrame(0, 0, 0, decoder_means(model, seeds))
         return
-    noise = Noise.from_seeds(seeds, (model.latents if isinstance(model, LatentDDPM) else model.data).shape)
+    noise = Noise.from_seeds(seeds, noise_shape(model))
     times = sampling_times(model, sampling)
     predict = predict or predictor(model, class_labels(model, sampling.label, seeds), sampling)
 
@@ -106,11 +106,18 @@ def draw(
         yield frame.pictures
 
 
+def noise_shape(model: Model) -> tuple[int, ...]:
+    """Return the shape of the noise that becomes one picture."""
+    if isinstance(model, Decoding):
+        vae = model.vae if isinstance(model, MixtureVAE) else model
+        return (vae.config.latents + isinstance(model, MixtureVAE),)
+    return (model.latents if isinstance(model, LatentDDPM) else model.data).shape
+
+
 def decoder_means(model: Decoding, seeds: Sequence[int]) -> Tensor:
     """Return the mean of p(x|z) for z of these seeds from the model's prior, (N C H W)."""
-    mixed = isinstance(model, MixtureVAE)
     vae = model.vae if isinstance(model, MixtureVAE) else model
-    noise = Noise.from_seeds(seeds, (vae.config.latents + mixed,)).draw().to(_device(model))
+    noise = Noise.from_seeds(seeds, noise_shape(model)).draw().to(_device(model))
     with torch.inference_mode():
         return vae.decode(model.prior.sample(noise) if isinstance(model, MixtureVAE) else noise).mean
 

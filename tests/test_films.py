@@ -22,6 +22,7 @@ FIGURES = ["score", "playground"]
 FILMS = {
     "process": ["ddpm-fashion-mnist"],
     "condition": ["ddpm-mnist"],
+    "compare": ["ddpm-fashion-mnist", "consistency-fashion-mnist"],
     "interpolate": ["vae-fashion-mnist", "ddpm-fashion-mnist"],
 }
 
@@ -81,7 +82,7 @@ def test_the_tab_opens_on_its_film_and_plays(url: str, browser: Any, tab: str) -
     for motion, moves in (("no-preference", True), ("reduce", False)):
         page = tiny.watched(browser.new_context(reduced_motion=motion).new_page())
         page.goto(f"{url}/?tab={tab}")
-        player = page.locator(f"#{tab}" if tab in FIGURES else ".player:visible").first
+        player = page.locator(f"#{tab}" if tab in FIGURES else ".player:visible:not(.easel)").first
         scrubber = player.locator("input[type=range]")
         scrubber.wait_for()
         player.get_by_role("button", name="Pause" if moves else "Play", exact=True).wait_for()

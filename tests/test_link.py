@@ -26,6 +26,8 @@ CONTROLS = {
     "sample": "tab=sample&model=ddpm-mnist&label=7&count=2&steps=3&sampler=DDIM&guidance=1.5&seed=4294967295",
     "process": "tab=process&model=ddpm-mnist&picture_from=test+picture&picture=2&steps=4&sampler=DDIM"
     "&start=the+noise+reached&label=7&seed=5&until=6",
+    "compare": "tab=compare&a_model=ddpm-mnist&a_label=7&a_steps=3&a_sampler=DDIM&a_variance=own&a_guidance=1"
+    "&b_model=ddpm-mnist&b_label=any&b_steps=2&b_sampler=ancestral&b_variance=beta&b_guidance=1.5&seed=5",
     "condition": "tab=condition&model=ddpm-mnist&mode=repair&picture=2&until=6&label=7&rounds=2&guidance=1.5&steps=4&seed=5",
     "interpolate": "tab=interpolate&data=mnist&a_from=seed&a=3&b_from=test+picture&b=2&points=3&steps=2",
 }
@@ -87,6 +89,8 @@ def test_an_address_that_is_no_link_changes_nothing(links: dict[str, Link], tab:
         ("sample", {"count": "9" * 500}, "the link is damaged: count: expected a number"),
         ("process", {"picture_from": "upload"}, "Picture: expected an uploaded picture, got none"),
         ("process", {"until": "0.5"}, "t up to which noise is added: expected a whole number"),
+        ("compare", {"b_variance": "learned"}, "Σ of the ancestral step: expected one of own, posterior, beta"),
+        ("compare", {"a_model": "<b>"}, "model: expected one of"),
         ("condition", {"mode": "<b>"}, "what to do: expected one of repair, drawing, class"),
         ("condition", {"picture": "99"}, "Picture, test picture: expected a whole number from 0 to 19"),
         ("interpolate", {"b": "99999"}, "B, test picture: expected a whole number from 0 to 19"),

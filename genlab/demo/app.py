@@ -11,6 +11,7 @@ from genlab.card import escape
 from genlab.demo import guide
 from genlab.demo.served import Models
 from genlab.demo.tabs.bound import build as bound
+from genlab.demo.tabs.compare import build as compare
 from genlab.demo.tabs.condition import build as condition
 from genlab.demo.tabs.divergence import build as divergence
 from genlab.demo.tabs.events import OPENING_EVENT
@@ -28,6 +29,7 @@ from genlab.serving.language import SWITCH, both, each
 
 TABS: dict[str, ModuleType] = {
     "sample": sample,
+    "compare": compare,
     "interpolate": interpolate,
     "process": process,
     "condition": condition,

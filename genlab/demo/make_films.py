@@ -8,6 +8,10 @@ from genlab.demo import films
 from genlab.demo.limits import Pick
 from genlab.demo.requested import Requested
 from genlab.demo.served import Models
+from genlab.demo.tabs.compare import compute as sides
+from genlab.demo.tabs.compare import figure as sides_figure
+from genlab.demo.tabs.compare.build import first_sides
+from genlab.demo.tabs.compare.request import parse_compare
 from genlab.demo.tabs.condition import compute as conditions
 from genlab.demo.tabs.condition import figure as conditions_figure
 from genlab.demo.tabs.condition.request import parse_repair
@@ -48,6 +52,17 @@ def condition(models: Models, runner: Runner) -> None:
     films.store(models, "condition", [offer.id], animation.sheet(first=0, autoplay=True, loop=True))
 
 
+def compare(models: Models, runner: Runner) -> None:
+    """Make the film of the Compare tab, as its controls are at first."""
+    a, b = first_sides(models)
+    request = parse_compare(models.offers, a, b, 0)
+    animation = sides_figure.animation_of(models, request)
+    for frame in sides.compare(models, runner, request):
+        if frame.index % 5 == 0:
+            animation.add(frame.index, sides_figure.panes_of(frame), sides_figure.caption_of(models, frame, request))
+    films.store(models, "compare", [a[0], b[0]], animation.sheet(first=0, autoplay=True, loop=True))
+
+
 def interpolate(models: Models, runner: Runner) -> None:
     """Make the film and the strip of the Interpolate tab: from test picture 0 to 1, as its controls are at first."""
     data = paths_figure.first_data(models)
@@ -83,6 +98,7 @@ def main() -> None:
     runner.started()
     process(models, runner)
     condition(models, runner)
+    compare(models, runner)
     interpolate(models, runner)
     score()
     playground()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from torch import Tensor
 
 from genlab import draw
 from genlab.config import Sampling
-from genlab.demo.served import Models
+from genlab.demo.served import Models, Served
 from genlab.demo.tabs.sample.request import SampleRequest
-from genlab.demo.turns import Runner
+from genlab.demo.turns import Run, Runner
 from genlab.latent import LatentDDPM
 from genlab.models import Decoding
 
@@ -21,16 +22,22 @@ def sample(models: Models, runner: Runner, request: SampleRequest) -> Iterator[d
     Raises:
         DeadlineError: it took too long. TurnError: a turn did not come in time.
     """
-    run, served = runner.begin(), models[request.model]
-    model, seeds = served.model, range(request.seed, request.seed + request.count)
+    served, seeds = models[request.model], range(request.seed, request.seed + request.count)
+    label: int | Literal["in turn"] = "in turn" if request.label is None else request.label
+    sampling = Sampling(request.sampler, request.steps, label=label, guidance=request.guidance)
+    yield from frames(runner.begin(), served, seeds, sampling)
+
+
+def frames(run: Run, served: Served, seeds: Sequence[int], sampling: Sampling) -> Iterator[draw.SampleFrame]:
+    """Draw a picture of a served model for each seed, as `draw.frames` does; VAEs do not use `sampling`."""
+    model = served.model
     if isinstance(model, Decoding):
         yield run.once(lambda: next(draw.frames(model, seeds, Sampling())))
         return
-    labels = draw.class_labels(model, draw.class_of(model, request.label), seeds)
-    predict = run.predictor(served, labels, request.guidance)
+    predict = run.predictor(served, draw.class_labels(model, sampling.label, seeds), sampling.guidance)
 
     def decode(u: Tensor) -> Tensor:
         assert isinstance(model, LatentDDPM)
         return run.once(lambda: model.decode(u))
 
-    yield from draw.frames(model, seeds, Sampling(request.sampler, request.steps), predict, decode)
+    yield from draw.frames(model, seeds, sampling, predict, decode)
