@@ -179,6 +179,7 @@ def test_a_visitor_paints_over_draws_and_asks_for_a_class(site: SimpleNamespace,
     page.get_by_text("from your drawing at t = 30").first.wait_for()
     page.get_by_label("Ask for a class").check()
     canvas.wait_for(state="hidden")
+    assert page.locator("input[aria-label=Class]:visible").input_value() == "0", "a class is asked for, and the page says which"
     run.click()
     page.get_by_text("on average: gradient").first.wait_for()
     assert caption.count() == 1

@@ -496,6 +496,7 @@ def text(page: Any, figure: str) -> str:
 
 
 def test_what_is_drawn_is_encoded_and_decoded_and_its_bound_comes(page: Any) -> None:
+    assert page.locator("#vae-canvas .cover").is_hidden(), "nothing can be painted over here"
     top = page.locator("#vae-terms").bounding_box()["y"]
     before, terms = page.evaluate(PICTURES), text(page, "vae-terms")
     page.locator("#vae-canvas .wipe").click()

@@ -107,9 +107,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
     ) -> RepairRequest | GuideRequest:
         what = parse_choice(NAMED["mode"], mode, MODES)
         if what == CLASS:
-            classes = label_choices(ddpm_offer(models.offers, model))
-            named = classes[0] if label == ANY and classes else label
-            return parse_guide(models.offers, model, named, weight, steps, seed)
+            return parse_guide(models.offers, model, label, weight, steps, seed)
         fresh = canvas_of(mode, model, number)
         shown = canvas if isinstance(canvas, dict) else {}
         if str(shown.get("token")).rpartition(".")[0] != fresh.token.rpartition(".")[0]:
@@ -138,9 +136,10 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
 
     connect(run, stop, show, [model, mode, number, canvas, until, label, rounds, weight, steps, seed], [player])
 
-    def fit_mode(chosen: Any, model: Any, number: Any) -> tuple[Any, ...]:
+    def fit_mode(chosen: Any, model: Any, number: Any, label: Any) -> tuple[Any, ...]:
         with errors_shown():
             shown = canvas_of(chosen, model, number)
+        classes = label_choices(one.offer_of(model))
         hint = TEXT["hint" if chosen == REPAIR else "hint_drawing"]
         return (
             gr.update(value=shown, visible=chosen != CLASS, labels={"hint": hint}),
@@ -148,10 +147,11 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
             gr.update(visible=chosen == REPAIR),
             gr.update(visible=chosen == DRAWING),
             gr.update(visible=chosen == CLASS),
+            gr.update(value=classes[0]) if chosen == CLASS and label == ANY and classes else gr.skip(),
         )
 
     newest: dict[str, Any] = {**LIGHT_EVENT, "trigger_mode": "always_last"}
-    mode.change(fit_mode, [mode, model, number], [canvas, number, anew, rounds, until, weight], **newest)
+    mode.change(fit_mode, [mode, model, number, label], [canvas, number, anew, rounds, until, weight, label], **newest)
 
     def show_picture(mode: Any, model: Any, number: Any) -> Any:
         if number is None:  # the field is being filled in
