@@ -193,6 +193,7 @@ def test_options_that_only_say_where_how_often_and_how_stored_may_change_on_the_
         "sample_minutes",
         "save_minutes",
         "track",
+        "replay",
         "license",
     }
     assert names == free

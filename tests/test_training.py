@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from PIL import Image
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import genlab
 from genlab import hub
 from genlab.config import DataSpec, DDPMConfig, UNetConfig, VAEConfig
-from genlab.data import Dataset, load, to_model
+from genlab.data import Dataset, load, to_model, ungrid
 from genlab.ddpm import DDPM
 from genlab.oracle import DataSetOracle
 from genlab.package import ModelError
@@ -822,6 +823,25 @@ def test_a_log_drops_what_will_be_written_again(tmp_path: Path):
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
+def test_a_replay_draws_moments_and_leaves_the_training_as_it_is(data_dir: Path, tmp_path: Path) -> None:
+    for replay in (0, 4):
+        config = options("ddpm", tmp_path / str(replay), data_dir, replay=replay)
+        assert main(config, task_of(config)) == 0
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("0", "4")]
+    assert weights[0] == weights[1]
+    moments = [1, 2, 5, 12]  # 12^(i/3)
+    sheets = sorted((tmp_path / "4" / "replay").iterdir())
+    assert [path.name for path in sheets] == [f"step-{step:08d}.png" for step in moments]
+    rows = [json.loads(line) for line in (tmp_path / "4" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "replay" in row] == moments
+    last = {name: value for row in rows if row["step"] == 12 for name, value in row.items()}
+    assert last["replay"]["averaged"] == last["held_out"]["loss"] != last["replay"]["last"]
+    halves = [ungrid(Image.open(path), 2 * run.MOMENT, 8, run.COLUMNS).split(run.MOMENT) for path in sheets]
+    assert torch.equal(*halves[0]), "the average begins as the weights"
+    assert not torch.equal(*halves[-1])
+    assert not (tmp_path / "0" / "replay").exists()
+
+
 def test_held_out_losses_do_not_depend_on_how_many_go_through_at_once(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -832,9 +852,9 @@ def test_held_out_losses_do_not_depend_on_how_many_go_through_at_once(
     def squares(network: nn.Module, x: Tensor, label: Tensor | None) -> dict[str, Tensor]:
         return {"loss": x.pow(2).sum(dim=(1, 2, 3))}
 
-    whole = run.held_out_loss(trainer, replace(task, loss=squares), test_set)
+    whole = run.held_out_loss(trainer, replace(task, loss=squares), trainer.average, test_set)
     monkeypatch.setattr(run, "AT_ONCE", 64 * 7)
-    assert run.held_out_loss(trainer, replace(task, loss=squares), test_set) == pytest.approx(whole)
+    assert run.held_out_loss(trainer, replace(task, loss=squares), trainer.average, test_set) == pytest.approx(whole)
 
 
 # Several processes

@@ -74,6 +74,8 @@ class Training(Reading):
     """Steps between two sheets of sample pictures and measurements on held-out pictures."""
     sample_minutes: float = 15.0
     """Minutes after which there is a sheet, however few the steps; the first within two minutes; 0 for by steps alone."""
+    replay: int = 0
+    """Moments, ever further apart, at which last and averaged weights draw the same noise, into replay/ of the run folder."""
     save_every: int = 500
     """Steps between two checkpoints."""
     save_minutes: float = 10.0
@@ -97,9 +99,9 @@ class Training(Reading):
         super().__post_init__()
         self._check(
             size=(4, MAX_SIZE), seed=(0, 2**32 - 1), steps=(1, 10**9), batch_size=(1, 10**6), warmup=(0, 10**9),
-            accumulate=(1, 10**6), log_every=(1, 10**9), sample_every=(1, 10**9), save_every=(1, 10**9), lr=(1e-9, 1.0),
-            decay=(0.0, 1.0), weight_decay=(0.0, 1.0), clip=(1e-9, 1e9), ema=(0.0, 0.99999), sample_minutes=(0.0, 1e6),
-            save_minutes=(0.0, 1e6),
+            accumulate=(1, 10**6), log_every=(1, 10**9), sample_every=(1, 10**9), save_every=(1, 10**9), replay=(0, 1000),
+            lr=(1e-9, 1.0), decay=(0.0, 1.0), weight_decay=(0.0, 1.0), clip=(1e-9, 1e9), ema=(0.0, 0.99999),
+            sample_minutes=(0.0, 1e6), save_minutes=(0.0, 1e6),
         )  # fmt: skip
         if self.warmup > self.steps:
             if self.warmup != type(self).warmup:
@@ -148,6 +150,11 @@ class Training(Reading):
         falling = self.decay * self.steps
         return self.lr * rise * (min(1.0, (self.steps - step) / falling) if falling else 1.0)
 
+    @property
+    def moments(self) -> set[int]:
+        """Return the steps of `replay`, from 1 to `steps`, evenly spaced by their logarithms; nearer ones coincide."""
+        return {round(self.steps ** (i / max(1, self.replay - 1))) for i in range(self.replay)}
+
     def augments(self, step: int) -> bool:
         """Return True if the pictures of step 0…steps−1 are augmented: until the learning rate falls."""
         return bool(self.augment) and step < (1 - self.decay) * self.steps
@@ -158,7 +165,7 @@ class Training(Reading):
         Of the options that choose the pictures, the pictures must be the same in their place."""
         free = {
             "data_dir", "run", "resume", "compile", "log_every", "sample_every", "save_every", "store", "push", "repo_id",
-            "private", "cache", "examples",
+            "private", "cache", "examples", "replay",
             "sample_minutes", "save_minutes", "track", "license",
         }  # fmt: skip
         return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in free}))

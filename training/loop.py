@@ -70,6 +70,7 @@ class Record:
         log_due: True if the record belongs in the log.
         sample_due: True if samples are to be drawn, and the loss on held-out pictures measured.
         epoch: passes over all pictures so far.
+        replay_due: True if the step is one of `Training.moments`.
     """
 
     step: int
@@ -80,6 +81,7 @@ class Record:
     log_due: bool
     sample_due: bool
     epoch: float
+    replay_due: bool
 
 
 class Timer:
@@ -205,10 +207,12 @@ class Trainer:
         steps, seconds = 0, 0.0
         every = (self.sync_every, config.log_every, config.sample_every, config.save_every)
         self._timers = (Timer(config.save_minutes, config.save_minutes), Timer(config.sample_minutes, FIRST_SHEET))
+        moments = config.moments
         while self.step < config.steps and self.stopped is None:
             started = time.monotonic()
             names, lr = self._advance()
-            sync = self.step == config.steps or any(self.step % each == 0 for each in every)
+            moment = self.step in moments
+            sync = self.step == config.steps or moment or any(self.step % each == 0 for each in every)
             norm = self._read_back(names, stop) if sync else 0.0
             spent = time.monotonic() - started
             self.seconds += spent
@@ -220,7 +224,8 @@ class Trainer:
             save_due, sample_due = self._due
             sample_due |= self.step % config.sample_every == 0 or self.step == config.steps
             epoch = self.step * config.batch_size / len(self.data)
-            yield Record(self.step, means, lr, norm, steps * config.batch_size / seconds, log_due, sample_due, epoch)
+            speed = steps * config.batch_size / seconds
+            yield Record(self.step, means, lr, norm, speed, log_due, sample_due, epoch, moment)
             if sample_due:
                 self._timers[1].restart()
             if log_due:
@@ -545,7 +550,7 @@ class Log:
 
     def add_record(self, record: Record) -> None:
         """Append a record."""
-        self.add({k: v for k, v in asdict(record).items() if k not in ("log_due", "sample_due")})
+        self.add({k: v for k, v in asdict(record).items() if k not in ("log_due", "sample_due", "replay_due")})
 
     def table(self, path: Path) -> None:
         """Write the log as CSV, a line for each step that has one."""

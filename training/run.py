@@ -36,6 +36,8 @@ from training.report import write_report
 
 NEAREST = 16
 """Samples that are shown beside their nearest training picture."""
+MOMENT, COLUMNS = 9, 3
+"""Samples of either weights at a moment of `Training.replay`, and in a row of its sheet."""
 HELD_OUT = 512
 """Number of test pictures on which the loss is measured during training."""
 MOST_LOSS = 100
@@ -47,10 +49,10 @@ Problem = (ValueError, OSError, RunError, DivergedError, ModelError)
 """Errors reported by their message alone; any other is a bug and has a traceback."""
 
 
-def sheet(model: nn.Module) -> Tensor:
-    """Draw the pictures of the seeds 0…63, (64 C H W) in [−1, 1]; a DDPM by DDIM in 50 steps, other models in one."""
+def sheet(model: nn.Module, count: int = 64) -> Tensor:
+    """Draw the pictures of the first seeds, (count C H W) in [−1, 1]; a DDPM by DDIM in 50 steps, other models in one."""
     assert isinstance(model, get_args(Model))
-    *_, last = frames(model, range(64), Sampling("DDIM", min(50, model.schedule.T) if "ddpm" in model.kind else 1))
+    *_, last = frames(model, range(count), Sampling("DDIM", min(50, model.schedule.T) if "ddpm" in model.kind else 1))
     return last.x
 
 
@@ -249,8 +251,10 @@ def _run(config: Training, task: Task, trainer: Trainer, stop: Stop, log: Log, g
                 bar.set_postfix_str(f"loss {record.losses['loss']:.4g}, {record.images_per_second:.0f} images/s")
                 if bar.disable:
                     print(progress(config, record), flush=True)
+            if record.replay_due:
+                log.add({"step": record.step, "replay": save_moment(trainer, task, record, given)})
             if record.sample_due:
-                losses = held_out_loss(trainer, task, given.held_out)
+                losses = held_out_loss(trainer, task, trainer.average, given.held_out)
                 lowest = min((row["held_out"]["loss"] for row in log.rows if "held_out" in row), default=math.inf)
                 log.add({"step": record.step, "held_out": losses})
                 trainer.accelerator.log({f"held_out.{name}": value for name, value in losses.items()}, record.step)
@@ -317,9 +321,9 @@ def check_size(build: Callable[[DataSpec], nn.Module], spec: DataSpec) -> None:
 
 
 @torch.inference_mode()
-def held_out_loss(trainer: Trainer, task: Task, held_out: Dataset) -> dict[str, float]:
-    """Return the mean losses of the averaged weights on the first held-out examples, with the same noise every time."""
-    model = trainer.average.eval()
+def held_out_loss(trainer: Trainer, task: Task, model: nn.Module, held_out: Dataset) -> dict[str, float]:
+    """Return the mean losses of a model on the first held-out examples, with the same noise every time."""
+    model = model.eval()
     torch.manual_seed(trainer.config.seed)
     count = min(HELD_OUT, len(held_out))
     chunk = max(1, AT_ONCE // held_out.images[0].numel())
@@ -338,6 +342,22 @@ def save_samples(trainer: Trainer, task: Task, path: Path) -> None:
     """Draw and save a sheet of 64 samples with the averaged weights."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures.grid(pictures.to_pixels(task.sample(trainer.average.eval()).cpu())).save(path)
+
+
+@torch.inference_mode()
+def save_moment(trainer: Trainer, task: Task, record: Record, given: TrainingData) -> dict[str, float]:
+    """Draw `MOMENT` samples with the last weights and as many with the averaged ones, from the same noise, on one sheet.
+
+    Returns:
+        The loss in training, and on held-out pictures with either weights.
+    """
+    path = trainer.config.run_folder / "replay" / f"step-{record.step:08d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    both = {"last": trainer.model, "averaged": trainer.average}
+    sheets = [pictures.to_pixels(sheet(model.eval(), MOMENT).cpu()) for model in both.values()]
+    pictures.grid(torch.cat(sheets), columns=COLUMNS).save(path)
+    losses = {name: held_out_loss(trainer, task, model, given.held_out)["loss"] for name, model in both.items()}
+    return {"training": record.losses["loss"], **losses}
 
 
 def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: TrainingData) -> None:
