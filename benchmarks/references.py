@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from benchmarks.pixelcnn import PixelCNN
 from genlab import data
-from genlab.config import KNOWN
+from genlab.config import EMOJI, KNOWN
 from genlab.listing import DataError
 
 LEVELS = 256
@@ -72,7 +72,7 @@ def file_bits(test: Tensor, kind: str) -> Tensor:
 
     def size(picture: Tensor) -> int:
         file = io.BytesIO()
-        Image.fromarray(picture.squeeze(0).numpy()).save(file, kind, **options[kind])
+        Image.fromarray(picture.permute(1, 2, 0).squeeze(2).numpy()).save(file, kind, **options[kind])
         return 8 * file.tell()
 
     return torch.tensor([size(p) for p in tqdm(test, desc=kind, mininterval=1.0, disable=None)], dtype=torch.float64)
@@ -111,7 +111,7 @@ def pixelcnn_bits(train: Tensor, test: Tensor, steps: int, batch: int, seed: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Bits/dim of simple codes and models on a data set's test pictures.")
-    parser.add_argument("--dataset", default="fashion-mnist", choices=sorted(KNOWN))
+    parser.add_argument("--dataset", default="fashion-mnist", choices=sorted([*KNOWN, EMOJI]))
     parser.add_argument("--data-dir", help="folder with the IDX files")
     parser.add_argument("--images", type=int, default=10_000, help="test pictures, the first ones")
     parser.add_argument("--pixelcnn-steps", type=int, default=4000, help="training steps of the PixelCNN; 0 skips it")
@@ -124,6 +124,8 @@ def main() -> None:
         test = data.load(options.dataset, "test", options.data_dir)
     except DataError as error:
         sys.exit(f"error: {error}")
+    if options.pixelcnn_steps and test.spec.channels != 1:
+        sys.exit(f"error: the PixelCNN reads gray pictures, got RGB ones of {options.dataset}: give --pixelcnn-steps 0")
     pixels = test.images[: options.images]
     generator = torch.Generator().manual_seed(options.seed)
     rows = {
@@ -131,8 +133,9 @@ def main() -> None:
         "histogram of each pixel": histogram_bits(train.images, pixels),
         "PNG": file_bits(pixels, "PNG"),
         "WebP, lossless": file_bits(pixels, "WEBP"),
-        "Gaussian, full covariance": gaussian_bits(train.images, pixels, generator),
     }
+    if len(train) > test.spec.dims:  # else its covariance is singular
+        rows["Gaussian, full covariance"] = gaussian_bits(train.images, pixels, generator)
     if options.pixelcnn_steps:
         name = f"gated PixelCNN, {options.pixelcnn_steps} steps of {options.batch_size}"
         rows[name] = pixelcnn_bits(train.images, pixels, options.pixelcnn_steps, options.batch_size, options.seed)
