@@ -31,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 
 from genlab import __version__
 from genlab.card import write_card
-from genlab.config import KNOWN, DataSpec, expanded
+from genlab.config import EMOJI, KNOWN, DataSpec, expanded
 from genlab.data import Dataset, grid, identity, ungrid
 from genlab.durable import put, sync_folder
 from genlab.models import KINDS, Config, Model
@@ -234,8 +234,9 @@ def without_pictures(folder: Path) -> Iterator[Path]:
 
 
 def shipped_packages() -> list[Path]:
-    """Return the folders of the models that ship, sorted by name."""
-    return sorted(config.parent for config in PRETRAINED.glob("*/config.json"))
+    """Return the folders of the models that ship, sorted by name, those of emoji last: the page opens on the first."""
+    folders = (config.parent for config in PRETRAINED.glob("*/config.json"))
+    return sorted(folders, key=lambda folder: (folder.name.endswith(EMOJI), folder.name))
 
 
 def ships(folder: Path) -> bool:

@@ -165,7 +165,9 @@ def test_what_ships_is_trained_anew_only_by_its_option(data_dir: Path, tmp_path:
         assert train_classifier.run(replace(config, shipped=shipped)) == 0
         assert [folder.name for folder in (tmp_path / "shipped").iterdir()] == there
     for changes in ({"dataset": "./mnist"}, {"dataset": "me/mnist"}, {"size": 8}, {"channels": 3}, {"folder": tmp_path}):
-        with pytest.raises(ValueError, match="--shipped: expected --dataset fashion-mnist or mnist without --folder, --size"):
+        with pytest.raises(
+            ValueError, match="--shipped: expected --dataset fashion-mnist or mnist or emoji without --folder, --size"
+        ):
             replace(config, shipped=True, **changes)
 
 

@@ -157,7 +157,7 @@ def test_all_that_was_measured_of_the_shipped_models_is_shown(folder: Path) -> N
         assert f"{each['bound_bits_per_dim']:.3f} ± {each['bound_standard_error_bits_per_dim']:.3f}" in left
     found = read_evaluation(metrics)
     assert found.problems == ()
-    assert len(found.chain or ()) == (3 if T else 0)
+    assert len(found.chain or ()) in ((0, 3) if T else (0,))
     for samples in (found.samples, *(found.few or {}).values()):
         assert f"{samples.frechet_distance:.2f} (" in right  # type: ignore[union-attr]
     if found.reconstructions is not None:

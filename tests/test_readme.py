@@ -123,7 +123,7 @@ def test_every_model_that_ships_stands_beside_its_references() -> None:
         (place,) = (i for i, line in enumerate(lines) if line.startswith(f"| [`{folder.name}`]"))
         after = [line for line in lines[place:] if line.startswith("| *")]
         assert "uniform" in after[0], folder.name
-    assert sum("WebP" in line for line in lines) == 2
+    assert sum("WebP" in line for line in lines) == 3
 
 
 def test_a_row_of_what_ships_needs_a_measurement(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_what_a_document_names_exists(document: str) -> None:
 OPTIONS = [
     (
         "docs/training.md",
-        [DDPMTraining(), VAETraining(), Distillation(), Preflight(), PriorFit("vae-mnist")],
+        [DDPMTraining(), VAETraining(), Distillation(), Preflight(), PriorFit("vae-mnist"), ClassifierTraining()],
         {"--help", "--nproc_per_node", "--mixed_precision", "--no-examples", "--logdir"},
     ),
     ("docs/measuring.md", [Evaluation("ddpm-mnist"), ClassifierTraining()], set()),

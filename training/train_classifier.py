@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if not __package__:  # run as a script: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from genlab.config import KNOWN, MAX_SIZE, Reading, expanded, published_dataset
+from genlab.config import EMOJI, KNOWN, MAX_SIZE, Reading, expanded, published_dataset
 from training.config import flag, parse
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class ClassifierTraining(Reading):
     folder: Path | None = None
     """Folder to write to, outside of genlab; training/evaluate.py finds only runs/classifier-…, the default."""
     shipped: bool = False
-    """Train the classifier of fashion-mnist or mnist that ships: write to genlab/classifiers, which no other option does."""
+    """Train the classifier of fashion-mnist, mnist or emoji that ships: write to genlab/classifiers, as nothing else does."""
     epochs: int = 8
     """Passes over the training pictures."""
     batch_size: int = 128
@@ -80,8 +80,9 @@ class ClassifierTraining(Reading):
                 raise ValueError(f"--{name}: expected a number from 0 to {most:g}, got {number}")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"--channels: expected 1 or 3, got {self.channels}")
-        if self.shipped and (self.dataset not in KNOWN or (self.folder, self.size, self.channels) != (None, None, None)):
-            raise ValueError(f"--shipped: expected --dataset {' or '.join(KNOWN)} without --folder, --size and --channels")
+        names = (*KNOWN, EMOJI)
+        if self.shipped and (self.dataset not in names or (self.folder, self.size, self.channels) != (None, None, None)):
+            raise ValueError(f"--shipped: expected --dataset {' or '.join(names)} without --folder, --size and --channels")
         if self.folder is not None and expanded(self.folder).resolve().is_relative_to(PACKAGE):
             raise ValueError(f"--folder: expected a folder outside of {PACKAGE.name}, got {self.folder}; or give --shipped")
 
