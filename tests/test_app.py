@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from PIL import Image
 from genlab.data import ungrid
 from genlab.demo.app import TABS, create_app, served_table
 from genlab.demo.components.player import PlayerData
+from genlab.demo.tabs.condition import request as condition
 from genlab.demo.tabs.events import MODEL_EVENT
 from genlab.demo.tabs.interpolate import request as interpolate
 from genlab.demo.tabs.playground import request as playground
@@ -276,8 +278,8 @@ def test_an_opening_page_asks_for_nothing_that_a_class_would_run_out_of(site):
 
 
 def test_animations_keep_nobody_from_dragging(site):
-    walks = [fn for fn in site.demo.fns.values() if fn.name in ("particles_walk", "reverse_walk", "run_again", "stopped")]
-    assert len(walks) == 4
+    walks = [fn for fn in site.demo.fns.values() if fn.name in ("run_again", "stopped") or isinstance(fn.fn, partial)]
+    assert len(walks) == 2 + 3  # three buttons of the Score tab
     assert {(fn.concurrency_id, fn.concurrency_limit) for fn in walks} == {("animation", 2)}
 
 
@@ -304,6 +306,9 @@ def test_bounds_on_the_page_are_those_of_the_table(site):
         ("Steps", sample.STEPS.low, chain),
         ("Guidance w", sample.GUIDANCE.low, sample.GUIDANCE.high),
         ("Noise up to t", 1, chain),
+        ("Noise up to t, and back", 1, chain),
+        ("Rounds of each stretch", condition.ROUNDS.low, condition.ROUNDS.high),
+        ("Steps", sample.STEPS.low, sample.STEPS.high),  # of any model that is chosen later
         ("Points on the path", interpolate.POINTS.low, interpolate.POINTS.high),
         ("Steps", interpolate.STEPS.low, chain),
         ("Steps of learning", playground.LEARN_STEPS.low, playground.LEARN_STEPS.high),
