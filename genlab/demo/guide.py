@@ -299,7 +299,7 @@ STEPS = (
         both("The notes have only the heading of this section.", "讲义的这一节只有标题。"),
     ),
     Step(
-        both("Flow matching: straight paths", "流匹配：直线路径"),
+        both("Flow matching: straight lines", "流匹配：直线"),
         "n2-flow",
         "tab=playground&data=moons&model=flow+matching&steps=1500&seed=0",
         "#playground-train",
