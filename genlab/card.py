@@ -115,7 +115,7 @@ def write_card(
     rest = list(_rest(kind, metrics))
     if measured or rest:
         parts += ["## Measured", *measured, *([_table(("quantity", "value", "unit"), rest)] if rest else [])]
-    training = metrics.get("training", {})
+    training = _section(metrics, "training")
     facts = [("seed", escape(metrics["seed"]), "")] if "seed" in metrics else []
     facts += [(label, _text(training[key]), unit) for key, label, unit in _TRAINING if key in training]
     if facts or "command" in metrics:
@@ -175,8 +175,14 @@ def _origin(config: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Return whether the weights were trained from nothing, from those of another model, or distilled, and from which."""
     if config["kind"] == "consistency":
         return f"distilled from the DDPM {_code_word(config['model']['teacher'])}"
-    before = metrics.get("training", {}).get("options", {}).get("from_model")
-    return f"trained from the weights of {_code_word(before)}" if before else "trained from scratch"
+    before = _section(_section(metrics, "training"), "options").get("from_model")
+    return f"trained from the weights of {escape(before)}" if before else "trained from scratch"
+
+
+def _section(metrics: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a section of metrics.json; empty if it has none, or something else there."""
+    found = metrics.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _code_word(text: str) -> str:

@@ -766,6 +766,12 @@ def test_a_card_is_written_whatever_form_the_measurements_have(name: str) -> Non
             assert len(lost) <= 3, path
 
 
+@pytest.mark.parametrize("training", [5, [], "words", None, {"options": 5}, {"options": {"from_model": 5}}], ids=str)
+def test_a_card_is_written_whatever_form_the_training_has(training: Any) -> None:
+    config = json.loads((PRETRAINED / "ddpm-mnist" / "config.json").read_text())
+    assert "# DDPM of mnist" in card.write_card(config, {"training": training}, 1, [], None)
+
+
 def test_an_interrupt_says_how_to_go_on(
     folder: Path, data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

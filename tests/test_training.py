@@ -259,7 +259,7 @@ def test_a_run_may_start_from_another_model(tmp_path: Path, data_dir: Path, caps
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
     model = tmp_path / "more" / "model"
     assert json.loads((model / "metrics.json").read_text())["training"]["options"]["from_model"] == "first"
-    assert "trained from the weights of `first` with genlab" in (model / "README.md").read_text()
+    assert "trained from the weights of first with genlab" in (model / "README.md").read_text()
 
     other = replace(more, run=tmp_path / "other", model=DDPMConfig(T=30, unet=UNetConfig(width=8, dropout=0.2)))
     assert main(other, task_of(other)) == 1
