@@ -28,7 +28,6 @@ CONTROLS = {
     "&start=the+noise+reached&label=7&seed=5&until=6",
     "compare": "tab=compare&a_model=ddpm-mnist&a_label=7&a_steps=3&a_sampler=DDIM&a_variance=own&a_guidance=1"
     "&b_model=ddpm-mnist&b_label=any&b_steps=2&b_sampler=ancestral&b_variance=beta&b_guidance=1.5&seed=5",
-    "condition": "tab=condition&model=ddpm-mnist&mode=repair&picture=2&until=6&label=7&rounds=2&guidance=1.5&steps=4&seed=5",
     "interpolate": "tab=interpolate&data=mnist&a_from=seed&a=3&b_from=test+picture&b=2&points=3&steps=2",
 }
 """Links whose tabs have their whole state in controls."""
@@ -40,12 +39,15 @@ def packed(values: bytes) -> str:
 
 
 DRAWING = packed(bytes(300) + b"\xff\x80" * 100 + bytes(284))
+COVER = packed(b"\xff\x00" * 100 + bytes(584))
 LINKS = CONTROLS | {
     "divergence": "tab=divergence&weight=0.3&left_mean=-2.5&left_std=0.5&right_mean=2&right_std=1.25&start_mean=4&start_std=0.8"
     "&p=0.5,0.25,0.125,0.0625,0.03125,0.03125&q=0.6,0.4,0,0,0,0",
     "vae": "tab=vae&model=vae-fashion-mnist&picture=2&seed=5&row=4&column=6&z=0.5,-1,2.25,0",
     "bound": f"tab=bound&model=ddpm-fashion-mnist&seed=7&row=1&column=2&x={DRAWING}&t=33",
     "score": "tab=score&data=moons&t=3&walk=reverse&seed=7",
+    "condition": "tab=condition&model=ddpm-fashion-mnist&mode=repair&until=6&label=Dress&rounds=2&guidance=1.5&steps=4&seed=5"
+    f"&x={DRAWING}&cover={COVER}",
 }
 
 
@@ -92,6 +94,10 @@ def test_an_address_that_is_no_link_changes_nothing(links: dict[str, Link], tab:
         ("compare", {"b_variance": "learned"}, "Σ of the ancestral step: expected one of own, posterior, beta"),
         ("compare", {"a_model": "<b>"}, "model: expected one of"),
         ("condition", {"mode": "<b>"}, "what to do: expected one of repair, drawing, class"),
+        ("condition", {"x": "<b>"}, "x: expected a picture as the page writes it, got '&lt;b&gt;'"),
+        ("condition", {"mode": "class", "cover": "<b>"}, "cover: expected a picture as the page writes it, got '&lt;b&gt;'"),
+        ("condition", {"cover": packed(bytes(784))}, "nothing is painted over"),
+        ("condition", {"cover": packed(bytes(10**7))}, "cover: expected a picture as the page writes it"),
         ("condition", {"picture": "99"}, "Picture, test picture: expected a whole number from 0 to 19"),
         ("interpolate", {"b": "99999"}, "B, test picture: expected a whole number from 0 to 19"),
         ("divergence", {"weight": "2"}, "weight of the left mode: expected a number from 0.05 to 0.95"),
@@ -144,7 +150,7 @@ def test_the_page_opens_as_the_link_says_and_runs(url: str, browser: Any, tab: s
     page = tiny.watched(browser.new_page())
     page.goto(f"{url}/?{LINKS[tab]}")
     page.wait_for_function(WRITTEN, arg=[tab, LINKS[tab]], polling=1000)
-    if tab in CONTROLS:
+    if tab in (*CONTROLS, "condition"):
         panel = page.get_by_role("tabpanel").filter(has=page.locator(f"#{tab}-share"))
         panel.get_by_role("button", name="Play").first.wait_for()
     assert page.problems == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,14 +32,43 @@ TEXT = {
         "这张图片细节太多，链接容纳不下：请选一张测试图片，或画一张更简单的",
     ),
     "damaged": both(
-        "the link is damaged: x: expected a picture as the page writes it, got {value}",
-        "链接已损坏：x 应为本页写出的图片，实际为 {value}",
+        "the link is damaged: {name}: expected a picture as the page writes it, got {value}",
+        "链接已损坏：{name} 应为本页写出的图片，实际为 {value}",
     ),
     "more": both("Choose or upload a picture, set the seed", "指定或上传图片，设置种子"),
 }
 
 LINKED = 6000
 """Characters that the picture in a link may have."""
+
+
+def linked_text(values: np.ndarray) -> str:
+    """Return the bytes of a picture, uint8, as a link holds them.
+
+    Raises:
+        LimitError: they are too long for a link.
+    """
+    text = base64.urlsafe_b64encode(zlib.compress(values.tobytes(), 9)).decode().rstrip("=")
+    if len(text) > LINKED:
+        raise LimitError(TEXT["long"])
+    return text
+
+
+def linked_bytes(name: str, text: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the bytes, uint8 of this shape, that a link holds under a name, as `linked_text` writes them.
+
+    Raises:
+        LimitError: the text is anything else.
+    """
+    count = math.prod(shape)
+    try:
+        packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        values = np.frombuffer(zlib.decompressobj().decompress(packed, count + 1), dtype=np.uint8)
+    except (TypeError, ValueError, zlib.error):
+        values = np.empty(0, dtype=np.uint8)
+    if len(values) != count:
+        raise LimitError(TEXT["damaged"].format(name=name, value=shown(text)))
+    return values.reshape(shape)
 
 
 class OnePicture:
@@ -103,16 +133,21 @@ class OnePicture:
             LimitError: the picture is too long for a link.
         """
         pick, _, chosen = self.drawn(model, canvas)
-        assert pick.upload is not None
         row, column = chosen if isinstance(chosen, (tuple, list)) and len(chosen) == 2 else (None, None)
+        return {**self.pictured(model, number, pick), "row": row, "column": column}
+
+    def pictured(self, model: Any, number: Any, pick: Pick) -> dict[str, Any]:
+        """Return what a link says of what is drawn: the picture as `x`, where it is not test picture `number`.
+
+        Raises:
+            LimitError: the picture is too long for a link.
+        """
+        assert pick.upload is not None
         if self.count(model) and isinstance(number, int) and 0 <= number < self.count(model):
             tested = self.models.picture(self.offer_of(model).data.name, Pick("test picture", number))
             if np.array_equal(tested.permute(1, 2, 0).numpy(), pick.upload):
-                return {"row": row, "column": column, "x": None}
-        text = base64.urlsafe_b64encode(zlib.compress(pick.upload.tobytes(), 9)).decode().rstrip("=")
-        if len(text) > LINKED:
-            raise LimitError(TEXT["long"])
-        return {"picture": None, "row": row, "column": column, "x": text}
+                return {"x": None}
+        return {"picture": None, "x": linked_text(pick.upload)}
 
     def linked(self, model: Any, number: Any, x: Any) -> Pick:
         """Return the picture of a link: the drawing `x`, as `now` writes it, else test picture `number`.
@@ -123,16 +158,7 @@ class OnePicture:
         data = self.offer_of(model).data
         if x is None:
             return self.start(model) if number == 0 else self.parse(model, "test picture", number, None)
-        count = data.size**2 * data.channels
-        try:
-            unpacker = zlib.decompressobj()
-            packed = base64.b64decode(x + "=" * (-len(x) % 4), altchars=b"-_", validate=True)
-            values = np.frombuffer(unpacker.decompress(packed, count + 1), dtype=np.uint8)
-        except (TypeError, ValueError, zlib.error):
-            values = np.empty(0, dtype=np.uint8)
-        if len(values) != count:
-            raise LimitError(TEXT["damaged"].format(value=shown(x)))
-        return Pick("upload", 0, values.reshape(data.size, data.size, data.channels))
+        return Pick("upload", 0, linked_bytes("x", x, (data.size, data.size, data.channels)))
 
     def linked_place(self, model: Any, row: Any, column: Any) -> tuple[int, int] | None:
         """Return the chosen pixel of a link, None where it names none.

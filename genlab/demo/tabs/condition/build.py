@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from genlab.demo.components.canvas import Canvas, CanvasData
 from genlab.demo.components.player import Player, new_run
@@ -18,6 +19,7 @@ from genlab.demo.tabs.condition.request import (
     CLASS,
     COUNT,
     DRAWING,
+    HIDDEN,
     MODES,
     REPAIR,
     ROUNDS,
@@ -26,6 +28,7 @@ from genlab.demo.tabs.condition.request import (
     WEIGHT,
     GuideRequest,
     RepairRequest,
+    parse_cover,
     parse_guide,
     parse_repair,
 )
@@ -35,13 +38,16 @@ from genlab.demo.tabs.condition.text import PANES, TEXT
 from genlab.demo.tabs.controls import another, choices, class_name, formula, run_and_stop, seed_field, slider
 from genlab.demo.tabs.events import LIGHT_EVENT, MODEL_EVENT, connect, endpoint, errors_shown
 from genlab.demo.tabs.link import Link
-from genlab.demo.tabs.one_picture import OnePicture
+from genlab.demo.tabs.one_picture import OnePicture, linked_bytes, linked_text
 from genlab.demo.tabs.pictures import png
 from genlab.demo.tabs.sample.figure import side_of
 from genlab.demo.turns import Runner
 from genlab.serving.gradio_patches import checked_by
 from genlab.serving.picture_input import PictureInput
 from genlab.serving.results import save_result
+
+PRESSED = "() => document.getElementById('condition-run').click()"
+"""Draws what a link has restored."""
 
 
 def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
@@ -80,7 +86,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
     with gr.Row(equal_height=False):
         with gr.Column(min_width=280):
             model = gr.Dropdown(list(offers), value=first.id, label=TEXT["model"], interactive=len(offers) > 1)
-            number = gr.Number(0, precision=0, minimum=0, label=TEXT["number"], info=TEXT["number_info"], interactive=True)
+            number = gr.Number(0, precision=0, minimum=0, label=TEXT["number"], interactive=True)
             anew = gr.Button(TEXT["another"], size="sm")
         with gr.Column(min_width=280):
             rounds = slider(ROUNDS, TEXT["rounds"], info=TEXT["rounds_info"])
@@ -96,11 +102,25 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
             seed = seed_field(TEXT["seed"])
     formula(TEXT)
 
-    def canvas_of(mode: Any, model: Any, number: Any) -> CanvasData:
-        """Return the canvas with a test picture; its token begins with the names of model and picture."""
+    def canvas_of(mode: Any, model: Any, number: Any, x: Any = None, cover: Any = None) -> CanvasData:
+        """Return the canvas with a test picture, or with the drawing `x` and the cover of a link.
+
+        Its token begins with the names of model and picture.
+        """
         what, offer = parse_choice(NAMED["mode"], mode, MODES), one.offer_of(model)
-        pick = one.parse(model, "test picture", number, None) if one.count(model) else one.start(model)
-        return figure.canvas_of(models, offer.id, pick, what, f"{list(offers).index(offer.id)}.{pick.number}.{new_run()}")
+        tested = one.parse(model, "test picture", number, None) if one.count(model) else one.start(model)
+        pick = tested if x is None else one.linked(model, number, x)
+        hidden = None if cover is None else linked_bytes("cover", cover, (offer.data.size, offer.data.size)) > HIDDEN
+        token = f"{list(offers).index(offer.id)}.{tested.number}.{new_run()}"
+        return figure.canvas_of(models, offer.id, pick, what, token, hidden)
+
+    def canvas_now(mode: Any, model: Any, number: Any, canvas: Any) -> dict[str, Any]:
+        """Return the canvas as it is, or as it is about to be where another picture has been chosen."""
+        fresh = canvas_of(mode, model, number)
+        shown = canvas if isinstance(canvas, dict) else {}
+        if str(shown.get("token")).rpartition(".")[0] != fresh.token.rpartition(".")[0]:
+            shown = fresh.model_dump()
+        return {**shown, "cover": shown.get("cover") or fresh.cover}
 
     def parse(
         model: Any, mode: Any, number: Any, canvas: Any, until: Any, label: Any, rounds: Any, weight: Any, steps: Any, seed: Any
@@ -108,15 +128,11 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
         what = parse_choice(NAMED["mode"], mode, MODES)
         if what == CLASS:
             return parse_guide(models.offers, model, label, weight, steps, seed)
-        fresh = canvas_of(mode, model, number)
-        shown = canvas if isinstance(canvas, dict) else {}
-        if str(shown.get("token")).rpartition(".")[0] != fresh.token.rpartition(".")[0]:
-            shown = fresh.model_dump()  # the canvas is about to get another picture
+        shown = canvas_now(mode, model, number, canvas)
         pick = one.drawn(model, shown)[0]
         if what == DRAWING:
             return parse_repair(models.offers, model, pick, None, until, label, 1, steps, seed)
-        cover = shown.get("cover") or fresh.cover
-        return parse_repair(models.offers, model, pick, cover, UNTIL.default, label, rounds, steps, seed)
+        return parse_repair(models.offers, model, pick, shown["cover"], UNTIL.default, label, rounds, steps, seed)
 
     def frames(request: RepairRequest | GuideRequest) -> Iterator[Any]:
         if isinstance(request, GuideRequest):
@@ -136,22 +152,27 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
 
     connect(run, stop, show, [model, mode, number, canvas, until, label, rounds, weight, steps, seed], [player])
 
+    def controls_of(mode: Any, canvas: CanvasData) -> tuple[Any, ...]:
+        """Return the updates of the canvas and of the controls that not every mode has."""
+        hint = TEXT["hint" if mode == REPAIR else "hint_drawing"]
+        return (
+            gr.update(value=canvas, visible=mode != CLASS, labels={"hint": hint}),
+            *(gr.update(visible=mode != CLASS) for _ in (number, anew)),
+            gr.update(visible=mode == REPAIR),
+            gr.update(visible=mode == DRAWING),
+            gr.update(visible=mode == CLASS),
+        )
+
     def fit_mode(chosen: Any, model: Any, number: Any, label: Any) -> tuple[Any, ...]:
         with errors_shown():
             shown = canvas_of(chosen, model, number)
         classes = label_choices(one.offer_of(model))
-        hint = TEXT["hint" if chosen == REPAIR else "hint_drawing"]
-        return (
-            gr.update(value=shown, visible=chosen != CLASS, labels={"hint": hint}),
-            *(gr.update(visible=chosen != CLASS) for _ in (number, anew)),
-            gr.update(visible=chosen == REPAIR),
-            gr.update(visible=chosen == DRAWING),
-            gr.update(visible=chosen == CLASS),
-            gr.update(value=classes[0]) if chosen == CLASS and label == ANY and classes else gr.skip(),
-        )
+        asked = gr.update(value=classes[0]) if chosen == CLASS and label == ANY and classes else gr.skip()
+        return *controls_of(chosen, shown), asked
 
     newest: dict[str, Any] = {**LIGHT_EVENT, "trigger_mode": "always_last"}
-    mode.change(fit_mode, [mode, model, number, label], [canvas, number, anew, rounds, until, weight, label], **newest)
+    fitted = [canvas, number, anew, rounds, until, weight]
+    mode.input(fit_mode, [mode, model, number, label], [*fitted, label], **newest)
 
     def show_picture(mode: Any, model: Any, number: Any) -> Any:
         if number is None:  # the field is being filled in
@@ -159,9 +180,12 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
         with errors_shown():
             return canvas_of(mode, model, number)
 
-    for changed in (number, model):
-        changed.change(show_picture, [mode, model, number], canvas, **newest)
-    anew.click(errors_shown()(lambda model, now: another(one.count(model), now)), [model, number], number, **LIGHT_EVENT)
+    picked = anew.click(
+        errors_shown()(lambda model, now: another(one.count(model), now)), [model, number], number, **LIGHT_EVENT
+    )
+    # Not when the number changes: a link sets it together with what is drawn.
+    for event in (number.input, model.input, picked.success):
+        event(show_picture, [mode, model, number], canvas, **newest)
 
     def fit_model(chosen: Any) -> tuple[Any, ...]:
         offer = offers.get(chosen if isinstance(chosen, str) else "", first)
@@ -175,16 +199,35 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
     model.input(fit_model, model, [label, steps, until], **LIGHT_EVENT)
     _add_endpoints(models, runner, one, [model, number, seed])
 
-    names = ("model", "mode", "picture", "until", "label", "rounds", "guidance", "steps", "seed")
-    controls = dict(zip(names, (model, mode, number, until, label, rounds, weight, steps, seed), strict=True))
+    names = ("model", "mode", "picture", "until", "label", "rounds", "guidance", "steps", "seed", "x", "cover")
+    x, cover = (gr.Textbox(None, label=name, visible=False) for name in names[-2:])
+    controls = dict(zip(names, (model, mode, number, until, label, rounds, weight, steps, seed, x, cover), strict=True))
 
     def linked(model: Any, mode: Any, number: Any, *values: Any) -> RepairRequest | GuideRequest:
-        return parse(model, mode, number, None, *values)
+        at = 0 if number is None else number  # a link with a drawing names no test picture
+        return parse(model, mode, at, canvas_of(mode, model, at, *values[-2:]).model_dump(), *values[:-2])
 
-    def fit(chosen: Any) -> dict[str, Any]:
+    def show_linked(model: Any, mode: Any, number: Any, *values: Any) -> tuple[Any, ...]:
+        with errors_shown():
+            return controls_of(mode, canvas_of(mode, model, number, *values[-2:]))
+
+    def now(model: Any, mode: Any, number: Any, canvas: Any) -> dict[str, Any]:
+        """Return what a link says of the canvas: what is drawn and painted over, where it is not what the page begins with."""
+        if mode == CLASS:
+            return {"x": None, "cover": None}
+        shown = canvas_now(mode, model, number, canvas)
+        hidden = parse_cover(one.offer_of(model).data, shown["cover"]) if mode == REPAIR else None
+        said = {"cover": None, **one.pictured(model, number, one.drawn(model, shown)[0])}
+        if hidden is not None and not np.array_equal(hidden, figure.first_cover(len(hidden))):
+            said["cover"] = linked_text(hidden * np.uint8(255))
+        return said
+
+    def fit(chosen: Any, *_: Any) -> dict[str, Any]:
         return dict(zip(("label", "steps", "until"), fit_model(chosen), strict=True))
 
-    return Link("condition", controls, linked, fit, "condition-run")
+    link = Link("condition", controls, linked, fit, shown=([model, mode, number, canvas], now))
+    link.restored(show_linked, fitted, **newest).success(None, None, None, js=PRESSED, api_visibility="private")
+    return link
 
 
 def _add_endpoints(models: Models, runner: Runner, one: OnePicture, shared: list[Any]) -> None:

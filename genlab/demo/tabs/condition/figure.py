@@ -27,12 +27,15 @@ def first_cover(size: int) -> np.ndarray:
     return cover
 
 
-def canvas_of(models: Models, model: str, pick: Pick, mode: str, token: str) -> CanvasData:
-    """Return a canvas with a picture, painted over where a repair is chosen; `token` as in `CanvasData`."""
+def canvas_of(models: Models, model: str, pick: Pick, mode: str, token: str, cover: np.ndarray | None = None) -> CanvasData:
+    """Return a canvas with a picture; `token` as in `CanvasData`.
+
+    Where a repair is chosen, it is painted over where `cover` (size size) is true, at first in its upper half.
+    """
     data = models[model].data
     picture = pane(models.picture(data.name, pick))
-    cover = first_cover(data.size) if mode == REPAIR else None
-    return canvas_data(token, [picture], ["x"], ["p"], cover=cover)
+    hidden = first_cover(data.size) if cover is None else cover
+    return canvas_data(token, [picture], ["x"], ["p"], cover=hidden if mode == REPAIR else None)
 
 
 def animation_of(models: Models, request: RepairRequest | GuideRequest) -> Animation:

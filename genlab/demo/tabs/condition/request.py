@@ -32,6 +32,8 @@ COUNT = 4
 GRADIENT = 5
 """Evaluations that a guided step costs about: three for the classifier's gradient, two for classifier-free guidance."""
 
+HIDDEN = 127
+"""Above which a byte of a cover hides its pixel."""
 TEXT = {
     "mode": both("what to do", "做什么"),
     "until": both("t to start from", "起点 t"),
@@ -131,7 +133,7 @@ def _drawn_cover(value: str, count: int) -> list[bool]:
     if len(value) != -(-count // 3) * 4 or not value.isascii():
         return []
     try:
-        return [byte > 127 for byte in base64.b64decode(value, validate=True)]
+        return [byte > HIDDEN for byte in base64.b64decode(value, validate=True)]
     except ValueError:
         return []
 

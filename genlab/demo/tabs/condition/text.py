@@ -32,7 +32,6 @@ TEXT = {
     "hint_drawing": both("Clear, and draw something.", "先清空，再画点什么。"),
     "model": both("Model", "模型"),
     "number": both("Test picture", "测试图片"),
-    "number_info": both("a link holds this number, not what you draw or paint over", "链接只记录编号，不包含你的绘制和遮盖"),
     "another": both("Another picture", "换一张图片"),
     "label": both("Class", "类别"),
     "label_info": both("“any”: the picture alone decides", "“任意”：只由图片决定"),
