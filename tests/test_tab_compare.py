@@ -11,10 +11,10 @@ import torch
 
 from genlab import draw
 from genlab.config import DataSpec
-from genlab.demo.limits import LimitError, Offer
+from genlab.demo.limits import LimitError, Offer, evaluations
 from genlab.demo.served import Models
 from genlab.demo.tabs.compare import compute
-from genlab.demo.tabs.compare.request import parse_compare
+from genlab.demo.tabs.compare.request import COUNT, longest, parse_compare
 from genlab.demo.turns import Runner
 from tests import tiny
 
@@ -22,12 +22,22 @@ MNIST, VAE = "ddpm-mnist", "vae-mnist"
 DIGITS = DataSpec("mnist", 1, 28, tuple("0123456789"))
 
 
+OFFERS = {
+    MNIST: Offer(MNIST, "ddpm", DIGITS, 1000, 20),
+    "few": Offer("few", "consistency", DIGITS, 1000, 20, most_steps=4),
+    "ddpm-large": Offer("ddpm-large", "ddpm", DataSpec("large", 3, 64), 1000, 20),
+    "classes-large": Offer("classes-large", "ddpm", DataSpec("large", 3, 64, ("a", "b")), 1000, 20),
+}
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return tiny.load_models(tiny.save_models(tmp_path_factory.mktemp("models")))
 
 
-def side(model: str = MNIST, label: Any = "any", steps: int = 4, sampler: str = "DDIM", variance: str = "own", w: float = 1):
+def side(
+    model: str = MNIST, label: Any = "any", steps: int = 4, sampler: str = "DDIM", variance: str = "own", w: float = 1
+) -> list[Any]:
     return [model, label, steps, sampler, variance, w]
 
 
@@ -77,18 +87,29 @@ def test_a_vae_is_there_at_once_and_its_noise_is_another(models: Models) -> None
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        (side(steps=200), side("ddpm-large"), "A and B: expected models of pictures of one shape, got ddpm-mnist (1×28×28)"),
+        (side(), side("ddpm-large"), "A and B: expected models of pictures of one shape, got ddpm-mnist (1×28×28)"),
         (side(variance="learned"), side(), "Σ of the ancestral step: expected one of own, posterior, beta"),
         (side(steps=250, w=4), side(steps=250, w=4), ""),
         (side(steps=250, w=4, label="10"), side(), "class for ddpm-mnist: expected one of any, 0"),
         (side(steps=251), side(), "steps: expected a whole number from 1 to 250"),
+        (side(), side("ddpm-large", steps=120), "steps: expected a whole number from 1 to 119, got 120"),
+        (side("few", steps=5), side(), "steps: expected a whole number from 1 to 4, got 5"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(a: list[Any], b: list[Any], message: str) -> None:
-    large = DataSpec("large", 3, 32)
-    offers = {MNIST: Offer(MNIST, "ddpm", DIGITS, 1000, 20), "ddpm-large": Offer("ddpm-large", "ddpm", large, 1000, 20)}
     if not message:
-        assert parse_compare(offers, a, b, 0)  # 4 × (500 + 500) of 5,000
+        assert parse_compare(OFFERS, a, b, 0)
         return
     with pytest.raises(LimitError, match=re.escape(message)):
-        parse_compare(offers, a, b, 0)
+        parse_compare(OFFERS, a, b, 0)
+
+
+@pytest.mark.parametrize("model", OFFERS)
+def test_the_most_steps_on_both_sides_cost_no_more_than_a_request_may(model: str) -> None:
+    offer = OFFERS[model]
+    both = side(model, steps=longest(offer), w=4)
+    request = parse_compare(OFFERS, both, both, 0)
+    twice = 2 if offer.data.classes else 1
+    cost = sum(COUNT * each.sampling.steps * twice for each in (request.a, request.b))
+    assert cost <= evaluations(offer.data)
+    assert longest(offer) in (250, offer.most_steps) or cost + 2 * COUNT * twice > evaluations(offer.data)

@@ -60,7 +60,7 @@ class Link:
         tab: its name in ?tab=….
         controls: name in the address → component. A `gr.JSON` holds a list of numbers, with None for those left out.
         parse: the controls' raw values → the tab's request; raises `LimitError`.
-        fit: the first control's value → name → what else changes with it (`gr.update` without a value).
+        fit: the controls' values → name → what else changes with them (`gr.update` without a value).
         run: id of the button that computes what the controls ask for.
         shown: components that hold a part of the state, and the function of their values that returns that of some controls
             by name; a link leaves out what is None.
@@ -71,12 +71,12 @@ class Link:
         tab: str,
         controls: Mapping[str, Any],
         parse: Callable[..., object],
-        fit: Callable[[Any], Mapping[str, Any]] | None = None,
+        fit: Callable[..., Mapping[str, Any]] | None = None,
         run: str | None = None,
         shown: tuple[Sequence[Any], Callable[..., Mapping[str, Any]]] | None = None,
     ) -> None:
         self.tab, self.controls, self.parse, self.run = tab, dict(controls), parse, run
-        self.fit = fit or (lambda _: {})
+        self.fit = fit or (lambda *_: {})
         holders: Sequence[Any] = shown[0] if shown else ()
         self.shown: Callable[..., Mapping[str, Any]] = shown[1] if shown else lambda: {}
         with gr.Row(equal_height=False):
@@ -121,7 +121,7 @@ class Link:
             return [gr.skip()] * len(names)
         values = [self._value(name, query.get(name)) for name in names]
         self.parse(*values)
-        fitted = self.fit(values[0])
+        fitted = self.fit(*values)
         return [{**gr.update(), **fitted.get(name, {}), "value": value} for name, value in zip(names, values, strict=True)]
 
     def _value(self, name: str, text: str | None) -> Any:

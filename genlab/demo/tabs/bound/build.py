@@ -82,7 +82,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
             step = {**fit(model)["t"], "value": first_visible_noise(models.ddpm(model).schedule)}
             return *begin(model, seed), *measurements.tables(models, model), step, *one.fit(model)
 
-    def fit(model: Any) -> dict[str, Any]:
+    def fit(model: Any, *_: Any) -> dict[str, Any]:
         T = one.offer_of(model).T
         return {"t": gr.update(maximum=T, label=TEXT["t"].format(T=T)), "picture": one.fit(model)[0]}
 

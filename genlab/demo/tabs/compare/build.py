@@ -14,7 +14,7 @@ from genlab.demo.limits import ANY, label_choices
 from genlab.demo.served import Models
 from genlab.demo.tabs.animation import Pace
 from genlab.demo.tabs.compare import compute, figure
-from genlab.demo.tabs.compare.request import COUNT, VARIANCES, CompareRequest, parse_compare
+from genlab.demo.tabs.compare.request import COUNT, VARIANCES, CompareRequest, longest, parse_compare
 from genlab.demo.tabs.compare.text import PANES, TEXT
 from genlab.demo.tabs.controls import choices, class_name, formula, run_and_stop, seed_field, slider
 from genlab.demo.tabs.events import LIGHT_EVENT, MODEL_EVENT, connect, endpoint, errors_shown
@@ -38,7 +38,7 @@ def first_sides(models: Models) -> tuple[list[Any], list[Any]]:
     one = next((pair for pair in pairs if pair[1].kind == "consistency"), None)
     a = one[0] if one else next((o for o in offers.values() if o.kind == "ddpm"), next(iter(offers.values())))
     b, steps = (one[1], 1) if one else (a, 4)
-    return [a.id, ANY, min(FINE, a.steps or FINE), "DDIM", "own", 1], [b.id, ANY, steps, "DDIM", "own", 1]
+    return [a.id, ANY, min(FINE, longest(a)), "DDIM", "own", 1], [b.id, ANY, steps, "DDIM", "own", 1]
 
 
 def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
@@ -103,34 +103,49 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
 
     sheet = gr.Image(label="sheet", format="png", visible=False)
     numbers = gr.JSON(label="numbers", visible=False)
-    named = [[each[0], class_name(), *each[2:]] for each in (a, b)]
+    named = [
+        # steps without the slider's range, which is that of the model that is chosen at first
+        [each[0], class_name(), gr.Number(first[2], precision=0, label="Steps", visible=False), *each[3:]]
+        for each, first in zip((a, b), firsts, strict=True)
+    ]
     endpoint(compare, [*named[0], *named[1], seed], [sheet, numbers], **MODEL_EVENT)
     connect(run, stop, show, inputs, [player])
     names = [*(f"{side}_{name}" for side in "ab" for name in NAMES), "seed"]
-    return Link("compare", dict(zip(names, inputs, strict=True)), parse, run="compare-run")
+
+    def fit(*values: Any) -> dict[str, Any]:
+        updates = zip("ab", (fit_side(models, values[0]), fit_side(models, values[6])), strict=True)
+        return {f"{side}_{name}": each for side, fitted in updates for name, each in fitted.items()}
+
+    return Link("compare", dict(zip(names, inputs, strict=True)), parse, fit, "compare-run")
+
+
+def fit_side(models: Models, chosen: Any) -> dict[str, Any]:
+    """Return the updates of a side's class and steps for the model that is chosen."""
+    offers = models.offers
+    offer = offers.get(chosen if isinstance(chosen, str) else "", next(iter(offers.values())))
+    classes, most = label_choices(offer), longest(offer)
+    return {
+        "label": gr.update(choices=choices([ANY, *classes]), value=ANY, interactive=bool(classes)),
+        "steps": gr.update(maximum=most, value=min(offer.default_steps, most), interactive=bool(offer.steps)),
+    }
 
 
 def _controls(models: Models, name: str, first: list[Any]) -> list[Any]:
     """Make the controls of one side, in the order of `NAMES`."""
     offers = models.offers
-    every = dict.fromkeys(label for offer in offers.values() for label in label_choices(offer))
+    offer = offers[first[0]]
     with gr.Column(min_width=280):
         gr.Markdown(f"### {name}")
         model = gr.Dropdown(list(offers), value=first[0], label=TEXT["model"], interactive=len(offers) > 1)
-        label = gr.Dropdown(choices([ANY, *every]), value=first[1], label=TEXT["label"], interactive=True)
-        steps = slider(STEPS, TEXT["steps"])
+        label = gr.Dropdown(
+            choices([ANY, *label_choices(offer)]), value=first[1], label=TEXT["label"], interactive=bool(label_choices(offer))
+        )
+        steps = slider(STEPS, TEXT["steps"], longest(offer), interactive=bool(offer.steps))
         steps.value = first[2]
         sampler = gr.Radio(choices(SAMPLERS), value=first[3], label=TEXT["sampler"])
         with gr.Accordion(TEXT["more"], open=False):
             variance = gr.Radio([(TEXT[v], v) for v in VARIANCES], value=first[4], label=TEXT["variance"])
             guidance = slider(GUIDANCE, TEXT["guidance"])
 
-    def fit(chosen: Any) -> Any:
-        offer = offers.get(chosen if isinstance(chosen, str) else "", offers[first[0]])
-        longest = min(STEPS.high, offer.steps or STEPS.high)
-        return gr.update(choices=choices([ANY, *label_choices(offer)]), value=ANY), gr.update(
-            value=min(offer.default_steps, longest)
-        )
-
-    model.input(fit, model, [label, steps], **LIGHT_EVENT)
+    model.input(lambda chosen: tuple(fit_side(models, chosen).values()), model, [label, steps], **LIGHT_EVENT)
     return [model, label, steps, sampler, variance, guidance]

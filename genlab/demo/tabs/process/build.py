@@ -157,7 +157,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
     def linked(model: Any, source: Any, number: Any, *values: Any) -> ProcessRequest:
         return parse(model, (source, number, None), *values)
 
-    def fit(chosen: Any) -> dict[str, Any]:
+    def fit(chosen: Any, *_: Any) -> dict[str, Any]:
         return dict(zip(("kind", "steps", "label", "until"), fit_controls(chosen), strict=True))
 
     return Link("process", controls, linked, fit, "diffusion-run")

@@ -110,7 +110,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
                 models, runner, chosen, int(COUNT.parse(number)), int(STEPS.parse(length)), GUIDANCE.parse(weight)
             )
 
-    def fit(chosen: Any) -> dict[str, Any]:
+    def fit(chosen: Any, *_: Any) -> dict[str, Any]:
         return dict(zip(("label", "steps"), fit_controls(chosen), strict=False))
 
     names = ("model", "label", "count", "steps", "sampler", "guidance", "seed")

@@ -164,7 +164,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
         "vae",
         {**one.controls, "z": z},
         parse_link,
-        lambda model: {"picture": one.fit(model)[0]},
+        lambda model, *_: {"picture": one.fit(model)[0]},
         shown=([model, number, canvas, latents], now),
     )
     for event in (changed, link.restored(show_linked, [*everything, one.kind], **NEWEST_EVENT)):
