@@ -65,7 +65,11 @@ UNITS = {
 LOSS_UNITS = {
     "ddpm": {"loss": "simple + 0.001 × bound", "simple": "mean squared error", "bound": "bits/dim"},
     "vae": {"loss": "nats/picture", "reconstruction": "nats/picture", "kl": "nats/picture"},
-    "consistency": {"loss": "pseudo-Huber distance"},
+    "consistency": {
+        "loss": "pseudo-Huber distance, or matching + error",
+        "matching": "half a mean square",
+        "error": "mean squared error",
+    },
 }
 SIGMA: dict[Variance, str] = {"learned": "Σ learned", "posterior": "Σ = β̃", "beta": "Σ = β"}
 LOSS_UNITS["latent-ddpm"] = LOSS_UNITS["ddpm"]
@@ -173,9 +177,13 @@ def card_parts(card: str) -> tuple[dict[str, Any], str]:
 
 def _origin(config: dict[str, Any], metrics: dict[str, Any]) -> str:
     """Return whether the weights were trained from nothing, from those of another model, or distilled, and from which."""
+    options = _section(_section(metrics, "training"), "options")
+    before = options.get("from_model")
     if config["kind"] == "consistency":
-        return f"distilled from the DDPM {_code_word(config['model']['teacher'])}"
-    before = _section(_section(metrics, "training"), "options").get("from_model")
+        teacher = _code_word(config["model"]["teacher"])
+        if options.get("objective") == "distribution":
+            return f"distilled from the DDPM {teacher}, and then matched to its distribution (Yin et al. 2024)"
+        return f"distilled from the DDPM {teacher}"
     return f"trained from the weights of {escape(before)}" if before else "trained from scratch"
 
 
@@ -199,6 +207,7 @@ _TRAINING = (
     ("precision", "arithmetic", ""),
     ("processes", "processes", ""),
     ("data_sha256", "SHA-256 of the training data", ""),
+    ("from_sha256", "SHA-256 of the weights at the start", ""),
     ("teacher_sha256", "SHA-256 of the teacher's weights", ""),
     ("vae_sha256", "SHA-256 of the VAE's weights", ""),
 )

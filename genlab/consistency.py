@@ -59,6 +59,17 @@ def renoising(schedule: Schedule, noise: Noise) -> Step:
     return step
 
 
+def evaluation_times(trained: Sequence[int], count: int) -> list[int]:
+    """Return `count` + 1 times from T to 0: times that a function was trained at, at evenly spaced indices, then 0.
+
+    Raises:
+        ValueError: `count` is not from 1 to the number of those times.
+    """
+    if not 1 <= count <= len(trained):
+        raise ValueError(f"expected 1 to {len(trained)} evaluations, got {count}")
+    return [*(trained[i * len(trained) // count] for i in range(count)), 0]
+
+
 class Consistency(nn.Module):
     """A consistency function of pictures in [−1, 1], with the network of a DDPM.
 
@@ -102,12 +113,5 @@ class Consistency(nn.Module):
         return self.loss(points, times, place, label)
 
     def sampling_times(self, count: int) -> list[int]:
-        """Return `count` + 1 times from T to 0: training times at evenly spaced indices, then 0.
-
-        Raises:
-            ValueError: `count` is not from 1 to the number of those times.
-        """
-        trained = self.config.times
-        if not 1 <= count <= len(trained):
-            raise ValueError(f"expected 1 to {len(trained)} evaluations, got {count}")
-        return [*(trained[i * len(trained) // count] for i in range(count)), 0]
+        """Return the times of `count` evaluations; see `evaluation_times`."""
+        return evaluation_times(self.config.times, count)

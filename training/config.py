@@ -321,7 +321,10 @@ class Distillation(Training):
     skip_broken: tyro.conf.Suppress[bool] = False
     cache: tyro.conf.Suppress[str | None] = None
     augment: tyro.conf.Suppress[tuple[Literal["flip", "crop"], ...]] = ()
-    from_model: tyro.conf.Suppress[str | None] = None
+    from_model: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """Student to start from: a run, a folder, a shipped name, or user/name on the Hub; by default the teacher's weights."""
+    objective: Literal["trajectories", "distribution"] = "trajectories"
+    """trajectories: predict the ends of the teacher's trajectories; distribution: then, with --from, match its distribution."""
     steps: int = 10_000
     """Steps of the optimiser."""
     lr: float = 5e-4
@@ -331,7 +334,7 @@ class Distillation(Training):
     decay: float = 0.7
     """Share of the steps, at the end, over which the learning rate falls to zero."""
     trajectories: int = 50_000
-    """Number of trajectories of the teacher to train on."""
+    """Number of trajectories of the teacher to train on; of their first points, pure noise, for --objective distribution."""
     points: int = 8
     """Steps of the teacher's solver (UniPC), whose points the student is trained on."""
     from_noise: float = 0.5
@@ -344,6 +347,11 @@ class Distillation(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check(trajectories=(1, 10**7), points=(1, 1000), from_noise=(0.0, 1.0), no_label=(0.0, 1.0))
+        if self.objective == "distribution" and self.from_model is None:
+            raise ValueError(
+                "--objective distribution: expected --from with the student to go on with, got none; distil one first with "
+                "--objective trajectories"
+            )
 
     def published(self) -> dict[str, Any]:
         """Return the options that determine the finished model; for a teacher in a local folder only its name."""

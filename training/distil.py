@@ -2,7 +2,8 @@
 
 A solver walks from noise to pictures with the teacher's predictions; the points of these trajectories are the data. The student
 starts with the teacher's weights and learns to predict the end of a trajectory from any of its points
-(`genlab/consistency.py`).
+(`genlab/consistency.py`). With --objective distribution a student goes on until its pictures are distributed as the teacher's
+(`genlab/matching.py`).
 """
 
 from __future__ import annotations
@@ -19,18 +20,29 @@ if not __package__:  # run as a script: import from the repository's root, not f
 from training.config import Distillation, parse
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor, nn
 
     from genlab.config import DataSpec
+    from genlab.consistency import Consistency
     from genlab.ddpm import DDPM
+    from genlab.matching import Matching
     from genlab.package import Package
     from training.draws import Draws
+    from training.loop import LossFunction
     from training.run import Task
 
 SHARD = 256
 """Trajectories in one file."""
 HELD_OUT = 512
 """Trajectories held out to measure the loss."""
+SLOWER = 0.1
+"""Learning rate of a student, by that of the model of its pictures, which has to keep up (Yin et al. 2024b, section 4.2)."""
+EVALUATIONS = (2, 4)
+"""Numbers of evaluations, besides 1, whose pictures are matched."""
+NOISED = (0.02, 0.98)
+"""Times u to which pictures are noised to match their distribution, as shares of T (Yin et al. 2024a, section 3.2)."""
 
 
 def trajectories(teacher: DDPM, facts: dict[str, Any], config: Distillation, folder: Path) -> tuple[Tensor, Tensor | None]:
@@ -96,6 +108,7 @@ def task(config: Distillation, package: Package) -> Task:
     from genlab.consistency import Consistency
     from genlab.data import Dataset
     from genlab.ddpm import DDPM
+    from genlab.matching import Matching
     from genlab.package import ModelError
     from genlab.sampler import spaced
     from training.draws import Draws
@@ -106,15 +119,17 @@ def task(config: Distillation, package: Package) -> Task:
         raise ModelError(f"{config.teacher}: expected a DDPM to distil, got a model of kind {teacher.kind}")
     times = spaced(teacher.schedule, config.points, "Karras")
     student = ConsistencyConfig(teacher.config, config.teacher_name, tuple(times[:-1]))
-    weights = package.weights_sha256
+    weights, matching = package.weights_sha256, config.objective == "distribution"
 
     def data() -> TrainingData:
-        facts = {"teacher": weights, "solver": "UniPC", "times": times, "seed": config.seed, "no_label": config.no_label}
+        walked = times[:1] if matching else times
+        facts = {"teacher": weights, "solver": "UniPC", "times": walked, "seed": config.seed, "no_label": config.no_label}
         state = PartialState()
         teacher.to(state.device)
         with state.main_process_first():
             points, labels = trajectories(teacher, facts, config, config.run_folder / "trajectories")
-        teacher.cpu()
+        if not matching:
+            teacher.cpu()
         held_out, train = (
             Dataset(teacher.data, points[rows], None if labels is None else labels[rows], f"trajectories of {config.teacher}")
             for rows in (slice(HELD_OUT), slice(HELD_OUT, None))
@@ -123,10 +138,10 @@ def task(config: Distillation, package: Package) -> Task:
         learned = package.metrics.get("training", {}).get("data_sha256")
         return TrainingData(train, held_out, examples, {"teacher_sha256": weights, "data_sha256": learned})
 
-    def build(data: DataSpec) -> Consistency:
+    def build(data: DataSpec) -> Consistency | Matching:
         model = Consistency(student, data)
         model.denoiser.load_state_dict(teacher.state_dict())
-        return model
+        return Matching(model, teacher) if matching else model
 
     def loss(network: nn.Module, points: Tensor, label: Tensor | None, draws: Draws | None = None) -> dict[str, Tensor]:
         draws = draws or Draws(len(points))
@@ -134,7 +149,47 @@ def task(config: Distillation, package: Package) -> Task:
         first = draws.rand(device=points.device) < config.from_noise
         return {"loss": network(points, times[:-1], place.masked_fill(first, 0), label)}
 
-    return Task(build, loss, data=data)
+    return Task(build, _matched(config, teacher, times[:-1]) if matching else loss, data=data, paces=_paces)
+
+
+def _paces(trained: nn.Module) -> list[tuple[nn.Module, float]]:
+    """Return the networks that are trained, with their shares of the learning rate."""
+    from genlab.matching import Matching
+
+    return [(trained.student, SLOWER), (trained.own, 1.0)] if isinstance(trained, Matching) else [(trained, 1.0)]
+
+
+def _matched(config: Distillation, teacher: DDPM, times: Sequence[int]) -> LossFunction:
+    """Return the loss of matching a student to the distribution of its teacher.
+
+    Args:
+        times: that the student was trained at, from T; those of 2 and 4 evaluations are trained.
+    """
+    import torch
+
+    from genlab.consistency import evaluation_times
+    from genlab.ddpm import training_times
+    from genlab.matching import losses
+    from training.draws import Draws
+
+    walks = (evaluation_times(times, count) for count in EVALUATIONS if count <= len(times))
+    later = sorted({t for walk in walks for t in walk[1:-1]}) or [times[0]]
+    low, high = (round(share * teacher.schedule.T) for share in NOISED)
+
+    def loss(network: nn.Module, points: Tensor, label: Tensor | None, draws: Draws | None = None) -> dict[str, Tensor]:
+        draws = draws or Draws(len(points))
+        x_T = points[:, 0].float()
+        s = torch.tensor(later, device=x_T.device)[draws.randint(len(later), x_T.device)]
+        s = s.masked_fill(draws.rand(device=x_T.device) < config.from_noise, teacher.schedule.T)
+        u = draws.of(training_times(teacher.schedule.T, draws.count, draws.number())).clamp(low, high).to(x_T.device)
+        renoise, noise = (draws.randn(*x_T.shape[1:], device=x_T.device) for _ in range(2))
+        x, x_u, own = network(x_T, s, label, renoise, u, noise)
+        with torch.no_grad():
+            teachers = teacher.predict(x_u, u, label, clip=False).x0_hat
+        matching, error = losses(teacher.schedule, x, u, own, teachers)
+        return {"loss": matching + error, "matching": matching, "error": error}
+
+    return loss
 
 
 def main() -> int:

@@ -44,6 +44,8 @@ LossFunction = Callable[..., dict[str, Tensor]]
 Without `Draws`, random numbers come from torch's global generators.
 """
 
+Paces = Callable[[nn.Module], list[tuple[nn.Module, float]]]
+"""Network → its parts, in the order of their parameters, each with its share of the learning rate."""
 
 SYNC_EVERY = 10
 """Steps on a GPU between two reads of the losses, each of which synchronises."""
@@ -128,6 +130,7 @@ class Trainer:
     Attributes:
         step: number of steps so far.
         seconds: time spent in them, over all sessions of the run.
+        origin: facts about the weights that the run started with, for its model; the checkpoints have them too.
         stopped: the signal on which all processes agreed to stop, or None.
         average: the model with the moving average of the weights.
         sync_every: steps between two reads of the losses, if nothing else requires one.
@@ -144,6 +147,7 @@ class Trainer:
         data: Dataset,
         accelerator: Accelerator,
         loss_state: dict[str, Tensor] | None = None,
+        paces: Paces = lambda model: [(model, 1.0)],
     ) -> None:
         self.config = config
         self.data = data
@@ -158,12 +162,14 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model = build(data.spec).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).requires_grad_(False)
+        groups = [{"params": [*part.parameters()], "share": share} for part, share in paces(self.model)]
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
+            groups, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
         )
         self.step = 0
         self.seconds = 0.0
         self.lengthened: list[str] = []
+        self.origin: dict[str, str] = {}
         self.stopped: int | None = None
         self._loss = loss
         self._loss_state = loss_state or {}
@@ -250,7 +256,7 @@ class Trainer:
         config = self.config
         lr = config.learning_rate(self.step)
         for group in self.optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["share"]
         self.network.train()
         try:
             means = [self._part(part) for part in range(config.accumulate)]
@@ -381,6 +387,7 @@ class Trainer:
             "arithmetic": self.arithmetic,
             "seconds": self.seconds,
             "lengthened": self.lengthened,
+            "origin": self.origin,
             "since_log": {"steps": self._counted, "sums": self._sums},
         }
         save_checkpoint(self.config.run_folder / "checkpoints", Checkpoint(self.step, tensors, facts))
@@ -446,6 +453,7 @@ class Trainer:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
         self.step = self._saved = found.step
         self.lengthened = [*found.facts.get("lengthened", []), *self.lengthened]
+        self.origin = found.facts.get("origin", {})
         self.seconds = found.facts["seconds"]
         since_log = found.facts.get("since_log", {"steps": 0, "sums": {}})
         self._counted, self._sums = since_log["steps"], since_log["sums"]

@@ -24,14 +24,17 @@ from genlab import hub, publish
 from genlab.card import NOTES
 from genlab.config import MAX_SIZE, DataSpec, Sampling
 from genlab.data import Dataset
+from genlab.ddpm import DDPM
 from genlab.draw import frames
+from genlab.latent import LatentDDPM
+from genlab.matching import Matching
 from genlab.metrics import nearest
 from genlab.models import Model
-from genlab.package import EXAMPLES, ModelError, without_pictures, write_json, write_package
+from genlab.package import EXAMPLES, ModelError, Package, without_pictures, write_json, write_package
 from training.account import AT_START, FILE, account, lines
 from training.checkpoint import RunError, run_lock
 from training.config import Training, leaves, out_of_memory
-from training.loop import DivergedError, Log, LossFunction, Record, Stop, Trainer, anywhere, make_accelerator
+from training.loop import DivergedError, Log, LossFunction, Paces, Record, Stop, Trainer, anywhere, make_accelerator
 from training.report import write_report
 
 NEAREST = 16
@@ -49,10 +52,18 @@ Problem = (ValueError, OSError, RunError, DivergedError, ModelError)
 """Errors reported by their message alone; any other is a bug and has a traceback."""
 
 
-def sheet(model: nn.Module, count: int = 64) -> Tensor:
-    """Draw the pictures of the first seeds, (count C H W) in [−1, 1]; a DDPM by DDIM in 50 steps, other models in one."""
+def model_of(trained: nn.Module) -> Model:
+    """Return the model in what is trained: of a student that is matched to its teacher, the student."""
+    model = trained.student if isinstance(trained, Matching) else trained
     assert isinstance(model, get_args(Model))
-    *_, last = frames(model, range(count), Sampling("DDIM", min(50, model.schedule.T) if "ddpm" in model.kind else 1))
+    return model
+
+
+def sheet(trained: nn.Module, count: int = 64) -> Tensor:
+    """Draw the pictures of the first seeds, (count C H W) in [−1, 1]; a DDPM by DDIM in 50 steps, other models in one."""
+    model = model_of(trained)
+    steps = min(50, model.schedule.T) if isinstance(model, DDPM | LatentDDPM) else 1
+    *_, last = frames(model, range(count), Sampling("DDIM", steps))
     return last.x
 
 
@@ -82,6 +93,7 @@ class Task:
         state: tensors that `loss` updates in place, by name; they are saved in checkpoints.
         sample: draws a sheet of samples (N C H W) in [−1, 1] from a model.
         data: returns the data; None for the pictures of `config.dataset`.
+        paces: the parts of what is trained, with their shares of the learning rate.
     """
 
     build: Callable[[DataSpec], nn.Module]
@@ -89,6 +101,7 @@ class Task:
     state: dict[str, Tensor] = field(default_factory=dict)
     sample: Callable[[nn.Module], Tensor] = sheet
     data: Callable[[], TrainingData] | None = None
+    paces: Paces = lambda model: [(model, 1.0)]
 
 
 def main(config: Training, task: Task) -> int:
@@ -147,9 +160,12 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
     folder = config.run_folder
     given = task.data() if task.data is not None else load_pictures(config, task.build)
     spec = given.train.spec
-    build = task.build if config.from_model is None or config.resume else starting_from(config.from_model, task.build)
+    before = None if config.from_model is None or config.resume else hub.read(config.from_model)
+    build = task.build if before is None else starting_from(before, task.build)
     asked, config = config, config.at(spec.size)
-    trainer = Trainer(config, build, task.loss, given.train, accelerator, task.state)
+    trainer = Trainer(config, build, task.loss, given.train, accelerator, task.state, task.paces)
+    if before is not None:
+        trainer.origin["from_sha256"] = before.weights_sha256
     stop = Stop()
     try:
         if not accelerator.is_main_process:
@@ -163,7 +179,7 @@ def _train(config: Training, task: Task, accelerator: Accelerator, repo_id: str 
             print("\n".join(lines(facts, config)), flush=True)
         if repo_id is not None:
             print("\n".join(publication(config, repo_id)), flush=True)
-        parameters = sum(p.numel() for p in trainer.model.parameters())
+        parameters = sum(p.numel() for p in model_of(trainer.model).parameters())
         print(
             f"{config.kind} of {parameters:,} parameters on {spec.name} ({len(given.train):,} from {given.train.source}), "
             f"{device(trainer)}, {trainer.arithmetic}; run folder {folder}",
@@ -277,24 +293,25 @@ def progress(config: Training, record: Record) -> str:
     return f"{done}, loss {record.losses['loss']:.4g}, {rate}, {clock} left"
 
 
-def starting_from(source: str, build: Callable[[DataSpec], nn.Module]) -> Callable[[DataSpec], nn.Module]:
+def starting_from(before: Package, build: Callable[[DataSpec], nn.Module]) -> Callable[[DataSpec], nn.Module]:
     """Return a `build` whose models have the weights of another model.
 
     Raises (when called):
-        ModelError: there is no such model.
         ValueError: its configuration or the shape or classes of its pictures differ.
     """
+    given = before.model
 
     def built(spec: DataSpec) -> nn.Module:
-        fresh, given = build(spec), hub.read(source).model
-        assert isinstance(fresh, get_args(Model))
+        trained = build(spec)
+        fresh = model_of(trained)
         for what, wanted, got in (("model", fresh.config, given.config), ("pictures", fresh.data, given.data)):
-            before, now = leaves(asdict(got)), leaves(asdict(wanted))
-            changed = [f"{name} {before.get(name)} → {now.get(name)}" for name in now if before.get(name) != now[name]]
+            old, now = leaves(asdict(got)), leaves(asdict(wanted))
+            differing = [name for name in now if old.get(name) != now[name] and name != "teacher"]  # which is only a name
+            changed = [f"{name} {old.get(name)} → {now[name]}" for name in differing]
             if changed:
-                raise ValueError(f"--from {source}: its {what} differ from what is to be trained: {'; '.join(changed)}")
+                raise ValueError(f"--from {before.source}: its {what} differ from what is to be trained: {'; '.join(changed)}")
         fresh.load_state_dict(given.state_dict())
-        return fresh
+        return trained
 
     return built
 
@@ -364,8 +381,7 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: Trai
     """Write the folder of the finished model, `RUN/model`."""
     folder = config.run_folder / "model"
     losses: dict[str, float] = next((r["losses"] for r in reversed(log.rows) if "losses" in r), {})
-    model = trainer.average
-    assert isinstance(model, get_args(Model))
+    model = model_of(trainer.average)
     most = MOST_LOSS * (model.data.dims if model.kind == "vae" else 1)
     if losses.get("loss", 0.0) > most:
         raise DivergedError(
@@ -400,8 +416,6 @@ def last_pictures(config: Training, trainer: Trainer, task: Task, given: Trainin
 
 def write_model(folder: Path, config: Training, trainer: Trainer, log: Log, given: TrainingData) -> dict[str, Any]:
     """Write the model with the averaged weights to a folder; return its metrics."""
-    model = trainer.average
-    assert isinstance(model, get_args(Model))
     metrics: dict[str, Any] = {
         "command": config.command(),
         "seed": config.seed,
@@ -411,6 +425,7 @@ def write_model(folder: Path, config: Training, trainer: Trainer, log: Log, give
             "images_seen": trainer.step * config.batch_size,
             "seconds": round(trainer.seconds),
             **({"lengthened": trainer.lengthened} if trainer.lengthened else {}),
+            **trainer.origin,
             "device": trainer.device.type,
             "precision": trainer.arithmetic,
             "processes": trainer.accelerator.num_processes,
@@ -423,8 +438,6 @@ def write_model(folder: Path, config: Training, trainer: Trainer, log: Log, give
             "held_out_images": min(HELD_OUT, len(given.held_out)),
         },
     }
-    model = trainer.average
-    assert isinstance(model, get_args(Model))
     examples = given.examples if config.examples else replace(given.examples, images=given.examples.images[:0], labels=None)
-    write_package(folder, model, metrics, examples, half=config.store == "fp16")
+    write_package(folder, model_of(trainer.average), metrics, examples, half=config.store == "fp16")
     return metrics
