@@ -24,9 +24,11 @@ from genlab.measurements import (
     Evaluation,
     LatentBound,
     Reconstructions,
+    Replay,
     Samples,
     VAEBound,
     read_evaluation,
+    read_replay,
 )
 
 REPO_ID = "YOU/NAME"
@@ -86,7 +88,7 @@ def write_card(
     Args:
         config, metrics: content of config.json and metrics.json.
         parameters: number of weights.
-        pictures: which of samples.png, examples.png, loss.png, ledger.png and nearest.png are in the folder.
+        pictures: which of samples.png, examples.png, loss.png, ledger.png, nearest.png and replay.png are in the folder.
         dataset: id of the data set on the Hub, or None if it is not on the Hub.
     """
     kind, data = config["kind"], config["data"]
@@ -130,11 +132,30 @@ def write_card(
         parts.append(_table(("quantity", "value", "unit"), facts))
     if "loss.png" in pictures:
         parts.append("![Loss during training](loss.png)")
+    replay = read_replay(metrics)
+    if replay is not None and "replay.png" in pictures:
+        parts += ["![Moments of the training](replay.png)", _replay(replay)]
     options = [(_words(name), _text(value)) for name, value in _leaves(config["model"])]
     parts += ["## Architecture", _table(("option", "value"), options)]
     if "examples.png" in pictures:
         parts.append("`examples.png` holds held-out pictures of the data set, for the demo; they were not trained on.")
     return "\n\n".join([*parts, END]) + "\n"
+
+
+def _replay(replay: Replay) -> str:
+    """Return what replay.png shows, and how the figures of the moments change, in one line."""
+    first, last = replay.moments[0], replay.moments[-1]
+    figures = (
+        ("loss on held-out pictures", first.held_out_loss, last.held_out_loss),
+        ("bound, bits/dim", first.bound_bits_per_dim, last.bound_bits_per_dim),
+        ("Fréchet distance", first.frechet_distance, last.frechet_distance),
+    )
+    changes = "; ".join(f"{name}: {_short(a)} → {_short(b)}" for name, a, b in figures if a is not None and b is not None)
+    return (
+        f"{_text(len(replay.moments))} moments of the training, from step {_text(first.step)} to {_text(last.step)}, a row "
+        f"each: {_text(replay.samples)} pictures by the weights of the moment, then by their average, from the same noise. "
+        f"{changes[:1].upper()}{changes[1:]}."
+    )
 
 
 def installation(card: str, address: str | None) -> str:

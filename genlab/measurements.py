@@ -13,6 +13,7 @@
       steps       a DDPM's distance by number of sampling steps (`Curve`)
       chain       Σ → `Samples` of the ancestral chain with that Σ
       few         a consistency function's `Samples` by number of evaluations, without that of `samples`
+    replay      moments of the training, which its script measured (`Replay`); replay.png has their pictures
 
 A name ends in its unit: _bits_per_dim, _nats, _seconds; without a unit it is a number, a share or a name. A mean over pictures
 has its standard error beside it. The fields of the classes below are the keys of the JSON objects; an optional key is absent if
@@ -286,6 +287,58 @@ class Curve:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """A moment of a training: its losses and, of the averaged weights, the bound and the distance, where they were measured.
+
+    `training_loss` is the mean since the last record of the log; the others are of held-out pictures.
+    """
+
+    step: int
+    images_seen: int
+    epoch: float
+    training_loss: float
+    held_out_loss: float
+    held_out_loss_of_last_weights: float
+    bound_bits_per_dim: float | None = None
+    bound_standard_error_bits_per_dim: float | None = None
+    frechet_distance: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_bits(self.bound_bits_per_dim, self.bound_standard_error_bits_per_dim)
+        if not 1 <= self.step <= self.images_seen:
+            raise ValueError(f"expected 1 ≤ step ≤ images_seen, got {self.step} and {self.images_seen}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Moments of a training in their order, and how many pictures their figures are means over.
+
+    replay.png has a row for each moment: the pictures of the seeds 0 … `samples` − 1 by the weights of the moment, then by the
+    averaged weights, from the same noise. `frechet_floor` is the distance of as many training pictures.
+    """
+
+    samples: int
+    held_out_images: int
+    bound_images: int | None = None
+    frechet_images: int | None = None
+    frechet_floor: float | None = None
+    features: Features | None = None
+    moments: list[Moment]
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.samples <= MOST_ROWS or not 1 <= len(self.moments) <= MOST_ROWS:
+            raise ValueError(f"expected 1 to {MOST_ROWS} samples and moments, got {self.samples} and {len(self.moments)}")
+        steps = [moment.step for moment in self.moments]
+        if steps != sorted(set(steps)):
+            raise ValueError(f"moments: expected rising steps, got {steps}")
+        given = (self.frechet_images, self.frechet_floor, self.features)
+        if any(moment.frechet_distance is not None for moment in self.moments) and None in given:
+            raise ValueError("expected frechet_images, frechet_floor and features with a distance, got none")
+        if any(moment.bound_bits_per_dim is not None for moment in self.moments) and self.bound_images is None:
+            raise ValueError("expected bound_images with a bound, got none")
+
+
 @dataclass(frozen=True)
 class Data:
     """The held-out pictures, and the hash of the training pictures."""
@@ -337,6 +390,15 @@ def read_evaluation(metrics: dict[str, Any]) -> Evaluation:
             except SchemaError as error:
                 problems.append(str(error))
     return Evaluation(**parts, problems=tuple(problems))
+
+
+def read_replay(metrics: dict[str, Any]) -> Replay | None:
+    """Return the moments of a training in the content of metrics.json, None if there are none.
+
+    Raises:
+        SchemaError: they do not have the form of the schema.
+    """
+    return _object(Replay, metrics["replay"], "replay") if "replay" in metrics else None
 
 
 def to_json(part: Any) -> Any:

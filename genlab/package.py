@@ -34,6 +34,7 @@ from genlab.card import write_card
 from genlab.config import EMOJI, KNOWN, DataSpec, expanded
 from genlab.data import Dataset, grid, identity, ungrid
 from genlab.durable import put, sync_folder
+from genlab.measurements import Replay, SchemaError, read_replay, to_json
 from genlab.models import KINDS, Config, Model
 from genlab.unet import UNet
 
@@ -55,6 +56,7 @@ MAX_BYTES = {
     "loss.png": 8_000_000,
     "ledger.png": 8_000_000,
     "nearest.png": 8_000_000,
+    "replay.png": 64_000_000,
     "README.md": 1_000_000,
 }
 """File of a model folder → its largest size, bytes."""
@@ -72,6 +74,7 @@ METRICS: dict[str, type] = {
     "loss.training": dict,
     "loss.held_out": dict,
     "evaluation": dict,
+    "replay": dict,
 }
 """Optional key of metrics.json → its type, which the card relies on; an object comes before its content."""
 Network = TypeVar("Network", bound=nn.Module)
@@ -79,6 +82,19 @@ Network = TypeVar("Network", bound=nn.Module)
 
 class ModelError(RuntimeError):
     """A model cannot be read, written, pulled or pushed; the message says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """Moments of a model's training and their pictures.
+
+    Attributes:
+        replay: what was measured at each of the M moments.
+        pictures: (M 2 S C H W) uint8, S by the weights of the moment and S by the averaged ones, from the same noise.
+    """
+
+    replay: Replay
+    pictures: Tensor
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,7 @@ class Package:
         revision: its commit on the Hub, 40 hexadecimal digits, or None for a folder.
         folder: where its files lie on this machine.
         stale: why a newer version on the Hub is not this one; empty if there is none.
+        film: moments of its training, if they were kept.
     """
 
     model: Model
@@ -104,6 +121,7 @@ class Package:
     revision: str | None
     folder: Path
     stale: str = ""
+    film: Film | None = None
 
     @property
     def data_identity(self) -> str:
@@ -121,16 +139,20 @@ class Package:
 # Writing
 
 
-def write_package(folder: Path, model: Model, metrics: dict[str, Any], examples: Dataset, half: bool = False) -> None:
+def write_package(
+    folder: Path, model: Model, metrics: dict[str, Any], examples: Dataset, half: bool = False, film: Film | None = None
+) -> None:
     """Write a model folder.
 
-    The files are written to a temporary folder and moved in only when all are complete; other pictures in the folder stay.
+    The files are written to a temporary folder and moved in only when all are complete; other pictures in the folder stay, but
+    for those of a film.
 
     Args:
         metrics: how the model was trained and measured; paths in it are cut down to their last part. Measurements of the same
             weights in the folder's metrics.json are preserved.
         examples: held-out pictures, of which the first 256 are written.
         half: store the weights as float16, half the size; they are read as float32.
+        film: moments of its training.
 
     Raises:
         ModelError: a weight, in the type it is stored in, or a number in `metrics` is not finite.
@@ -146,6 +168,8 @@ def write_package(folder: Path, model: Model, metrics: dict[str, Any], examples:
     metrics = _without_paths(metrics)
     if examples.source.startswith("Hub: "):
         metrics = {**metrics, "dataset": examples.source.removeprefix("Hub: ")}
+    if film is not None:
+        metrics = {**metrics, "replay": to_json(film.replay)}
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as new:
         fresh = Path(new)
@@ -157,10 +181,19 @@ def write_package(folder: Path, model: Model, metrics: dict[str, Any], examples:
             grid(pictures, columns=EXAMPLE_COLUMNS).save(fresh / "examples.png", optimize=True)
             listing = {"count": len(pictures), "columns": EXAMPLE_COLUMNS, "labels": labels}
             write_json(fresh / "examples.json", listing, indent=None)
+        if film is not None:
+            write_film(fresh / "replay.png", film)
+        else:
+            (folder / "replay.png").unlink(missing_ok=True)
         for file in sorted(fresh.iterdir()):
             file.chmod(0o644)
             put(file, folder / file.name)
     refresh_card(folder)
+
+
+def write_film(path: Path, film: Film) -> None:
+    """Write the pictures of a film as one PNG, a row for each moment."""
+    grid(film.pictures.flatten(0, 2), columns=2 * film.replay.samples).save(path, optimize=True)
 
 
 def _measured(folder: Path, weights: Path) -> dict[str, Any]:
@@ -275,12 +308,13 @@ def read_package(folder: Path, source: str | None = None, revision: str | None =
                 part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         metrics = _metrics(folder)
         examples, labels = _examples(folder, data)
+        film = _film(folder, metrics, data)
     except ModelError as error:
         raise ModelError(f"{source}{f'@{revision}' if revision else ''}: {error}") from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ModelError(f"{source}: cannot be read ({reason})") from error
-    return Package(model, metrics, examples, labels, source, revision, folder)
+    return Package(model, metrics, examples, labels, source, revision, folder, film=film)
 
 
 def missing(name: str, names: Collection[str]) -> str:
@@ -318,7 +352,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _metrics(folder: Path) -> dict[str, Any]:
-    """Read metrics.json, {} if there is none, and check the types in `METRICS`."""
+    """Read metrics.json, {} if there is none, and check the types in `METRICS` and the moments of the training."""
     metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
     for where, wanted in METRICS.items():
         *above, name = where.split(".")
@@ -327,6 +361,10 @@ def _metrics(folder: Path) -> dict[str, Any]:
             place = place.get(key, {})
         if name in place and not isinstance(place[name], wanted):
             raise ModelError(f"metrics.json: {where}: expected {wanted.__name__}, got {place[name]!r:.100}")
+    try:
+        read_replay(metrics)
+    except SchemaError as error:
+        raise ModelError(f"metrics.json: {error}") from error
     return metrics
 
 
@@ -472,16 +510,48 @@ def _examples(folder: Path, data: DataSpec) -> tuple[Tensor, Tensor | None]:
         if not whole or not all(type(label) is int and -1 <= label < len(data.classes) for label in labels):
             classes = len(data.classes)
             raise ModelError(f"examples.json: labels: expected {count} whole numbers below {classes}, -1 for none, or null")
+    pictures = read_sheet(folder / "examples.png", count, columns, data)
+    return pictures, None if labels is None else torch.tensor(labels)
+
+
+def _film(folder: Path, metrics: dict[str, Any], data: DataSpec) -> Film | None:
+    """Read the moments of a model's training; None if there are none."""
+    if ("replay" in metrics) != (folder / "replay.png").exists():
+        raise ModelError("expected replay in metrics.json and replay.png together, got one of them")
+    return read_film(folder / "replay.png", metrics, data) if "replay" in metrics else None
+
+
+def read_film(path: Path, metrics: dict[str, Any], data: DataSpec) -> Film:
+    """Read the picture of a film, whose moments are in metrics["replay"].
+
+    Raises:
+        ModelError: one of both is invalid.
+    """
+    try:
+        replay = read_replay(metrics)
+    except SchemaError as error:
+        raise ModelError(f"metrics.json: {error}") from error
+    assert replay is not None
+    moments, columns = len(replay.moments), 2 * replay.samples
+    pictures = read_sheet(path, moments * columns, columns, data)
+    return Film(replay, pictures.unflatten(0, (moments, 2, replay.samples)))
+
+
+def read_sheet(path: Path, count: int, columns: int, data: DataSpec) -> Tensor:
+    """Return the pictures (N C H W) uint8 of a PNG that `data.grid` made of `count` pictures in rows of `columns`.
+
+    Raises:
+        ModelError: the file has another form.
+    """
     mode = "L" if data.channels == 1 else "RGB"
     side = (columns * (data.size + 2) + 2, -(-count // columns) * (data.size + 2) + 2)
     try:
-        with Image.open(folder / "examples.png", formats=("PNG",)) as sheet:
+        with Image.open(path, formats=("PNG",)) as sheet:
             if (sheet.size, sheet.mode, getattr(sheet, "n_frames", 1)) != (side, mode, 1):
-                raise ModelError(f"examples.png: expected {mode} of {side}, got {sheet.mode} of {sheet.size}")
+                raise ModelError(f"{path.name}: expected {mode} of {side}, got {sheet.mode} of {sheet.size}")
             sheet.load()
-            pictures = ungrid(sheet, count, data.size, columns)
+            return ungrid(sheet, count, data.size, columns)
     except ModelError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ModelError("examples.png: expected a PNG, got a damaged or other file") from error
-    return pictures, None if labels is None else torch.tensor(labels)
+        raise ModelError(f"{path.name}: expected a PNG, got a damaged or other file") from error

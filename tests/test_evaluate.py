@@ -36,6 +36,7 @@ from genlab.schedule import Schedule, cosine_schedule, linear_schedule, refined_
 from genlab.vae import VAE
 from genlab.vlb import draw_times, strata
 from tests import tiny
+from tests.test_hub import make_film
 from training import evaluate, likelihood, partial
 from training.evaluate import SCHEMA, Evaluation
 from training.likelihood import (
@@ -728,6 +729,19 @@ def test_what_was_measured_elsewhere_stays_until_it_is_measured_anew(folder: Pat
     package = hub.read(folder)
     assert evaluate._folder(options(folder, data_dir, out=out), package) == out
     assert (out / "metrics.json").read_bytes() == measured
+
+
+@pytest.mark.usefixtures("no_plot")
+def test_a_film_of_the_training_stays_when_the_model_is_measured(folder: Path, data_dir: Path, tmp_path: Path) -> None:
+    film = make_film()
+    test, train = (data.load("mnist", split, str(data_dir)) for split in ("test", "train"))
+    write_package(folder, tiny_ddpm(), {"training": {"data_sha256": train.sha256}}, test, film=film)
+    for out in (tmp_path / "elsewhere", folder):
+        assert evaluate.run(options(folder, data_dir, out=out, ode_images=0)) == 0
+        found = hub.read(out)
+        assert "evaluation" in found.metrics
+        assert found.film is not None
+        assert found.film.replay == film.replay
 
 
 @pytest.mark.parametrize("measured_on", ["mnist", "letters"])

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,8 @@ from genlab.card import escape
 from genlab.config import DataSpec, DDPMConfig, UNetConfig, VAEConfig
 from genlab.data import Dataset
 from genlab.ddpm import DDPM
-from genlab.package import PRETRAINED, ModelError, refresh_card, write_package
+from genlab.measurements import Features, Moment, Replay
+from genlab.package import PRETRAINED, Film, ModelError, refresh_card, write_package
 from genlab.vae import VAE
 
 SPEC = DataSpec("blobs", channels=1, size=8, classes=("dark", "light"))
@@ -50,6 +52,17 @@ def make_examples(count: int = 20, source: str = "a folder") -> Dataset:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
     return Dataset(SPEC, images, torch.arange(count) % 2, source)
+
+
+def make_film(count: int = 3, samples: int = 2) -> Film:
+    generator = torch.Generator().manual_seed(2)
+    pictures = torch.randint(0, 256, (count, 2, samples, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    losses = {"training_loss": 0.5, "held_out_loss": 0.75, "held_out_loss_of_last_weights": 1.0}
+    measured = {"bound_bits_per_dim": 3.25, "bound_standard_error_bits_per_dim": 0.125, "frechet_distance": 40.0}
+    moments = [Moment(step=4**i, images_seen=4 * 4**i, epoch=4**i / 5, **losses, **measured) for i in range(count)]
+    network = Features("blobs", "ab" * 32, 0.99, 64)
+    numbers: dict[str, Any] = {"held_out_images": 20, "bound_images": 20, "frechet_images": 500, "frechet_floor": 0.5}
+    return Film(Replay(samples=samples, features=network, moments=moments, **numbers), pictures)
 
 
 def write_model(folder: Path, kind: str = "ddpm", seed: int = 0) -> Path:
@@ -199,6 +212,20 @@ def test_nothing_about_the_machine_is_published(sound):
     assert json.loads((sound / "metrics.json").read_text())["training"]["options"]["dataset"] == "blobs"
 
 
+def test_a_film_of_the_training_is_read_back(tmp_path):
+    film = make_film()
+    write_package(tmp_path, make_model(), METRICS, make_examples(), film=film)
+    found = hub.read(tmp_path).film
+    assert found.replay == film.replay
+    assert torch.equal(found.pictures, film.pictures)
+    text = (tmp_path / "README.md").read_text()
+    assert "](replay.png)" in text
+    assert "3 moments of the training, from step 1 to 16, a row each: 2 pictures by the weights of the moment" in text
+    assert "bound, bits/dim: 3.25 → 3.25" in text
+    write_package(tmp_path, make_model(seed=1), METRICS, make_examples())
+    assert hub.read(tmp_path).film is None, "that of other weights is gone"
+
+
 # The card
 
 
@@ -293,6 +320,68 @@ def test_hostile_configuration_is_refused_by_name(folder, changes, message):
     edit(folder, **changes)
     with pytest.raises(ModelError, match=message):
         hub.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"replay": 1}, "replay: expected dict, got 1"),
+        ({"replay": ...}, "expected replay in metrics.json and replay.png together, got one of them"),
+        ({"replay__moments": ...}, "replay: expected the key 'moments', which is missing"),
+        ({"replay__moments": []}, "expected 1 to 100 samples and moments, got 2 and 0"),
+        ({"replay__moments": [{}] * 3}, "replay.moments: expected the key 'step', which is missing"),
+        ({"replay__samples": 10**9}, "expected 1 to 100 samples and moments, got 1000000000 and 3"),
+        ({"replay__samples": 3}, r"replay\.png: expected L of \(62, 32\), got L of \(42, 32\)"),
+        ({"replay__samples": "2"}, "replay.samples: expected a whole number, got '2'"),
+        ({"replay__features": ...}, "expected frechet_images, frechet_floor and features with a distance, got none"),
+        ({"replay__bound_images": ...}, "expected bound_images with a bound, got none"),
+        ({"replay__frechet_floor": 1e300}, "replay.frechet_floor: expected a number, got 1e\\+300"),
+    ],
+)
+def test_a_hostile_film_is_refused_by_name(folder, changes, message):
+    write_package(folder, make_model(), METRICS, make_examples(), film=make_film())
+    edit(folder, "metrics.json", **changes)
+    with pytest.raises(ModelError, match=message):
+        hub.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"step": 2}, r"moments: expected rising steps, got \[1, 2, 2\]"),
+        ({"step": 0}, "expected 1 ≤ step ≤ images_seen, got 0 and 64"),
+        ({"images_seen": 1}, "expected 1 ≤ step ≤ images_seen, got 16 and 1"),
+        ({"training_loss": "<b>"}, "training_loss: expected a number, got '<b>'"),
+        ({"bound_bits_per_dim": ...}, "expected a bound in bits/dim and its standard error together"),
+        ({"frechet_distance": True}, "frechet_distance: expected a number, got True"),
+    ],
+)
+def test_a_hostile_moment_is_refused_by_name(folder, changes, message):
+    write_package(folder, make_model(), METRICS, make_examples(), film=make_film())
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["replay"]["moments"][1]["step"] = 2
+    last = metrics["replay"]["moments"][2] | changes
+    metrics["replay"]["moments"][2] = {name: value for name, value in last.items() if value is not ...}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(ModelError, match=message):
+        hub.read(folder)
+
+
+def test_a_picture_that_is_no_film_is_refused(folder):
+    film = folder / "replay.png"
+    film.write_bytes(b"not there before")
+    with pytest.raises(ModelError, match=r"expected replay in metrics\.json and replay\.png together"):
+        hub.read(folder)
+    write_package(folder, make_model(), METRICS, make_examples(), film=make_film())
+    whole = film.read_bytes()
+    for content, message in (
+        (whole[: len(whole) // 2], "expected a PNG, got a damaged or other file"),
+        (b"GIF89a" + whole, "expected a PNG, got a damaged or other file"),
+        (b"x" * 64_000_001, "expected at most 64,000,000 bytes, got 64,000,001"),
+    ):
+        film.write_bytes(content)
+        with pytest.raises(ModelError, match=rf"replay\.png: {message}"):
+            hub.read(folder)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_there_is_code_to_look_at() -> None:
         ("data", {"cache", "config", "emoji", "folders", "listing", "tables"}),
         ("measurements", {"config"}),
         ("card", {"config", "measurements"}),
-        ("package", {"card", "config", "data", "durable", "models", "unet"}),
+        ("package", {"card", "config", "data", "durable", "measurements", "models", "unet"}),
         ("hub", {"card", "config", "package"}),
         ("features", {"config", "data", "durable", "package"}),
         ("metrics", set()),

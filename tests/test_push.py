@@ -15,12 +15,12 @@ import torch
 import yaml
 from hub_server import Fault, File, Hub, Repo, Token, connect, running
 from PIL import Image
-from test_hub import METRICS, edit, make_examples, make_model, write_model
+from test_hub import METRICS, edit, make_examples, make_film, make_model, write_model
 
 import genlab
 from genlab import hub, publish
 from genlab.ddpm import DDPM
-from genlab.package import ModelError, write_package
+from genlab.package import ModelError, without_pictures, write_package
 from genlab.vae import VAE
 
 ROOT = Path(__file__).parents[1]
@@ -254,6 +254,17 @@ def test_a_push_is_one_commit_with_a_tag_and_comes_back_bit_for_bit(server, tmp_
         model = genlab.load("me/model", revision)
         for name, tensor in make_model(kind).state_dict().items():
             assert torch.equal(model.state_dict()[name], tensor), name
+
+
+def test_a_film_of_the_training_travels_with_a_push_also_without_the_pictures_of_the_data(server, folder):
+    film = make_film()
+    write_package(folder, make_model(), METRICS, make_examples(), film=film)
+    with without_pictures(folder) as public:
+        publish.push(public, "me/model")
+    package = hub.read("me/model")
+    assert len(package.examples) == 0
+    assert package.film.replay == film.replay
+    assert torch.equal(package.film.pictures, film.pictures)
 
 
 def test_the_same_push_again_adds_nothing(server, folder):

@@ -358,7 +358,7 @@ def _run(options: Evaluation) -> int:
     }
     evaluation |= _sections(options, plan, model, reference, sampling, partial, folder, device)
     evaluation["seconds"] = round(time.monotonic() - start)
-    training = {k: v for k, v in package.metrics.items() if k in ("command", "seed", "dataset", "training", "loss")}
+    training = {k: v for k, v in package.metrics.items() if k in ("command", "seed", "dataset", "training", "loss", "replay")}
     metrics = {"schema": SCHEMA, **training, "evaluation": evaluation}
     if "likelihood" in evaluation and model.kind in card.LEDGER:
         plot_ledger(evaluation["likelihood"], folder / "ledger.png")
