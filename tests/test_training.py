@@ -26,19 +26,23 @@ from torch._dynamo.exc import TorchDynamoException
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import genlab
-from genlab import hub
-from genlab.config import DataSpec, DDPMConfig, UNetConfig, VAEConfig
+from genlab import features, hub, metrics
+from genlab.config import DataSpec, DDPMConfig, Sampling, UNetConfig, VAEConfig
 from genlab.data import Dataset, load, to_model, ungrid
 from genlab.ddpm import DDPM
+from genlab.draw import draw
+from genlab.features import ClassifierConfig, FeatureNet
 from genlab.oracle import DataSetOracle
 from genlab.package import ModelError
 from genlab.process import q_marginal, v_from_eps
 from genlab.vae import VAE
 from tests.test_run_folder import trackio_calls, write_trackio
-from training import loop, run, train_ddpm, train_vae
+from training import loop, replay, run, train_ddpm, train_vae
 from training.checkpoint import load_checkpoint, run_lock
 from training.config import DDPMTraining, Training, VAETraining
+from training.likelihood import diffusion_bound
 from training.loop import DivergedError, Log, Stop, Trainer, make_accelerator
+from training.partial import Partial, Progress
 from training.run import Task, check_size, main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -824,22 +828,107 @@ def test_a_log_drops_what_will_be_written_again(tmp_path: Path):
 
 
 def test_a_replay_draws_moments_and_leaves_the_training_as_it_is(data_dir: Path, tmp_path: Path) -> None:
-    for replay in (0, 4):
-        config = options("ddpm", tmp_path / str(replay), data_dir, replay=replay)
+    for replays in (0, 4):
+        config = options("ddpm", tmp_path / str(replays), data_dir, replay=replays)
         assert main(config, task_of(config)) == 0
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("0", "4")]
     assert weights[0] == weights[1]
-    moments = [1, 2, 5, 12]  # 12^(i/3)
-    sheets = sorted((tmp_path / "4" / "replay").iterdir())
-    assert [path.name for path in sheets] == [f"step-{step:08d}.png" for step in moments]
-    rows = [json.loads(line) for line in (tmp_path / "4" / "log.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if "replay" in row] == moments
-    last = {name: value for row in rows if row["step"] == 12 for name, value in row.items()}
-    assert last["replay"]["averaged"] == last["held_out"]["loss"] != last["replay"]["last"]
-    halves = [ungrid(Image.open(path), 2 * run.MOMENT, 8, run.COLUMNS).split(run.MOMENT) for path in sheets]
-    assert torch.equal(*halves[0]), "the average begins as the weights"
-    assert not torch.equal(*halves[-1])
+    assert hub.read(tmp_path / "0").film is None
     assert not (tmp_path / "0" / "replay").exists()
+    film = hub.read(tmp_path / "4").film
+    assert film is not None
+    moments, last = film.replay.moments, film.replay.moments[-1]
+    assert [moment.step for moment in moments] == [1, 2, 5, 12]  # 12^(i/3)
+    assert [(moment.images_seen, moment.epoch) for moment in moments] == [(8, 0.2), (16, 0.4), (40, 1.0), (96, 2.4)]
+    rows = {row["step"]: row["held_out"] for row in log_of(tmp_path / "4") if "held_out" in row}
+    assert last.held_out_loss == rows[12]["loss"] != last.held_out_loss_of_last_weights
+    assert moments[0].held_out_loss == moments[0].held_out_loss_of_last_weights, "the average begins as the weights"
+    assert torch.equal(*film.pictures[0])
+    assert not torch.equal(*film.pictures[-1])
+    for moment in moments:
+        with Image.open(tmp_path / "4" / "replay" / f"step-{moment.step:08d}.png") as sheet:
+            drawn = ungrid(sheet, 2 * replay.SAMPLES, 8, replay.COLUMNS)
+        assert torch.equal(drawn, film.pictures[moments.index(moment)].flatten(0, 1))
+
+
+def test_the_moments_of_a_replay_are_measured_as_an_evaluation_measures(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last moment is that of the finished model: its bound, and the distance where a feature network knows the pictures."""
+    train, held_out = load("mnist", "train", str(data_dir)), load("mnist", "test", str(data_dir))
+    torch.manual_seed(0)
+    features.save(
+        tmp_path / "runs" / "classifier-x",
+        FeatureNet(ClassifierConfig(2, 8), train.spec),
+        {"test_accuracy": 0.5, "training": {"data_sha256": train.sha256}},
+    )
+    monkeypatch.setattr(features, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(replay, "FRECHET_IMAGES", 30)
+    config = options("ddpm", tmp_path / "run", data_dir, replay=3, store="fp32")
+    assert main(config, task_of(config)) == 0
+    package = hub.read(tmp_path / "run")
+    assert isinstance(package.model, DDPM)
+    assert package.film is not None
+    found = package.film.replay
+    quiet = Progress(0, "evaluation", shown=False)
+    bound = diffusion_bound(package.model, held_out.images, replay.EVALUATIONS, 0, 8, Partial(None, {}), quiet)
+    last = found.moments[-1]
+    assert (found.bound_images, last.bound_bits_per_dim) == (20, pytest.approx(bound["bound_bits_per_dim"]))
+    assert last.bound_standard_error_bits_per_dim == pytest.approx(bound["bound_standard_error_bits_per_dim"])
+    network = features.classifier_for(train)
+    assert found.features is not None
+    assert (found.frechet_images, found.features.sha256) == (30, network.sha256)
+    drawn = torch.cat(list(draw(package.model, 30, replay.FIRST_SEED, Sampling())))
+    distance = metrics.frechet_distance(network.features(drawn), network.features(held_out.images))
+    assert last.frechet_distance == pytest.approx(distance, rel=1e-4)
+
+
+def test_a_vae_has_moments_without_a_bound_and_unknown_pictures_have_no_distance(data_dir: Path, tmp_path: Path) -> None:
+    config = options("vae", tmp_path, data_dir, replay=2)
+    assert main(config, task_of(config)) == 0
+    film = hub.read(tmp_path).film
+    assert film is not None
+    assert [moment.step for moment in film.replay.moments] == [1, 12]
+    assert {(moment.bound_bits_per_dim, moment.frechet_distance) for moment in film.replay.moments} == {(None, None)}
+    assert (film.replay.bound_images, film.replay.frechet_images) == (None, None)
+
+
+def test_moments_from_before_an_interruption_are_in_the_film(data_dir: Path, tmp_path: Path) -> None:
+    whole = options("ddpm", tmp_path / "whole", data_dir, replay=4)
+    assert main(whole, task_of(whole)) == 0
+    config = options("ddpm", tmp_path / "broken", data_dir, replay=4)
+    assert main(config, at_step(task_of(config), 6, send(signal.SIGTERM))) == 128 + signal.SIGTERM
+    early = tmp_path / "broken" / "replay" / "step-00000002.png"
+    written = early.stat().st_mtime_ns
+    assert main(replace(config, resume=True), task_of(config)) == 0
+    assert early.stat().st_mtime_ns == written, "it was not drawn again"
+    one, other = (hub.read(tmp_path / name).film for name in ("whole", "broken"))
+    assert one is not None
+    assert other is not None
+    assert one.replay == other.replay
+    assert torch.equal(one.pictures, other.pictures)
+
+
+def test_a_training_does_not_fail_for_its_film(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sheet that was deleted or replaced is left out; a film that no reader would accept is not written."""
+    config = options("ddpm", tmp_path, data_dir, replay=4)
+    assert main(config, task_of(config)) == 0
+    (tmp_path / "replay" / "step-00000002.png").unlink()
+    Image.new("L", (9, 9)).save(tmp_path / "replay" / "step-00000005.png")
+    again = replace(config, resume=True)
+    assert main(again, task_of(again)) == 0
+    film = hub.read(tmp_path).film
+    assert film is not None
+    assert [moment.step for moment in film.replay.moments] == [1, 12]
+    errors = capsys.readouterr().err
+    assert "step 2 is left out of the replay" in errors
+    assert "step 5 is left out of the replay: step-00000005.png: expected L of" in errors
+    monkeypatch.setitem(replay.MAX_BYTES, "replay.png", 1000)
+    assert main(again, task_of(again)) == 0
+    assert hub.read(tmp_path).film is None
+    assert not (tmp_path / "model" / "replay.png").exists()
 
 
 def test_held_out_losses_do_not_depend_on_how_many_go_through_at_once(

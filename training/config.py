@@ -75,7 +75,7 @@ class Training(Reading):
     sample_minutes: float = 15.0
     """Minutes after which there is a sheet, however few the steps; the first within two minutes; 0 for by steps alone."""
     replay: int = 0
-    """Moments, ever further apart, at which last and averaged weights draw the same noise, into replay/ of the run folder."""
+    """Moments, ever further apart, to draw and measure, for a film of the training; each takes as long as 50 steps."""
     save_every: int = 500
     """Steps between two checkpoints."""
     save_minutes: float = 10.0
@@ -99,7 +99,7 @@ class Training(Reading):
         super().__post_init__()
         self._check(
             size=(4, MAX_SIZE), seed=(0, 2**32 - 1), steps=(1, 10**9), batch_size=(1, 10**6), warmup=(0, 10**9),
-            accumulate=(1, 10**6), log_every=(1, 10**9), sample_every=(1, 10**9), save_every=(1, 10**9), replay=(0, 1000),
+            accumulate=(1, 10**6), log_every=(1, 10**9), sample_every=(1, 10**9), save_every=(1, 10**9), replay=(0, 40),
             lr=(1e-9, 1.0), decay=(0.0, 1.0), weight_decay=(0.0, 1.0), clip=(1e-9, 1e9), ema=(0.0, 0.99999),
             sample_minutes=(0.0, 1e6), save_minutes=(0.0, 1e6),
         )  # fmt: skip

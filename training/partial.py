@@ -34,10 +34,13 @@ class Progress:
 
     Args:
         total: planned work, in units of `unit`.
+        shown: False to report nothing, within work that has a bar of its own.
     """
 
-    def __init__(self, total: int, unit: str) -> None:
-        self._bar = tqdm(total=total, unit=unit, unit_scale=True, mininterval=1.0, smoothing=0.1, disable=None)
+    def __init__(self, total: int, unit: str, shown: bool = True) -> None:
+        disable = None if shown else True
+        self._bar = tqdm(total=total, unit=unit, unit_scale=True, mininterval=1.0, smoothing=0.1, disable=disable)
+        self._shown = shown
         self._total, self._unit, self._done, self._skipped = total, unit, 0, 0
         self._start = self._line = time.monotonic()
 
@@ -58,7 +61,7 @@ class Progress:
         self._done += amount
         self._bar.update(amount)
         now = time.monotonic()
-        if self._bar.disable and now - self._line > LINE_EVERY:
+        if self._shown and self._bar.disable and now - self._line > LINE_EVERY:
             self._line = now
             seconds = round((self._total - self._skipped - self._done) / self._done * (now - self._start))
             clock = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

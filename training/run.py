@@ -30,17 +30,16 @@ from genlab.latent import LatentDDPM
 from genlab.matching import Matching
 from genlab.metrics import nearest
 from genlab.models import Model
-from genlab.package import EXAMPLES, ModelError, Package, without_pictures, write_json, write_package
+from genlab.package import EXAMPLES, Film, ModelError, Package, without_pictures, write_json, write_package
 from training.account import AT_START, FILE, account, lines
 from training.checkpoint import RunError, run_lock
 from training.config import Training, leaves, out_of_memory
 from training.loop import DivergedError, Log, LossFunction, Paces, Record, Stop, Trainer, anywhere, make_accelerator
+from training.replay import Moments
 from training.report import write_report
 
 NEAREST = 16
 """Samples that are shown beside their nearest training picture."""
-MOMENT, COLUMNS = 9, 3
-"""Samples of either weights at a moment of `Training.replay`, and in a row of its sheet."""
 HELD_OUT = 512
 """Number of test pictures on which the loss is measured during training."""
 MOST_LOSS = 100
@@ -256,7 +255,7 @@ def device(trainer: Trainer) -> str:
 
 def _run(config: Training, task: Task, trainer: Trainer, stop: Stop, log: Log, given: TrainingData) -> None:
     """Train, with a progress bar in a terminal, otherwise a line for each record of the log."""
-    folder = log.path.parent
+    folder, moments = log.path.parent, moments_of(config, given)
     bar = tqdm(total=config.steps, initial=trainer.step, unit="step", mininterval=1.0, dynamic_ncols=True, disable=None)
     try:
         for record in trainer.run(stop):
@@ -268,7 +267,7 @@ def _run(config: Training, task: Task, trainer: Trainer, stop: Stop, log: Log, g
                 if bar.disable:
                     print(progress(config, record), flush=True)
             if record.replay_due:
-                log.add({"step": record.step, "replay": save_moment(trainer, task, record, given)})
+                log.add({"step": record.step, "replay": save_moment(trainer, task, record, moments)})
             if record.sample_due:
                 losses = held_out_loss(trainer, task, trainer.average, given.held_out)
                 lowest = min((row["held_out"]["loss"] for row in log.rows if "held_out" in row), default=math.inf)
@@ -361,20 +360,21 @@ def save_samples(trainer: Trainer, task: Task, path: Path) -> None:
     pictures.grid(pictures.to_pixels(task.sample(trainer.average.eval()).cpu())).save(path)
 
 
-@torch.inference_mode()
-def save_moment(trainer: Trainer, task: Task, record: Record, given: TrainingData) -> dict[str, float]:
-    """Draw `MOMENT` samples with the last weights and as many with the averaged ones, from the same noise, on one sheet.
+def moments_of(config: Training, given: TrainingData) -> Moments:
+    """Return the moments of a run, for `Training.replay`."""
+    count = min(HELD_OUT, len(given.held_out))
+    return Moments(config.run_folder / "replay", given.train, given.held_out, count, config.seed, config.batch_size)
 
-    Returns:
-        The loss in training, and on held-out pictures with either weights.
-    """
-    path = trainer.config.run_folder / "replay" / f"step-{record.step:08d}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    both = {"last": trainer.model, "averaged": trainer.average}
-    sheets = [pictures.to_pixels(sheet(model.eval(), MOMENT).cpu()) for model in both.values()]
-    pictures.grid(torch.cat(sheets), columns=COLUMNS).save(path)
-    losses = {name: held_out_loss(trainer, task, model, given.held_out)["loss"] for name, model in both.items()}
-    return {"training": record.losses["loss"], **losses}
+
+@torch.inference_mode()
+def save_moment(trainer: Trainer, task: Task, record: Record, moments: Moments) -> dict[str, float]:
+    """Draw a moment with the last weights and with the averaged ones, and measure it; return its numbers, as in `Moment`."""
+    both = (trainer.model, trainer.average)
+    moments.save(record.step, sheet, *both)
+    last, averaged = (held_out_loss(trainer, task, model, moments.held_out)["loss"] for model in both)
+    losses = {"training_loss": record.losses["loss"], "held_out_loss": averaged, "held_out_loss_of_last_weights": last}
+    images = record.step * trainer.config.batch_size
+    return {"images_seen": images, "epoch": record.epoch, **losses, **moments.measure(model_of(trainer.average))}
 
 
 def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: TrainingData) -> None:
@@ -392,7 +392,9 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: Trai
     last_pictures(config, trainer, task, given)
     write_report(config.run_folder, f"{NOTES[config.kind][0]} of {given.train.spec.name}", log)
     log.plot(folder / "loss.png")
-    metrics = write_model(folder, config, trainer, log, given)
+    with torch.inference_mode():
+        film = moments_of(config, given).film([row for row in log.rows if "replay" in row], model)
+    metrics = write_model(folder, config, trainer, log, given, film)
     (config.run_folder / "training.json").write_text(json.dumps(metrics, indent=2) + "\n")
     lowest = min((row for row in log.rows if "held_out" in row), key=lambda row: row["held_out"]["loss"], default=None)
     if lowest is not None and lowest["step"] < trainer.step and trainer.accelerator.is_main_process:
@@ -414,7 +416,9 @@ def last_pictures(config: Training, trainer: Trainer, task: Task, given: Trainin
     pictures.grid(torch.stack([drawn, train[found]], dim=1).flatten(0, 1), columns=8).save(folder / "nearest.png")
 
 
-def write_model(folder: Path, config: Training, trainer: Trainer, log: Log, given: TrainingData) -> dict[str, Any]:
+def write_model(
+    folder: Path, config: Training, trainer: Trainer, log: Log, given: TrainingData, film: Film | None = None
+) -> dict[str, Any]:
     """Write the model with the averaged weights to a folder; return its metrics."""
     metrics: dict[str, Any] = {
         "command": config.command(),
@@ -439,5 +443,5 @@ def write_model(folder: Path, config: Training, trainer: Trainer, log: Log, give
         },
     }
     examples = given.examples if config.examples else replace(given.examples, images=given.examples.images[:0], labels=None)
-    write_package(folder, model_of(trainer.average), metrics, examples, half=config.store == "fp16")
+    write_package(folder, model_of(trainer.average), metrics, examples, config.store == "fp16", film)
     return metrics
