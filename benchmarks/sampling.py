@@ -1,9 +1,9 @@
 """Measure seconds from noise to a sheet of 8-bit pictures, ours and the peers': `python benchmarks/sampling.py --help`.
 
 Each runs its whole pipeline with the number of steps that should be as good as its own whole chain: for ours by the goal of
-`benchmarks/solvers.py`, for the peers by their documentation. Quality is not measured here. diffusers' pipelines run our
-network (`our_network`), so that they differ in the steps and the work between them, and once a `UNet2DModel` of the same cost,
-as its users would; lucidrains' runs its own `Unet` of that cost. These two have random weights.
+`benchmarks/solvers.py`, for the peers by their documentation; a distilled model of ours in 1, 2 and 4. Quality is not measured
+here. diffusers' pipelines run our network (`our_network`), so that they differ in the steps and the work between them, and once
+a `UNet2DModel` of the same cost, as users would; lucidrains' runs its own `Unet` of that cost. These two have random weights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from genlab.ddpm import DDPM
+    from genlab.models import Model
 
+FEW = (1, 2, 4)
+"""Evaluations of the student."""
 SHORT = (4, 12)
 """Steps of the two measured chains from which the time of the whole chain is extrapolated."""
 
@@ -41,6 +44,8 @@ class Options:
 
     model: str = "ddpm-fashion-mnist"
     """A run or model folder, the name of a model that ships, or user/name[@revision] on the Hub."""
+    student: str = "consistency-fashion-mnist"
+    """A model distilled from one like it, for 1, 2 and 4 evaluations."""
     count: int = 16
     """Pictures a sheet."""
     steps: int = 10
@@ -86,7 +91,7 @@ def our_network(model: DDPM) -> Any:
     return Wrapped()
 
 
-def ours(model: DDPM, count: int, how: Sampling) -> list[Image.Image]:
+def ours(model: Model, count: int, how: Sampling) -> list[Image.Image]:
     """Draw pictures, classes in turn, in the page's precision."""
     from PIL import Image
 
@@ -154,6 +159,7 @@ def measure(model: DDPM, options: Options) -> dict[str, tuple[int, list[float], 
 
     from benchmarks.network import compile_here, mend_torchvision
     from benchmarks.timing import alternate
+    from genlab import hub
 
     runs: dict[str, Callable[[], object]] = {}
     mine: dict[str, int] = {}
@@ -164,6 +170,11 @@ def measure(model: DDPM, options: Options) -> dict[str, tuple[int, list[float], 
                 name = f"genlab {how.sampler}, {how.steps} steps{suffix}"
                 runs[name] = lambda how=how, network=network: ours(network, options.count, how)  # type: ignore[misc]
                 mine[name] = how.steps
+    student = hub.read(options.student).model
+    for steps in FEW:
+        name = f"genlab {options.student}, {steps} steps"
+        runs[name] = lambda steps=steps: ours(student, options.count, Sampling(steps=steps))  # type: ignore[misc]
+        mine[name] = steps
     ways: dict[str, tuple[int, Callable[[int], object]]] = {}
     mend_torchvision()
     if find_spec("diffusers") is not None:

@@ -189,6 +189,9 @@ def test_the_sampling_table_is_of_whole_pipelines(folder: str, capsys) -> None:
     sampling.run(sampling.Options(model=folder, steps=2, dpm=2, ddim=2, chain=2, quick=True))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert lines[2].startswith("| genlab DPM-Solver++ SDE, 2 steps | 1.0 |")
+    assert [line.split(" | ")[0] for line in lines[4:7]] == [
+        f"| genlab consistency-fashion-mnist, {few} steps" for few in (1, 2, 4)
+    ]
 
 
 def test_the_sampling_table_has_the_compiled_networks_beside_the_others(folder: str, monkeypatch) -> None:
