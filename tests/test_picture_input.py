@@ -22,7 +22,16 @@ import pytest
 from PIL import Image, ImageFile
 
 from genlab.serving import picture_input, server
-from genlab.serving.picture_input import MAX_PARTS, MAX_PIXELS, MAX_SIDE, REDUCED_SIDE, REFUSED, PictureInput, decode
+from genlab.serving.picture_input import (
+    MAX_PARTS,
+    MAX_PIXELS,
+    MAX_SIDE,
+    REDUCED_SIDE,
+    REFUSED,
+    PictureInput,
+    decode,
+    decode_unless_large,
+)
 
 import gradio as gr  # isort: skip
 
@@ -77,7 +86,7 @@ def before_the_scan(piece: bytes, count: int) -> bytes:
 def decoded(tmp_path: Path) -> Callable[[bytes], np.ndarray]:
     def decode_bytes(content: bytes) -> np.ndarray:
         (tmp_path / "picture").write_bytes(content)
-        decode.cache_clear()
+        picture_input._latest.clear()
         return decode(str(tmp_path / "picture"))
 
     return decode_bytes
@@ -198,13 +207,11 @@ def test_content_that_is_refused(decoded: Callable, name: str) -> None:
     "name", ["APNG", "animated WebP", "too wide", "too tall", "too many pixels", "13000×13000", "20000×20000"]
 )
 def test_size_and_frames_are_refused_from_the_header(decoded: Callable, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    def decoding(self: ImageFile.ImageFile) -> None:
-        raise AssertionError("decoded")
-
-    monkeypatch.setattr(ImageFile.ImageFile, "load", decoding)
-    with pytest.raises(gr.Error) as refusal:
+    loaded: list[Any] = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", loaded.append)
+    with pytest.raises(gr.Error):
         decoded(REFUSED_CONTENT[name])
-    assert refusal.value.__cause__ is None or "bomb" in str(refusal.value.__cause__)
+    assert loaded == []
 
 
 PARTS = [name for name in REFUSED_CONTENT if "scans" in name or name.startswith("many")]
@@ -239,14 +246,29 @@ def test_an_orientation_in_an_exif_of_megabytes_is_not_looked_for(decoded: Calla
     np.testing.assert_array_equal(decoded(encoded(Image.fromarray(PIXELS), exif=exif)), PIXELS)
 
 
-def test_a_large_picture_waits_for_others_only_so_long_and_a_small_one_does_not(
-    decoded: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(picture_input, "WAIT_SECONDS", 0.01)
-    with picture_input._decoding:
-        assert decoded(png(1000, 1000)).shape == (1000, 1000, 3)
-        with pytest.raises(gr.Error, match="busy with other pictures"):
-            decoded(png(1001, 1000))
+def test_a_large_picture_is_left_for_its_turn_until_it_has_been_decoded(tmp_path: Path) -> None:
+    for name, content in {"small": png(1000, 1000), "large": png(1008, 1000)}.items():
+        (tmp_path / name).write_bytes(content)
+    small, large = (str(tmp_path / name) for name in ("small", "large"))
+    assert (decode_unless_large(small), decode_unless_large(large)) == (True, False)
+    assert decode(large).shape == (508, REDUCED_SIDE, 3)
+    assert decode_unless_large(large)
+
+
+def test_a_large_picture_that_is_refused_waits_for_nobody(tmp_path: Path) -> None:
+    (tmp_path / "picture").write_bytes(REFUSED_CONTENT["too many pixels"])
+    with pytest.raises(gr.Error, match="Expected one still PNG"):
+        decode_unless_large(str(tmp_path / "picture"))
+
+
+def test_a_picture_that_fails_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+    monkeypatch.setattr(picture_input, "_pixels", tried.append)
+    (tmp_path / "picture").write_bytes(REFUSED_CONTENT["truncated PNG"])
+    for _ in range(2):
+        with pytest.raises(gr.Error, match="Expected one still PNG"):
+            decode(str(tmp_path / "picture"))
+    assert len(tried) == 1
 
 
 MEMORY = """
@@ -254,13 +276,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from genlab.serving.gradio_patches import import_gradio
 import_gradio()
-from genlab.serving.picture_input import decode
+from genlab.serving.picture_input import _decoded
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
-decode(sys.argv[1])
+_decoded(sys.argv[1])
 before = resident()
 with ThreadPoolExecutor(8) as visitors:
-    list(visitors.map(decode.__wrapped__, sys.argv[1:] * 16))
+    list(visitors.map(_decoded, sys.argv[1:] * 16))
 print(resident() - before)
 """
 

@@ -352,12 +352,12 @@ def test_no_reply_says_where_files_lie(page: SimpleNamespace, picture: bytes) ->
     assert visitor.get(f"/gradio_api/file={NAME}/../secret").status_code == 404
 
 
-def send_pictures(page: SimpleNamespace, number: int, contents: list[bytes]) -> str:
+def send_pictures(page: SimpleNamespace, number: int, contents: list[bytes], name: str = "vae") -> str:
     """Upload pictures and start a job with each, from 127.0.0.(number); the name of the session of the jobs."""
     visitor, session = page.visitor(number), f"pictures{number}"
     for content in contents:
         path = visitor.post("/gradio_api/upload", files={"files": ("a", content)}).json()[0]
-        joined = join(page, number, "vae", session, picture_from="upload", upload={"path": path, "meta": MARK}, samples=1)
+        joined = join(page, number, name, session, picture_from="upload", upload={"path": path, "meta": MARK}, samples=1)
         assert joined.status_code == 200, joined.text
     return session
 
@@ -387,8 +387,11 @@ def test_eight_hostile_pictures_are_refused_and_another_visitor_is_served(
 def test_the_largest_pictures_of_one_visitor_hold_up_nobody_else(
     page: SimpleNamespace, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight pictures within the limits take for ever to be decoded: others draw meanwhile, and see what they upload."""
+    """Eight pictures within the limits take for ever to be decoded: their jobs hold no place meanwhile, so that others draw,
+    drag, and see what they upload. Another visitor's large picture is next; one whose job was cancelled is not decoded.
+    """
     monkeypatch.setattr(page.guard, "end_if_abandoned", lambda *_: None)
+    monkeypatch.setattr(picture_input, "_latest", type(picture_input._latest)())
     decoding, let_go = [], threading.Event()
 
     def held(picture: Any) -> np.ndarray:
@@ -397,16 +400,24 @@ def test_the_largest_pictures_of_one_visitor_hold_up_nobody_else(
         return np.zeros((28, 28, 3), np.uint8)
 
     monkeypatch.setattr(picture_input, "_pixels", held)
-    picture_input.decode.cache_clear()
-    greedy = send_pictures(page, 181, [png(4000, 3990 + number) for number in range(8)])
+    greedy = send_pictures(page, 181, [png(4000, 3990 + number) for number in range(4)])
+    send_pictures(page, 181, [png(4000, 3994 + number) for number in range(4)], "bound")
     wait_until(lambda: bool(decoding))
-    for name in ("models", "divergence", "sample"):
+    left = send_pictures(page, 184, [png(2000, 2000)])
+    (job,) = [event._id for event in page.demo._queue.event_ids_to_events.values() if event.session_hash == left]
+    cancel = {"session_hash": left, "fn_index": index_of(page, "vae"), "event_id": job}
+    assert page.visitor(184).post("/gradio_api/cancel", json=cancel).status_code == 200
+    other = send_pictures(page, 183, [png(3000, 3000)])
+    for name in ("models", "divergence", "bound", "sample"):
         assert tiny.called(page.visitor(182), name, {"steps": 2} if name == "sample" else {})[0] == "complete"
     assert [success for success, _ in ended(page, 182, send_pictures(page, 182, [picture]))] == [True]
-    assert page.demo._queue.event_queue_per_concurrency_id["model"].current_concurrency == 2
-    assert len(decoding) == 2
+    lines = page.demo._queue.event_queue_per_concurrency_id
+    assert [lines[kind].current_concurrency for kind in ("model", "light")] == [0, 0]
+    assert decoding == [(4000, 3990), (7, 5)]
     let_go.set()
+    assert [success for success, _ in ended(page, 183, other)] == [True]
     assert [success for success, _ in ended(page, 181, greedy)] == [True] * 8
+    assert decoding[2:] == [(3000, 3000), *((4000, 3991 + number) for number in range(7))]
 
 
 def test_health_answers_head_too(page: SimpleNamespace) -> None:

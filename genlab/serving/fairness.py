@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 VISITORS = 10_000
 """Visitors whose last turn is remembered."""
@@ -35,3 +37,34 @@ class Turns:
         if len(self._last) > VISITORS:
             self._last.popitem(last=False)
         return waiting.index(chosen)
+
+
+class FairLock:
+    """A lock of an event loop, for which turns go round the visitors who wait."""
+
+    def __init__(self) -> None:
+        self._turns = Turns(1)
+        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+        self._held = False
+
+    @asynccontextmanager
+    async def held(self, visitor: str) -> AsyncIterator[None]:
+        """Hold the lock while the context is open."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((visitor, turn))
+        self._pass_on()
+        try:
+            await turn
+            yield
+        finally:
+            if not turn.cancelled():
+                self._held = False
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Give the lock to the visitor who is next, where it is free."""
+        self._waiting = [(visitor, turn) for visitor, turn in self._waiting if not turn.cancelled()]
+        index = None if self._held else self._turns.choose([visitor for visitor, _ in self._waiting], [])
+        if index is not None:
+            self._held = True
+            self._waiting.pop(index)[1].set_result(None)

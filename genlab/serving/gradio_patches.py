@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import FileLock, Timeout
 
 from genlab.serving import visitor
-from genlab.serving.fairness import Turns
+from genlab.serving.fairness import FairLock, Turns
 from genlab.serving.limits import Limits
 from genlab.serving.operations import log_job
 
@@ -185,12 +185,18 @@ def take_turns(demo: gr.Blocks, limits: Limits) -> None:
 
     gradio has one bound for the jobs of all kinds, so those that wait for a model keep out all others, and starts them in the
     order of asking, so that one visitor who asks for much is served alone. Here a kind, a concurrency_id, has `limits.waiting`
-    places, and one visitor runs `limits.running` jobs of it at a time. A job whose values its function's `check` refuses begins
-    at once, however many wait: it only has to say so. While a job runs, `visitor.current` is whose it is. Not reported.
+    places, and one visitor runs `limits.running` jobs of it at a time. Pictures are decoded while their job waits. A job whose
+    picture, or whose values by its function's `check`, are refused begins at once, however many wait: it only has to say so.
+    While a job runs, `visitor.current` is whose it is. Not reported.
     """
+    from anyio.to_thread import run_sync
+
+    from genlab.serving.picture_input import decode, decode_unless_large, uploads
+
     queue: Any = demo._queue
     queue.max_size = None
     kinds: defaultdict[str, Turns] = defaultdict(lambda: Turns(limits.running))
+    large_pictures = FairLock()
     push, process, send = queue.push, queue.process_events, queue.send_message
 
     def visitor_of(event: Any) -> str:
@@ -203,20 +209,37 @@ def take_turns(demo: gr.Blocks, limits: Limits) -> None:
             return False, "Queue is full.", "queue_full"
         pushed = await push(body, request, username)
         if pushed[0]:
-            queue.event_ids_to_events[pushed[1]].refused = refuses(fn, body.data)
+            event = queue.event_ids_to_events[pushed[1]]
+            event.refused, pictures = refuses(fn, body.data), uploads(fn.inputs, body.data)
+            event.decoding = asyncio.create_task(decode_waiting(event, pictures)) if pictures else None
         return pushed
+
+    async def decode_waiting(event: Any, pictures: Sequence[str]) -> None:
+        """Decode the pictures of a job that waits, large ones in its visitor's turn."""
+        line = queue.event_queue_per_concurrency_id[event.concurrency_id].queue
+        try:
+            for path in pictures:
+                if not await run_sync(decode_unless_large, path):
+                    async with large_pictures.held(visitor_of(event)):
+                        if event in line:  # else it was cancelled
+                            await run_sync(decode, path)
+        except Exception:
+            event.refused = True
+        finally:
+            event.decoding = None
 
     def next_events() -> tuple[list[Any], bool, str] | None:
         for kind, line in random.sample(
             list(queue.event_queue_per_concurrency_id.items()), k=len(queue.event_queue_per_concurrency_id)
         ):
-            event = next((event for event in line.queue if getattr(event, "refused", False)), None)
-            if event is None and line.queue and line.concurrency_limit is None:
-                event = line.queue[0]
-            elif event is None and line.queue and line.current_concurrency < line.concurrency_limit:
+            ready = [event for event in line.queue if getattr(event, "decoding", None) is None]
+            event = next((event for event in ready if getattr(event, "refused", False)), None)
+            if event is None and ready and line.concurrency_limit is None:
+                event = ready[0]
+            elif event is None and ready and line.current_concurrency < line.concurrency_limit:
                 jobs = [job for jobs in queue.active_jobs for job in jobs or () if job.concurrency_id == kind]
-                index = kinds[kind].choose([visitor_of(job) for job in line.queue], [visitor_of(job) for job in jobs])
-                event = None if index is None else line.queue[index]
+                index = kinds[kind].choose([visitor_of(job) for job in ready], [visitor_of(job) for job in jobs])
+                event = None if index is None else ready[index]
             if event is not None:
                 line.queue.remove(event)
                 return [event], False, kind

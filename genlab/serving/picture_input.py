@@ -2,17 +2,19 @@
 
 A value must name a file in the server's own upload folder; the file is opened only as PNG, JPEG or WebP, which its first bytes
 say and not its name. Its size, its frames and its parts are counted before a pixel is decoded, so that the work is bounded.
-Every refusal has the same message, so that it reveals nothing about the server's files.
+Every refusal has the same message, so that it reveals nothing about the server's files. A call's pictures are decoded while it
+waits (`gradio_patches.take_turns`), so that a large one holds no place that others wait for.
 """
 
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from functools import lru_cache
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -40,20 +42,14 @@ EXIF_BYTES = 64 * 1024
 """Largest Exif that is read for the orientation; a JPEG can have no larger one."""
 LARGE_PIXELS = 1_000_000
 """Pictures with more pixels are decoded one at a time, which bounds the memory; smaller ones wait for nobody."""
-WAIT_SECONDS = 30.0
-"""How long a large picture may wait to be decoded."""
-REDUCED_SIDE = 1024
-"""Pictures with a longer side are reduced to it: the models work on far fewer pixels, and the array stays under 4 MB."""
-TEXT = {
-    "refused": both(
-        "Expected one still PNG, JPEG or WebP picture of at most {most} megapixels, uploaded on this page.",
-        "请在本页上传一张静态的 PNG、JPEG 或 WebP 图片，不超过 {most} 百万像素。",
-    ),
-    "busy": both(
-        "The server is busy with other pictures: try again in a few seconds.", "服务器正忙于处理其他图片，请几秒后再试。"
-    ),
-}
-REFUSED = TEXT["refused"].format(most=MAX_PIXELS // 1_000_000)
+REDUCED_SIDE = 512
+"""Pictures with a longer side are reduced to it: the models work on fewer pixels, and the array stays under 0.8 MB."""
+LATEST = 64
+"""Decoded pictures that are kept, for calls that wait and for controls beside a picture, which use it anew: 50 MB at most."""
+REFUSED = both(
+    "Expected one still PNG, JPEG or WebP picture of at most {most} megapixels, uploaded on this page.",
+    "请在本页上传一张静态的 PNG、JPEG 或 WebP 图片，不超过 {most} 百万像素。",
+).format(most=MAX_PIXELS // 1_000_000)
 
 _PAIR = re.compile(rb"\xff(.)", re.DOTALL)
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7])", re.DOTALL)
@@ -63,6 +59,8 @@ _SEGMENTS = bytes([0xC0, 0xC1, 0xC2, 0xC4, 0xC9, 0xCA, 0xCC, 0xDA, 0xDB, 0xDD, *
 """Markers of a JPEG that are followed by a length, of the kinds that are decoded."""
 
 _decoding = Lock()
+_latest: OrderedDict[str, np.ndarray | None] = OrderedDict()
+"""Path → the picture, None where it is refused; the latest decoded last."""
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 """glibc's: without it the memory of large pictures stays with the process."""
 
@@ -109,56 +107,78 @@ class PictureInput(gr.Image):
         return decode(_checked_upload(payload.path))
 
 
-@lru_cache(maxsize=8)
-def decode(path: str) -> np.ndarray:
-    """Return the picture in a file as (H W 3) uint8, read-only.
+def uploads(components: Sequence[Any], values: Sequence[Any]) -> list[str]:
+    """Return the files that values, as they came over HTTP, name for those of the components that take a picture."""
+    given = zip(components, values, strict=False)
+    named = [value.get("path") for each, value in given if isinstance(each, PictureInput) and isinstance(value, dict)]
+    return [own for path in named if (own := _own_upload(path)) is not None]
 
-    The path of an upload contains the hash of its content. The last pictures are cached: controls beside a picture use it anew
-    at every movement.
+
+def decode(path: str) -> np.ndarray:
+    """Return the picture in a file as (H W 3) uint8, read-only; the path of an upload contains the hash of its content.
 
     Raises:
         gr.Error: with `REFUSED`, whatever is wrong with the file.
     """
     try:
-        return _decoded(path)
+        pixels = _latest[path]
+    except KeyError:
+        pixels = _latest[path] = _decoded(path)
+        while len(_latest) > LATEST:
+            _latest.popitem(last=False)
+    if pixels is None:
+        raise _refusal()
+    return pixels
+
+
+def decode_unless_large(path: str) -> bool:
+    """Decode the picture in a file, unless it is large and was not decoded before; return whether it is decoded.
+
+    Raises:
+        gr.Error: as `decode`.
+    """
+    if path not in _latest:
+        with suppress(Exception), _opened(path) as picture:
+            if _large(picture):
+                return False
+    decode(path)
+    return True
+
+
+def _decoded(path: str) -> np.ndarray | None:
+    """Decode the picture in a file, large ones one at a time; None where it is refused."""
+    large = False
+    try:
+        with _opened(path) as picture:
+            large = _large(picture)
+            with _decoding if large else nullcontext():
+                return _pixels(picture)
+    except Exception:
+        return None
     finally:
-        if _trim is not None:
+        if large and _trim is not None:
             _trim(0)
 
 
-def _decoded(path: str) -> np.ndarray:
-    """Decode a picture that keeps to the limits."""
-    try:
-        if not bounded(Path(path).read_bytes()):
-            raise _refusal()
-        with Image.open(path, formats=FORMATS) as picture:
-            width, height = picture.size
-            still = (
-                picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1
-            )  # a JPEG with several pictures counts as its first
-            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE or not still:
-                raise _refusal()
-            with _alone() if width * height > LARGE_PIXELS else nullcontext():
-                return _pixels(picture)
-    except gr.Error:
-        raise
-    except Exception as error:
-        raise _refusal() from error
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Decode one large picture at a time.
+def _opened(path: str) -> Image.Image:
+    """Open a picture that keeps to the limits, without decoding a pixel.
 
     Raises:
-        gr.Error: others were decoded for `WAIT_SECONDS`.
+        Exception: of many kinds, where it does not.
     """
-    if not _decoding.acquire(timeout=WAIT_SECONDS):
-        raise gr.Error(TEXT["busy"], print_exception=False)
-    try:
-        yield
-    finally:
-        _decoding.release()
+    content = Path(path).read_bytes()
+    if not bounded(content):
+        raise ValueError("too many parts")
+    picture = Image.open(io.BytesIO(content), formats=FORMATS)
+    still = picture.format == "MPO" or getattr(picture, "n_frames", 1) == 1  # a JPEG with several pictures counts as its first
+    if picture.width * picture.height > MAX_PIXELS or max(picture.size) > MAX_SIDE or not still:
+        raise ValueError("too large, or not still")
+    return picture
+
+
+def _large(picture: Image.Image) -> bool:
+    """Return whether a picture is decoded while no other large one is."""
+    return picture.width * picture.height > LARGE_PIXELS
 
 
 def bounded(content: bytes) -> bool:
