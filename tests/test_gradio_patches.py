@@ -270,6 +270,18 @@ def test_a_served_page_stores_no_value_of_a_call(site: SimpleNamespace) -> None:
     assert CANARY not in repr(site.demo.state_holder.session_data["visitor"].config_values)
 
 
+@pytest.mark.parametrize(("patched", "remembered"), [(False, 3), (True, 1)])
+def test_gradio_still_remembers_every_session(monkeypatch: pytest.MonkeyPatch, patched: bool, remembered: int) -> None:
+    if not patched:
+        monkeypatch.setattr(gradio_patches, "forget_sessions", lambda _: None)
+    with gr.Blocks() as demo:
+        gr.Button().click(lambda: "hello", None, gr.Textbox(), api_name="greet")
+    with tiny.served(demo) as url, httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        for _ in range(3):
+            assert tiny.called(client, "greet", {}) == ("complete", ["hello"])
+        assert len(demo._queue.pending_event_ids_session) == remembered
+
+
 def test_gradio_still_describes_the_page_for_every_session() -> None:
     assert int(session_after_a_call("").split()[1]) > 0
     assert session_after_a_call("gradio_patches.describe_nothing_for_a_session(demo)").split()[1] == "0"

@@ -172,6 +172,7 @@ def patch(demo: gr.Blocks, limits: Limits) -> None:
     take_turns(demo, limits)
     cancel_only_begun_jobs()
     forget_values()
+    forget_sessions(demo)
     describe_nothing_for_a_session(demo)
     check_the_queue_less_often(demo)
     count_no_events(demo)
@@ -318,6 +319,22 @@ def forget_values() -> None:
         """Do nothing, in the place of storing a value."""
 
     SessionState._update_value_in_config = forget  # type: ignore[assignment, method-assign]
+
+
+def forget_sessions(demo: gr.Blocks) -> None:
+    """Forget, whenever a job is queued, the sessions whose results have all been fetched.
+
+    gradio has a set of results to fetch for every session, and keeps the empty ones as long as it runs. Not reported.
+    """
+    queue: Any = demo._queue
+    push = queue.push
+
+    async def push_and_forget(body: Any, request: Any, username: Any) -> Any:
+        for session in [session for session, unread in queue.pending_event_ids_session.items() if not unread]:
+            del queue.pending_event_ids_session[session]
+        return await push(body, request, username)
+
+    queue.push = push_and_forget
 
 
 def describe_nothing_for_a_session(demo: gr.Blocks) -> None:
