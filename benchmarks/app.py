@@ -44,6 +44,8 @@ class Options:
 
     models: tuple[str, ...] = ()
     """Models for app.py to serve; by default those that ship."""
+    tree: Path = ROOT
+    """Checkout whose app.py is served, to compare it with another."""
     compile: bool = False
     """Start app.py with --compile, and measure all but the start once everything is compiled, minutes later."""
     clients: tuple[int, ...] = (1, 4, 16)
@@ -93,8 +95,9 @@ class Load:
 
 
 @contextmanager
-def serving(models: tuple[str, ...], compile: bool = False) -> Iterator[Serving]:
-    """Serve `app.py` on a free port of the loopback; with `compile`, enter the context when all models are compiled.
+def serving(models: tuple[str, ...], tree: Path, compile: bool = False) -> Iterator[Serving]:
+    """Serve the `app.py` of a checkout on a free port of the loopback; with `compile`, enter the context when all models are
+    compiled.
 
     Raises:
         RuntimeError: app.py ended before it served.
@@ -108,7 +111,7 @@ def serving(models: tuple[str, ...], compile: bool = False) -> Iterator[Serving]
     environment = {**os.environ, "GENLAB_PROXIES": "1"}
     with tempfile.TemporaryFile("w+") as errors:
         start = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(command, cwd=tree, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
         try:
             url = next((line.split()[-1] for line in process.stdout or () if line.startswith("genlab: open ")), None)
             if url is None:
@@ -283,9 +286,9 @@ def run(options: Options) -> None:
     clients, laps = ((1, 2), 1) if options.quick else (options.clients, options.laps)
     begun = []
     for _ in range(starts - 1):
-        with serving(options.models) as server:
+        with serving(options.models, options.tree) as server:
             begun.append((server.config, server.sample))
-    with serving(options.models, options.compile) as server:
+    with serving(options.models, options.tree, options.compile) as server:
         begun.append((server.config, server.sample))
         print("timing", file=sys.stderr, flush=True)
         fresh = memory(server.pid)

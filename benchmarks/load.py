@@ -2,8 +2,8 @@
 
 For each number of visitors: errors, seconds by kind of request (median, 95th and 99th percentile), health meanwhile, and the
 server's memory and descriptors and their growth. Then how much memory the second half of many calls leaves behind, and how much
-longer a visitor waits beside one who asks for much, and beside eight who send hostile pictures. Visitors have an address each,
-as behind a proxy. The exit status is 1 where a bound is exceeded. A soak of half an hour:
+longer a visitor waits beside one who asks for much, and beside eight pictures, hostile or not, of one visitor and of eight.
+Visitors have an address each, as behind a proxy. The exit status is 1 where a bound is exceeded. A soak of half an hour:
 
     python benchmarks/load.py --parts load --clients 8 --seconds 1800
 """
@@ -32,7 +32,7 @@ if not __package__:  # run as a script: import from the repository's root, not f
 
 import tyro
 
-from benchmarks.app import PATIENCE, Load, Visitor, memory, serving
+from benchmarks.app import PATIENCE, ROOT, Load, Visitor, memory, serving
 from genlab.serving.limits import Limits
 
 Part = Literal["load", "growth", "fairness", "pictures"]
@@ -55,6 +55,8 @@ class Options:
     """What to measure."""
     models: tuple[str, ...] = ()
     """Models for app.py to serve; by default those that ship."""
+    tree: Path = ROOT
+    """Checkout whose app.py is served, to compare it with another."""
     clients: tuple[int, ...] = (1, 4, 16, 64)
     """Numbers of concurrent visitors."""
     seconds: float = 120.0
@@ -205,14 +207,16 @@ def sent_pictures() -> dict[str, tuple[bytes, bool]]:
     }
 
 
-def beside_pictures(url: str, picture: bytes, rounds: int) -> dict[str, tuple[float, float]]:
-    """Return the median seconds of a small sample and of an upload that is reconstructed, alone and beside eight visitors who
-    have each just sent a hostile picture.
+def beside_pictures(
+    url: str, picture: bytes, senders: int, rounds: int, numbers: Iterator[int]
+) -> dict[str, tuple[float, float]]:
+    """Return the median seconds of a small sample and of an upload that is reconstructed, alone and beside `senders` visitors
+    who together have just sent a picture eight times; `numbers` are those of visitors who have not been here before.
     """
     import httpx
     from PIL import Image
 
-    visitors = [Visitor(url, 5100 + number) for number in range(9)]
+    visitor = Visitor(url, next(numbers))
     file = io.BytesIO()
     Image.new("L", (28, 28), 255).save(file, "PNG")
 
@@ -229,12 +233,12 @@ def beside_pictures(url: str, picture: bytes, rounds: int) -> dict[str, tuple[fl
         list(visitor.ask("sample", count=1, steps=10))
 
     def ask(number: int, crowd: bool) -> Found:
-        found = Found()
+        found, others = Found(), [Visitor(url, next(numbers)) for _ in range(senders if crowd else 0)]
         with ThreadPoolExecutor(10) as pool:
-            sent = [pool.submit(send, each, 8 * number + i) for i, each in enumerate(visitors[1:])] if crowd else []
+            sent = [pool.submit(send, others[i % senders], 8 * number + i) for i in range(8)] if crowd else []
             while crowd and not any(each.running() for each in sent):
                 time.sleep(0.001)
-            both = [("sample", lambda: draw(visitors[0])), ("upload", lambda: reconstruct(visitors[0], own + bytes([number])))]
+            both = [("sample", lambda: draw(visitor)), ("upload", lambda: reconstruct(visitor, own + bytes([number])))]
             for done in [pool.submit(found.time, *each) for each in both]:
                 done.result()
         if found.errors:
@@ -275,7 +279,7 @@ def run(options: Options) -> list[str]:
         if value > bound:
             exceeded.append(what)
 
-    with serving(options.models) as server:
+    with serving(options.models, options.tree) as server:
         process = psutil.Process(server.pid)
         if "load" in options.parts:
             print("| visitors | request | requests | errors | p50 s | p95 s | p99 s | MiB | descriptors |")
@@ -308,10 +312,12 @@ def run(options: Options) -> list[str]:
             alone, company = beside(server.url, options.rounds)
             print(f"A picture of ten steps took {alone:.2f} s alone, {company:.2f} s beside twelve sheets of 20 × 250 steps.")
             check("times alone", company / alone, WAIT)
-        for name, (picture, taken) in sent_pictures().items() if "pictures" in options.parts else ():
-            for kind, (alone, company) in beside_pictures(server.url, picture, options.rounds).items():
-                print(f"{kind}: {alone:.2f} s alone, {company:.2f} s beside eight times a {name}.")
-                check("times alone", company / alone, math.inf if taken else WAIT)
+        visitors, pictures = itertools.count(5100), sent_pictures() if "pictures" in options.parts else {}
+        for (name, (picture, taken)), senders in itertools.product(pictures.items(), (1, 8)):
+            for kind, (alone, company) in beside_pictures(server.url, picture, senders, options.rounds, visitors).items():
+                print(f"{kind}: {alone:.2f} s alone, {company:.2f} s beside eight times a {name}, of {senders} visitors.")
+                equal = taken and senders > 1  # each of them asks for as much, and has as much right to it
+                check("times alone", company / alone, math.inf if equal else WAIT)
         if (status := Path(f"/proc/{server.pid}/status")).exists():
             peak = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
             print(f"The server took at most {int(peak) / 1024:.0f} MiB of memory.")

@@ -276,7 +276,7 @@ def test_a_stream_is_timed_at_its_first_and_last_frame(monkeypatch) -> None:
 
 @pytest.mark.long
 def test_the_page_is_asked_as_its_visitors_ask(folder: str) -> None:
-    with app.serving((folder,)) as server:
+    with app.serving((folder,), app.ROOT) as server:
         assert 0 < server.config < server.sample
         visitor = app.Visitor(server.url, 0)
         first, last, frames = app.stream(visitor, seed=3)
