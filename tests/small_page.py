@@ -22,7 +22,8 @@ CANARY = "hf_canary0123456789abcdefghijklmnopq"
 """A token that must appear in no reply."""
 FREE = Limits(
     calls_per_second=1e6, calls_burst=10**6, uploads_per_second=1e6, uploads_burst=10**6, light_calls_per_second=1e6,
-    light_calls_burst=10**6, pages_per_second=1e6, pages_burst=10**6, abandoned_call_seconds=2.0, open_requests=10**6,
+    light_calls_burst=10**6, pages_per_second=1e6, pages_burst=10**6, abandoned_seconds=5.0, abandoned_call_seconds=2.0,
+    open_requests=10**6,
     jobs=10**6, running=10**6, waiting=10**6,
 )  # fmt: skip
 MARK = {"_type": "gradio.FileData"}

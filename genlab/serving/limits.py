@@ -43,7 +43,7 @@ class Limits:
     light_calls_burst: int = 120
     pages_per_second: float = 1.0
     pages_burst: int = 80
-    abandoned_seconds: float = 5.0
+    abandoned_seconds: float = 15.0
     abandoned_call_seconds: float = 30.0
     open_requests: int = 128
     all_requests: int = 512
