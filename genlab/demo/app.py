@@ -74,7 +74,7 @@ def create_app(models: Models, runner: Runner) -> gr.Blocks:
         gr.Markdown(served_line(models), elem_classes="genlab-served")
         if guide.offered(models):
             gr.HTML(guide.begin(), elem_classes="genlab-begin")
-        step = gr.HTML(visible=False)
+        step = gr.HTML(visible=False, js_on_load="genlab.guide({ element });")
         for problem in models.problems:
             gr.Markdown(TEXT["problem"].format(problem=each(escape, problem)), elem_classes="genlab-problem")
         with gr.Tabs(overflow_behavior="wrap") as tabs:

@@ -17,10 +17,12 @@ TEXT = {
     "guide": both("Guide", "导览"),
     "place": both("Step {number} of {count}", "第 {number} 步，共 {count} 步"),
     "section": both("notes {section}", "讲义 {section}"),
-    "do": both("Do", "动手"),
-    "look": both("Look", "观察"),
+    "do": both("Do.", "动手："),
+    "look": both("Look.", "观察："),
+    "show": both("Show me", "指给我看"),
+    "up": both("↑ Step {number}", "↑ 第 {number} 步"),
     "answer": both("Answer", "答案"),
-    "correction": both("Where the notes are loose", "讲义不严谨之处"),
+    "correction": both("Where the notes are loose.", "讲义不严谨之处："),
     "steps": both("All steps", "全部步骤"),
     "back": both("← Back", "← 上一步"),
     "next": both("Next →", "下一步 →"),
@@ -30,12 +32,12 @@ TEXT = {
 
 @dataclass(frozen=True)
 class Step:
-    """One step; every text but the query, the anchor and the selector in both languages.
+    """One step; every text but the query, the anchor and the selectors in both languages.
 
     Attributes:
         title: a few words; anchor: of its section in docs/notes.md.
         query: what the address has to say so that the tab is set up.
-        mark: CSS selector of what to press or drag.
+        mark: CSS selectors of what to press or drag, with commas between them; what comes first is led to.
         text: two or three sentences; do: what to do; look: the question; answer: opened by a click.
         correction: what the notes say too loosely; "" for nothing.
     """
@@ -59,7 +61,7 @@ STEPS = (
         both("A distribution to draw from", "可以从中采样的分布"),
         "n1-1",
         f"{SAMPLE}&steps=10",
-        "#sample-run",
+        "#sample-run, #sample-seed",
         both(
             "A generative model is a distribution that was fitted to pictures, and that one can draw from. Here a DDPM "
             "turns noise "
@@ -81,53 +83,41 @@ STEPS = (
         ),
     ),
     Step(
-        both("Cross entropy: the length of a code", "交叉熵：编码的长度"),
+        both("Cross entropy and KL divergence", "交叉熵与 KL 散度"),
         "n1-2-1",
         f"tab=divergence&p=0.5,0.25,0.125,0.0625,0.03125,0.03125&q={','.join(['0.166667'] * 6)}",
-        "#outcomes-example",
+        "#outcomes, #outcomes-example",
         both(
-            "The cross entropy H(p,q) is the mean length of a code that was made for q on data from p.",
-            "交叉熵 H(p,q) 是：为 q 设计的编码用在来自 p 的数据上时的平均长度。",
+            "The cross entropy H(p,q) is the mean length of a code that was made for q on data from p. What the wrong code "
+            "costs is KL[p‖q] = H(p,q) − H(p), at least 0.",
+            "交叉熵 H(p,q) 是：为 q 设计的编码用在来自 p 的数据上时的平均长度。用错编码的代价是 "
+            "KL[p‖q] = H(p,q) − H(p)，它不小于 0。",
         ),
         both(
-            "In the lower half p has powers of ½ and q is uniform; then choose the example “q forgets one”.",
-            "下半部分中 p 是 ½ 的幂，q 是均匀的；看过之后，再选例子“q 漏掉一个”。",
-        ),
-        both("Which code is longer, and what happens at q = 0?", "哪种编码更长？q = 0 时会怎样？"),
-        both(
-            "p's own code takes 1.938 bits on average, that of the uniform q 2.585. A single outcome with q = 0 but p > 0 "
-            "makes H(p,q) infinite.",
-            "为 p 设计的编码平均 1.938 比特，为均匀的 q 设计的要 2.585 比特。"
-            "只要有一个结果 q = 0 而 p > 0，H(p,q) 就是无穷大。",
+            "p has powers of ½ and q is uniform. Drag the bars of q; then choose the example “q forgets one” below.",
+            "p 是 ½ 的幂，q 是均匀的。拖动 q 的柱子；再选下方的例子“q 漏掉一个”。",
         ),
         both(
-            "The least value of H(p,q) is the entropy H(p), at q = p, and not 0.",
-            "H(p,q) 的最小值是熵 H(p)，在 q = p 处取得，而不是 0。",
-        ),
-    ),
-    Step(
-        both("KL divergence", "KL 散度"),
-        "n1-3-1",
-        "tab=divergence&p=0.35,0.25,0.2,0.1,0.06,0.04&q=0.2,0.2,0.25,0.15,0.12,0.08",
-        "#outcomes",
-        both(
-            "KL[p‖q] = H(p,q) − H(p) is what the wrong code costs. It is at least 0.",
-            "KL[p‖q] = H(p,q) − H(p) 是用错编码的代价，它不小于 0。",
+            "What does the wrong code cost? Is it the same in both directions? And at q = 0?",
+            "用错编码的代价是多少？两个方向相同吗？q = 0 时呢？",
         ),
         both(
-            "In the lower half drag the bars of q until both directions agree.", "在下半部分拖动 q 的柱子，直到两个方向相等。"
+            "p's own code takes 1.938 bits on average, that of the uniform q 2.585: KL[p‖q] is 0.647 bits, KL[q‖p] 0.748. "
+            "A single outcome with q = 0 but p > 0 makes H(p,q) and KL[p‖q] infinite, while KL[q‖p] is only 0.046.",
+            "为 p 设计的编码平均 1.938 比特，为均匀的 q 设计的要 2.585 比特：KL[p‖q] 为 0.647 比特，KL[q‖p] 为 0.748。"
+            "只要有一个结果 q = 0 而 p > 0，H(p,q) 和 KL[p‖q] 就是无穷大，而 KL[q‖p] 只有 0.046。",
         ),
-        both("Are KL[p‖q] and KL[q‖p] the same?", "KL[p‖q] 与 KL[q‖p] 相同吗？"),
         both(
-            "Not in general: 0.140 and 0.142 bits in the first example. Single terms may be negative, their sum never is.",
-            "一般不同：第一个例子中是 0.140 和 0.142 比特。单项可以为负，总和不会。",
+            "The least value of H(p,q) is the entropy H(p), at q = p, and not 0. Single terms of a KL divergence may be "
+            "negative, their sum never is.",
+            "H(p,q) 的最小值是熵 H(p)，在 q = p 处取得，而不是 0。KL 散度的单项可以为负，总和不会。",
         ),
     ),
     Step(
         both("Two directions, two fits", "两个方向，两种拟合"),
         "n1-3-2",
         "tab=divergence&weight=0.45&left_mean=-3&left_std=0.7&right_mean=3&right_std=1&start_mean=-1&start_std=0.7",
-        "#divergence-run",
+        "#divergence-run, #divergence-other",
         both(
             "Figure 1 of the notes: one Gaussian q for a p of two modes. Minimising KL[p‖q] is maximum likelihood.",
             "讲义的图 1：用一个高斯 q 拟合双峰的 p。使 KL[p‖q] 最小就是最大似然。",
@@ -149,7 +139,7 @@ STEPS = (
         both("VAE: a picture through a few numbers", "VAE：一张图片变成几个数"),
         "n1-4",
         VAE,
-        "#vae-latents",
+        "#vae-canvas, #vae-latents",
         both(
             "The encoder gives a distribution of z for a picture; the decoder makes a picture from z.",
             "编码器对一张图片给出 z 的分布；解码器由 z 生成图片。",
@@ -165,7 +155,7 @@ STEPS = (
         both("The ELBO and its gap", "ELBO 与它的差距"),
         "n1-4-elbo",
         VAE,
-        "#vae-terms",
+        "#vae-terms, #vae-another",
         both(
             "log p(x) cannot be computed; the ELBO is a lower bound. The gap is KL[q(z|x)‖p(z|x)].",
             "log p(x) 无法直接计算；ELBO 是它的下界，差距是 KL[q(z|x)‖p(z|x)]。",
@@ -186,7 +176,7 @@ STEPS = (
         both("Between two pictures", "两张图片之间"),
         "n1-4",
         "tab=interpolate&data=mnist&a_from=test+picture&a=0&b_from=test+picture&b=1&points=11&steps=20",
-        "#interpolate-run",
+        "#interpolate-ends, #interpolate-run",
         both(
             "A path between two codes is a path between two pictures: through the VAE's z and through the DDPM's noise.",
             "两个编码之间的路径就是两张图片之间的路径：经过 VAE 的 z，以及经过 DDPM 的噪声。",
@@ -202,7 +192,7 @@ STEPS = (
         both("Forward: noise is added", "前向：加入噪声"),
         "n1-5-forward",
         f"{PROCESS}&steps=50&start=the+noise+reached&until=500",
-        "#diffusion-run",
+        "#diffusion-until, #diffusion-run",
         both(
             "A fixed chain adds noise, x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε. Here it goes up to t = 500, and the network leads back.",
             "一条固定的链逐步加噪：x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε。这里加到 t = 500，再由网络引回来。",
@@ -224,7 +214,7 @@ STEPS = (
         both("Reverse: steps of the network", "反向：网络的每一步"),
         "n1-5-reverse",
         f"{PROCESS}&steps=50&start=fresh+noise&until=1000",
-        "#diffusion-run",
+        "#diffusion-frames",
         both(
             "Each step draws x_{t−1} from p_θ(x_{t−1}|x_t), a Gaussian around what the network takes for the picture, x̂_0.",
             "每一步从 p_θ(x_{t−1}|x_t) 抽出 x_{t−1}：一个高斯，其均值由网络估计的图片 x̂_0 决定。",
@@ -246,10 +236,10 @@ STEPS = (
         ),
     ),
     Step(
-        both("The bound, step by step", "界：一步一步"),
+        both("The bound, step by step", "变分界：逐步来看"),
         "n1-5-bound",
         "tab=bound&model=ddpm-mnist&picture=0&seed=0&t=118",
-        "#bound-ledger",
+        "#bound-ledger, #bound-canvas",
         both(
             "L_T + Σ L_{t−1} + L_0 bounds −log p(x_0). Every term is a KL divergence of two Gaussians.",
             "L_T + Σ L_{t−1} + L_0 是 −log p(x_0) 的上界，每一项都是两个高斯的 KL 散度。",
@@ -266,26 +256,60 @@ STEPS = (
         ),
     ),
     Step(
-        both("Few steps", "少走几步"),
+        both("Few steps, or another sampler", "少走几步，或换一种采样方法"),
         "n1-5-reverse",
-        f"{SAMPLE}&steps=1",
-        "#sample-run",
+        "tab=compare"
+        + "".join(
+            f"&{side}_model=ddpm-mnist&{side}_label=any&{side}_steps={steps}&{side}_sampler=DDIM&{side}_variance=own"
+            f"&{side}_guidance=1"
+            for side, steps in (("a", 50), ("b", 4))
+        )
+        + "&seed=0",
+        "#compare-b, #compare-run",
         both(
-            "A walk may leave out times. The fewer steps, the more one step has to do.",
-            "行走可以跳过一些时刻。步数越少，每一步要做的就越多。",
+            "A walk may leave out times. The fewer steps, the more one step has to do. A and B begin with the same noise.",
+            "行走可以跳过一些时刻。步数越少，每一步要做的就越多。A 与 B 从同一份噪声出发。",
         ),
-        both("Draw with 1 step, then set the steps to 4 and to 10.", "先用 1 步生成，再把步数设为 4 和 10。"),
-        both("What does one step give?", "一步得到什么？"),
         both(
-            "The blurred mean of each class, E[x_0|x_T]: one Gaussian is a poor match for q(x_0|x_T). Ten give sharp digits.",
-            "每一类的模糊平均 E[x_0|x_T]：一个高斯远不能代替 q(x_0|x_T)。十步得到清晰的数字。",
+            "Give B 1 step and press “Compare”. Then give B 50 steps and the sampler “ancestral”, and compare again.",
+            "把 B 的步数设为 1，点“对比”。再把 B 设为 50 步、“祖先采样”，再对比一次。",
+        ),
+        both("When do the same pictures come out?", "什么时候得到的是同样的图片？"),
+        both(
+            "In 4 steps of DDIM: A and B differ by 24 gray levels. One step gives the blurred mean of each class, E[x_0|x_T], "
+            "57 off: one Gaussian is a poor match for q(x_0|x_T). The ancestral sampler draws new noise in every step, so the "
+            "same beginning leads to other digits of the same classes, 66 off.",
+            "DDIM 走 4 步时：A 与 B 相差 24 个灰度级。1 步得到每一类的模糊平均 E[x_0|x_T]，相差 57：一个高斯远不能代替 "
+            "q(x_0|x_T)。祖先采样每一步都抽新的噪声，所以从同一起点得到同一类的另一些数字，相差 66。",
+        ),
+    ),
+    Step(
+        both("Repair: a part decides the rest", "修补：由一部分补全其余"),
+        "n1-5-reverse",
+        "tab=condition&model=ddpm-mnist&mode=repair&picture=0&until=500&label=any&rounds=4&guidance=4&steps=25&seed=0",
+        "#condition-canvas, #condition-run",
+        both(
+            "The network has never learned to mend. In every step the known part of x_t is drawn from q(x_t|x_0), and the "
+            "network draws what is painted over.",
+            "网络从未学过修补。每一步中，x_t 的已知部分从 q(x_t|x_0) 抽取，被遮住的部分由网络生成。",
+        ),
+        both(
+            "See what four seeds make of the upper half. Then press “Clear”, paint over another part, and press “Draw”.",
+            "看四个种子怎样补全上半部分。然后点“清空”，遮住另一部分，再点“生成”。",
+        ),
+        both("Is it the picture again that comes out?", "得到的还是原来的图片吗？"),
+        both(
+            "Its lower half is, pixel by pixel. Above it stand two 7s and two 9s: what is left of the 7 fits both. A part "
+            "leaves a distribution of pictures, and each seed draws from it; over 48 seeds a classifier counts 37 7s.",
+            "下半部分逐像素就是原图。上面补出两个 7、两个 9：7 剩下的部分对两者都说得通。给定一部分，剩下的是图片的一个分布，"
+            "每个种子从中抽取一张；48 个种子里，分类器数出 37 个 7。",
         ),
     ),
     Step(
         both("The score", "分数"),
         "n2-walks",
         "tab=score&data=gaussians&t=25&walk=none&seed=0",
-        "#score-langevin",
+        "#score-langevin, #score",
         both(
             "The arrows point to where noisy data are: s = ∇ log q(x_t). A walk along them with some noise draws from q(x_t).",
             "箭头指向带噪数据所在之处：s = ∇ log q(x_t)。沿箭头走、再加一点噪声，就是从 q(x_t) 采样。",
@@ -344,25 +368,36 @@ def step_of(query: Mapping[str, str]) -> int | None:
     return int(text) if re.fullmatch(r"\d{1,2}", text, re.ASCII) and 1 <= int(text) <= len(STEPS) else None
 
 
+def subscripts(text: str) -> str:
+    """Return a text as HTML whose x_t and x_{t−1} have real subscripts."""
+    return re.sub(r"_(\{(.+?)\}|.)", lambda found: f"<sub>{found[2] or found[1]}</sub>", text)
+
+
 def html(number: int) -> str:
     """Return a step, from 1, as HTML."""
     step, count = STEPS[number - 1], len(STEPS)
     section = ".".join(re.findall(r"\d+", step.anchor))
     account = both(f"docs/notes.md#{step.anchor}", f"docs/notes.zh.md#{step.anchor}")
     link = f'<a href="{account}">{TEXT["section"].format(section=section)}</a>'
-    correction = f"<p><b>{TEXT['correction']}.</b> {step.correction}</p>" if step.correction else ""
+    correction = f"<p><b>{TEXT['correction']}</b> {subscripts(step.correction)}</p>" if step.correction else ""
     back = f'<a href="{address(number - 1)}">{TEXT["back"]}</a>' if number > 1 else "<span></span>"
     forward = f'<a href="{address(number + 1)}">{TEXT["next"]}</a>' if number < count else f'<a href="./">{TEXT["leave"]}</a>'
     entries = "".join(
         f'<li><a href="{address(i)}"{" aria-current=step" if i == number else ""}>{each.title}</a></li>'
         for i, each in enumerate(STEPS, 1)
     )
-    return f"""<style>.genlab-begin {{ display: none; }}
-{step.mark} {{ outline: 3px solid var(--genlab-kl); outline-offset: 4px; border-radius: 8px; }}</style>
+    act = f"<b>{TEXT['do']}</b> {subscripts(step.do)}"
+    show = f'<button type="button" data-to="{step.mark.partition(",")[0]}">{TEXT["show"]}</button>'
+    look = f"<b>{TEXT['look']}</b> {subscripts(step.look)}"
+    return f"""<style>.genlab-begin, .genlab-served {{ display: none; }}
+.gradio-container {{ padding-bottom: 10rem; }}
+{step.mark} {{ outline: 3px solid var(--genlab-kl); outline-offset: 4px; border-radius: 8px; scroll-margin-top: 16px; }}</style>
 <section class="genlab-guide" aria-label="{TEXT["guide"]}">
 <h2>{step.title}</h2><p class="place">{TEXT["place"].format(number=number, count=count)} · {link}</p>
-<p>{step.text}</p><p><b>{TEXT["do"]}.</b> {step.do}</p><p><b>{TEXT["look"]}.</b> {step.look}</p>
-<details><summary>{TEXT["answer"]}</summary><p>{step.answer}</p>{correction}</details>
+<p>{subscripts(step.text)}</p><p class="do">{act} {show}</p><p>{look}</p>
+<details><summary>{TEXT["answer"]}</summary><p>{subscripts(step.answer)}</p>{correction}</details>
 <nav>{back}<details><summary>{TEXT["steps"]}</summary><ol>{entries}</ol>
 <p><a href="./">{TEXT["leave"]}</a></p></details>{forward}</nav>
-</section>"""
+</section>
+<aside class="genlab-guide bar" aria-label="{TEXT["guide"]}" hidden><p>{act} {look}</p>
+<button type="button" data-to=".genlab-guide">{TEXT["up"].format(number=number)}</button></aside>"""

@@ -153,8 +153,16 @@ footer .record + .divider {{ display: none; }}
 .genlab-guide {{ border-inline-start: 4px solid var(--genlab-kl); padding: 4px 16px; max-width: 52rem; }}
 .genlab-guide p {{ margin-block: 6px; }}
 .genlab-guide .place {{ color: var(--body-text-color-subdued); }}
-.genlab-guide summary {{ cursor: pointer; padding-block: 4px; }}
+.genlab-guide summary {{ cursor: pointer; padding-block: 8px; }}
+.genlab-guide button {{ padding: 2px 12px; border: 1px solid var(--genlab-kl); border-radius: 8px; }}
+.genlab-guide button {{ font: inherit; font-weight: 600; white-space: nowrap; }}
 .genlab-guide nav {{ display: flex; flex-wrap: wrap; gap: 4px 24px; justify-content: space-between; align-items: start; }}
+.genlab-guide nav {{ margin-top: 12px; }}
+.genlab-guide nav > a {{ padding-block: 8px; }}
+.genlab-guide.bar {{ position: fixed; inset: auto 0 0; z-index: 100; max-width: 1120px; margin-inline: auto; font-size: 14px; }}
+.genlab-guide.bar {{ padding-bottom: calc(8px + env(safe-area-inset-bottom)); background: var(--background-fill-primary); }}
+.genlab-guide.bar {{ box-shadow: 0 -2px 12px #0003; }}
+.genlab-guide.bar[hidden] {{ display: none; }}
 .dark input[type="range"] {{ --neutral-200: #334155; }}
 .gradio-container .prose :is(td, th) {{ word-break: normal; overflow-wrap: normal; }}
 .gradio-container .prose p {{ text-wrap: pretty; }}

@@ -2,6 +2,7 @@
 
 import { canvas } from './canvas/canvas.js';
 import { figure } from './figure/figure.js';
+import { guide } from './guide/guide.js';
 import { player } from './player/player.js';
 
-window.genlab = { canvas, figure, player };
+window.genlab = { canvas, figure, guide, player };

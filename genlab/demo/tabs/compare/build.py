@@ -134,7 +134,7 @@ def _controls(models: Models, name: str, first: list[Any]) -> list[Any]:
     """Make the controls of one side, in the order of `NAMES`."""
     offers = models.offers
     offer = offers[first[0]]
-    with gr.Column(min_width=280):
+    with gr.Column(min_width=280, elem_id=f"compare-{name.lower()}"):
         gr.Markdown(f"### {name}")
         model = gr.Dropdown(list(offers), value=first[0], label=TEXT["model"], interactive=len(offers) > 1)
         label = gr.Dropdown(

@@ -58,7 +58,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
             data = gr.Dropdown(
                 [(data_title(d), d) for d in choices], value=first, label=TEXT["data"], interactive=len(choices) > 1
             )
-            with gr.Row():
+            with gr.Row(elem_id="interpolate-ends"):
                 with gr.Column(min_width=140):
                     a = Picker(models, "A", 0, SOURCES, data_of, first)
                 with gr.Column(min_width=140):

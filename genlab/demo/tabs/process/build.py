@@ -52,6 +52,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
         segmented=True,
         lines=(2, 4),
         labels={"empty": TEXT["empty"]},
+        elem_id="diffusion-frames",
     )
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
@@ -62,7 +63,16 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
                 choices(first.data.classes), value=None, label=TEXT["class"], visible=bool(first.data.classes), interactive=True
             )
             steps = slider(STEPS, TEXT["steps"], first.T, info=TEXT["steps_info"])
-            until = gr.Slider(1, first.T, first.T, step=1, precision=0, label=TEXT["until"], info=TEXT["until_info"])
+            until = gr.Slider(
+                1,
+                first.T,
+                first.T,
+                step=1,
+                precision=0,
+                label=TEXT["until"],
+                info=TEXT["until_info"],
+                elem_id="diffusion-until",
+            )
         with gr.Column(min_width=300), gr.Accordion(TEXT["more"], open=False):
             sampler = gr.Radio(choices(SAMPLERS), value=SAMPLER, label=TEXT["sampler"], info=TEXT["sampler_info"])
             start = gr.Radio(choices(STARTS), value=THE_NOISE_REACHED, label=TEXT["start"])
