@@ -95,3 +95,10 @@ def test_the_guide_is_walked_through(url: str, browser: Any, language: Language,
         if number < len(STEPS):
             page.locator(".genlab-guide nav > a").last.click()
     page.context.close()
+
+
+def test_the_first_step_shows_the_curve_of_its_own_model(url: str, browser: Any) -> None:
+    page = tiny.watched(browser.new_context(locale="en").new_page())
+    page.goto(f"{url}/{address(1)}")
+    page.get_by_text("features of mnist").wait_for()
+    page.context.close()

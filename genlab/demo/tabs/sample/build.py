@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from genlab.demo.components.figure import Figure, FigureData
+from genlab.demo.components.figure import Figure
 from genlab.demo.components.player import Player
 from genlab.demo.limits import ANY, MODEL, Offer, label_choices, parse_choice
 from genlab.demo.served import Models
@@ -80,8 +80,11 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
     _add_endpoints(models, runner, [model, class_name(), count, steps, sampler, guidance, seed])
     connect(run, stop, show, inputs, [player, download])
 
-    def fit_controls(chosen: Any) -> tuple[Any, Any, Any]:
-        offer = models.offers.get(chosen if isinstance(chosen, str) else "", first)
+    def offer_of(chosen: Any) -> Offer:
+        return models.offers.get(chosen if isinstance(chosen, str) else "", first)
+
+    def fit_controls(chosen: Any) -> tuple[Any, Any]:
+        offer = offer_of(chosen)
         classes = label_choices(offer)
         longest = min(STEPS.high, offer.steps or STEPS.high)
         return (
@@ -97,28 +100,29 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
                 interactive=bool(offer.steps),
                 info=steps_info(offer),
             ),
-            gr.update(visible=bool(offer.T)),
         )
 
     def show_measured(chosen: Any) -> str:
         with errors_shown():
             return measurements.joined(models, parse_choice(MODEL, chosen, tuple(offers)))
 
-    def cost(chosen: Any, number: Any, length: Any, weight: Any) -> FigureData:
+    def cost(chosen: Any, number: Any, length: Any, weight: Any) -> Any:
         with errors_shown():
-            return steps_curve.curve_figure(
+            shown = steps_curve.curve_figure(
                 models, runner, chosen, int(COUNT.parse(number)), int(STEPS.parse(length)), GUIDANCE.parse(weight)
             )
+        return gr.update(value=shown, visible=bool(offer_of(chosen).T))
 
     def fit(chosen: Any, *_: Any) -> dict[str, Any]:
-        return dict(zip(("label", "steps"), fit_controls(chosen), strict=False))
+        return dict(zip(("label", "steps"), fit_controls(chosen), strict=True))
 
     names = ("model", "label", "count", "steps", "sampler", "guidance", "seed")
     link = Link("sample", dict(zip(names, inputs, strict=True)), partial(parse_sample, models.offers), fit, "sample-run")
     asked = [model, count, steps, guidance]
 
     model.change(show_measured, model, measured, **LIGHT_EVENT)
-    model.input(fit_controls, model, [label, steps, curve], **LIGHT_EVENT).then(cost, asked, curve, **LIGHT_EVENT)
+    model.input(fit_controls, model, [label, steps], **LIGHT_EVENT).then(cost, asked, curve, **LIGHT_EVENT)
+    run.click(cost, asked, curve, **NEWEST_EVENT)  # a link has chosen a model and steps
     for component in (steps, count, guidance):
         component.input(cost, asked, curve, **NEWEST_EVENT)
     poster = Poster(models, runner, first)
