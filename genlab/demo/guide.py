@@ -214,7 +214,7 @@ STEPS = (
         both("Reverse: steps of the network", "反向：网络的每一步"),
         "n1-5-reverse",
         f"{PROCESS}&steps=50&start=fresh+noise&until=1000",
-        "#diffusion-frames",
+        "#diffusion-frames .stage",
         both(
             "Each step draws x_{t−1} from p_θ(x_{t−1}|x_t), a Gaussian around what the network takes for the picture, x̂_0.",
             "每一步从 p_θ(x_{t−1}|x_t) 抽出 x_{t−1}：一个高斯，其均值由网络估计的图片 x̂_0 决定。",
@@ -333,7 +333,10 @@ STEPS = (
             "in another time.",
             "把点与噪声在直线上混合，学习平均速度。第 2 节的思路发展到今天就是流匹配；它其实是换了时间变量的扩散模型。",
         ),
-        both("Train, then watch “forward” and “reverse”.", "训练，然后看“前向”和“反向”两段。"),
+        both(
+            "Press “Train”; then watch “forward” and “reverse” in the larger figure.",
+            "点“训练”，然后在较大的图中看“前向”和“反向”两段。",
+        ),
         both("Which paths are straight?", "哪些路径是直的？"),
         both(
             "The forward ones. Back, paths bend where lines cross, and the loss stays near 0.58: no velocity fits all "
@@ -399,5 +402,5 @@ def html(number: int) -> str:
 <nav>{back}<details><summary>{TEXT["steps"]}</summary><ol>{entries}</ol>
 <p><a href="./">{TEXT["leave"]}</a></p></details>{forward}</nav>
 </section>
-<aside class="genlab-guide bar" aria-label="{TEXT["guide"]}" hidden><p>{act} {look}</p>
+<aside class="genlab-guide bar" aria-label="{TEXT["guide"]}" hidden><p>{act}</p><p>{look}</p>
 <button type="button" data-to=".genlab-guide">{TEXT["up"].format(number=number)}</button></aside>"""

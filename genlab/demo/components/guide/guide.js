@@ -9,7 +9,7 @@ export function guide({ element }) {
     const to = button && document.querySelector(button.dataset.to);
     if (!to) return;
     to.scrollIntoView({ block: 'start', behavior: calm.matches ? 'auto' : 'smooth' });
-    if (to.localName !== 'button') to.tabIndex = -1; // not to a field in it: that would open its choices, or a phone's keyboard
+    if (to.tabIndex < 0) to.tabIndex = -1; // and no field within: that would open its choices, or a phone's keyboard
     to.focus({ preventScroll: true });
   });
   const bar = element.querySelector('.bar');
