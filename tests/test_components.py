@@ -83,9 +83,9 @@ def test_other_forms_of_imports_and_exports_are_refused(tmp_path: Path, source: 
         link(write(tmp_path, main=source, one=""))
 
 
-def test_the_linked_script_defines_every_component() -> None:
+def test_the_linked_script_defines_every_component_and_the_guide() -> None:
     script = f"global.window = {{}};\n{SCRIPT}\nconsole.log(JSON.stringify(Object.keys(window.genlab)));"
-    assert run(script, module=False) == sorted(component.name for component in (Canvas, Figure, Player))
+    assert run(script, module=False) == ["canvas", "figure", "guide", "player"]
 
 
 def test_no_text_can_become_markup() -> None:
