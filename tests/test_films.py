@@ -76,7 +76,7 @@ def url() -> Iterator[str]:
         yield address
 
 
-@pytest.mark.parametrize("tab", [*FILMS, *FIGURES])
+@pytest.mark.parametrize("tab", [*FILMS, *FIGURES, "training"])
 def test_the_tab_opens_on_its_film_and_plays(url: str, browser: Any, tab: str) -> None:
     """The scrubber moves by itself, nothing has been pressed; where the visitor asked for reduced motion, it stands."""
     for motion, moves in (("no-preference", True), ("reduce", False)):

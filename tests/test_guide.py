@@ -37,7 +37,7 @@ def plain(text: str, language: Language) -> str:
 
 
 @pytest.mark.parametrize(
-    "query", [{}, {"step": "0"}, {"step": "14"}, {"step": "1e1"}, {"step": "-1"}, {"step": "<b>"}, {"step": "٣"}]
+    "query", [{}, {"step": "0"}, {"step": "15"}, {"step": "1e1"}, {"step": "-1"}, {"step": "<b>"}, {"step": "٣"}]
 )
 def test_an_address_without_a_step_is_no_guide(query: dict[str, str]) -> None:
     assert step_of(query) is None

@@ -45,6 +45,7 @@ LINKS = CONTROLS | {
     "&p=0.5,0.25,0.125,0.0625,0.03125,0.03125&q=0.6,0.4,0,0,0,0",
     "vae": "tab=vae&model=vae-fashion-mnist&picture=2&seed=5&row=4&column=6&z=0.5,-1,2.25,0",
     "bound": f"tab=bound&model=ddpm-fashion-mnist&seed=7&row=1&column=2&x={DRAWING}&t=33",
+    "training": "tab=training&model=from+scratch",
     "score": "tab=score&data=moons&t=3&walk=reverse&seed=7",
     "condition": "tab=condition&model=ddpm-fashion-mnist&mode=repair&until=6&label=Dress&rounds=2&guidance=1.5&steps=4&seed=5"
     f"&x={DRAWING}&cover={COVER}",
@@ -109,6 +110,7 @@ def test_an_address_that_is_no_link_changes_nothing(links: dict[str, Link], tab:
         ("vae", {"x": "<b>"}, "x: expected a picture as the page writes it, got '&lt;b&gt;'"),
         ("vae", {"x": packed(bytes(10**7))}, "x: expected a picture as the page writes it"),
         ("bound", {"t": "61"}, "step t: expected a whole number from 1 to 60"),
+        ("training", {"model": "ddpm-mnist"}, "model: expected one of from scratch, got 'ddpm-mnist'"),
         ("score", {"walk": "run"}, "walk: expected one of none, Langevin, reverse"),
     ],
 )

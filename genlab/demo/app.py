@@ -21,6 +21,7 @@ from genlab.demo.tabs.playground import build as playground
 from genlab.demo.tabs.process import build as process
 from genlab.demo.tabs.sample import build as sample
 from genlab.demo.tabs.score import build as score
+from genlab.demo.tabs.training import build as training
 from genlab.demo.tabs.vae import build as vae
 from genlab.demo.turns import Runner
 from genlab.measurements import read_evaluation
@@ -36,12 +37,13 @@ TABS: dict[str, ModuleType] = {
     "divergence": divergence,
     "vae": vae,
     "bound": bound,
+    "training": training,
     "score": score,
     "playground": playground,
 }
 """Name of a tab, also in a link ?tab=…, → the module with its TEXT and `build(models, runner, page)`, in their order.
 
-`build` returns the tab's `Link`, or None where it has none.
+`build` returns the tab's `Link`, or None where it has none. The page has no tab of a module whose `offered(models)` is false.
 """
 TEXT = {
     "title": "genlab",
@@ -80,6 +82,8 @@ def create_app(models: Models, runner: Runner) -> gr.Blocks:
         with gr.Tabs(overflow_behavior="wrap") as tabs:
             links = {}
             for name, tab in TABS.items():
+                if hasattr(tab, "offered") and not tab.offered(models):
+                    continue
                 with gr.Tab(tab.TEXT["title"], id=name):
                     links[name] = tab.build(models, runner, demo)
         restore(links, demo)
@@ -87,7 +91,7 @@ def create_app(models: Models, runner: Runner) -> gr.Blocks:
         def open_tab(request: gr.Request) -> Any:
             query = dict(request.query_params)
             number = guide.step_of(query)
-            tab = gr.Tabs(selected=query["tab"]) if query.get("tab") in TABS else gr.skip()
+            tab = gr.Tabs(selected=query["tab"]) if query.get("tab") in links else gr.skip()
             return tab, gr.skip() if number is None else gr.HTML(guide.html(number), visible=True)
 
         demo.load(open_tab, None, [tabs, step], **OPENING_EVENT)

@@ -306,6 +306,29 @@ STEPS = (
         ),
     ),
     Step(
+        both("What is learned first?", "最先学会的是什么？"),
+        "n1-5-reverse",
+        "tab=training&model=from+scratch",
+        "#training",
+        both(
+            "The same noise, drawn again at moments of a training: by the weights of the moment, and by their running average, "
+            "which a finished model has.",
+            "在一次训练的若干时刻，从同一份噪声重新生成：分别用当时的权重，和它们的滑动平均（训练完成的模型用的就是它）。",
+        ),
+        both("Stop the film and step through it with ← and →.", "停下动画，用 ← 和 → 逐个时刻查看。"),
+        both(
+            "In which order come strokes, the digit that was asked for (0 to 9, then 0 to 5), and the place of the ink?",
+            "笔画、指定的数字（0 到 9，再 0 到 5）、墨迹的位置，按什么顺序出现？",
+        ),
+        both(
+            "First the place of the ink: at step 32 the middle is 2.1 times as bright as the edge, in what is still grain. "
+            "Then strokes, by step 184. Last the digit that was asked for: a classifier finds it in 1, 7, 10 and 14 of the 16 "
+            "pictures at steps 77, 184, 439 and 1,048.",
+            "先是墨迹的位置：第 32 步时，中间的亮度是边缘的 2.1 倍，而画面还只是颗粒。然后是笔画，到第 184 步。"
+            "最后才是指定的数字：第 77、184、439、1,048 步时，分类器在 16 张图片中认出 1、7、10、14 张。",
+        ),
+    ),
+    Step(
         both("The score", "分数"),
         "n2-walks",
         "tab=score&data=gaussians&t=25&walk=none&seed=0",

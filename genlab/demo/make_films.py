@@ -1,9 +1,20 @@
-"""Make the films that the page opens on: `GENLAB_BF16=0 python -m genlab.demo.make_films`; two minutes."""
+"""Make the films that the page opens on: `GENLAB_BF16=0 python -m genlab.demo.make_films`; two minutes.
+
+`python -m genlab.demo.make_films RUN` makes the one of a training, from a run with --replay. That which ships is of
+
+    python training/train_ddpm.py --dataset mnist --replay 10 --multipliers 1 1 --steps 2500 --lr 0.001 --warmup 100 \
+        --decay 0.5 --ema 0.998 --precision fp32
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
 
+from genlab import hub
 from genlab.demo import films
 from genlab.demo.limits import Pick
 from genlab.demo.requested import Requested
@@ -27,7 +38,9 @@ from genlab.demo.tabs.process.request import parse_process
 from genlab.demo.tabs.score import figure as score_figure
 from genlab.demo.tabs.score.compute import Nets
 from genlab.demo.tabs.score.request import FIRST_DATA, LEVEL
+from genlab.demo.tabs.training import compute as replays
 from genlab.demo.turns import Runner
+from genlab.measurements import to_json
 
 
 def process(models: Models, runner: Runner) -> None:
@@ -91,8 +104,26 @@ def playground() -> None:
     films.store_figure("playground", playground_figure.animation(run, FIRST.seed, crowd=100), every=3)
 
 
+def training(run: Path) -> None:
+    """Make the film of the Training tab: the moments of a run that has ended."""
+    package = hub.read(run)
+    if package.film is None:
+        raise SystemExit(f"{run}: expected a model that was trained with --replay, got one without moments")
+    stored = {
+        "command": package.metrics["command"],
+        "data": asdict(package.model.data),
+        "replay": to_json(package.film.replay),
+    }
+    text = json.dumps(stored, ensure_ascii=False, indent=1)
+    replays.FILM.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    shutil.copyfile(package.folder / "replay.png", replays.FILM.with_suffix(".png"))
+
+
 def main() -> None:
-    """Make all films from the models that ship."""
+    """Make all films from the models that ship, or that of a training."""
+    if len(sys.argv) > 1:
+        training(Path(sys.argv[1]))
+        return
     models = Requested([]).models()
     runner = Runner(deadline=3600)
     runner.started()

@@ -6,6 +6,7 @@ import { labelsOf } from './labels.js';
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
 const LAST_FRAME_MS = 1200; // how long the last frame stays before a repeat
 const LONGEST_TICK_MS = 250; // a tab that was hidden goes on where it stopped
+const SHOWN = 'genlab-frame'; // the event of an element that shows another frame, for those that follow it
 
 /**
  * The controls of one component.
@@ -127,6 +128,18 @@ export class Controls {
     this.index = i;
     this.view.draw();
     this.update();
+    this.root.dataset.frame = i;
+    this.root.dispatchEvent(new CustomEvent(SHOWN, { bubbles: true }));
+  }
+
+  /** Show, now and from now on, the frame that the player in the element of that id shows. */
+  follow(id) {
+    const take = () => {
+      const frame = document.querySelector(`#${id} .player`)?.dataset.frame;
+      if (frame !== undefined && this.total) this.show(Math.min(Number(frame), this.total - 1));
+    };
+    document.addEventListener(SHOWN, (event) => event.target.closest(`#${id}`) && take());
+    return take;
   }
 
   /** Return the milliseconds that a frame stays. */

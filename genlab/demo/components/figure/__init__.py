@@ -457,6 +457,8 @@ class Figure(Scripted):
         label: the component's name in the API.
         animated: frames will come: the controls are there from the start.
         segmented: the frames that are to come have segments; keep their room.
+        follows: id of the player on the page whose frames these are: the figure shows the frame that it shows, and has no
+            controls of its own.
         labels: texts that replace those of LABELS: "player" names the figure for a screen reader, "empty" says what to press.
         kwargs: other arguments of `gr.HTML`.
     """
@@ -473,10 +475,11 @@ class Figure(Scripted):
         label: str | None = None,
         animated: bool = False,
         segmented: bool = False,
+        follows: str = "",
         labels: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        empty = {"segmented": segmented, "animated": animated, "segments": [], "drawn": DRAWN}
+        empty = {"segmented": segmented, "animated": animated, "follows": follows, "segments": [], "drawn": DRAWN}
         super().__init__(value, label=label, labels=labels, empty=empty, **kwargs)
 
     @classmethod

@@ -28,6 +28,7 @@ export function figure({ element, props, trigger, watch }) {
   const controls = new Controls(element, props, { draw, describe, empty: () => (data ? '' : controls.label('empty')) });
   const requests = new Requests(publish, trigger);
   const widthOf = measureIn(controls.root);
+  const follow = props.empty.follows ? controls.follow(props.empty.follows) : () => {};
 
   let data = null; // what is drawn, a FigureData
   let shape = ''; // of the panels; while it stays, their elements do
@@ -372,6 +373,7 @@ export function figure({ element, props, trigger, watch }) {
       write(plot.title, plot.panel.title);
     });
     const animated = Boolean(props.empty.animated);
+    controls.root.classList.toggle('follows', Boolean(props.empty.follows));
     controls.root.classList.toggle('animated', animated || total > 1);
     controls.root.classList.toggle('captioned', animated || total > 0 || Boolean(value.caption));
     drawLegend();
@@ -383,6 +385,7 @@ export function figure({ element, props, trigger, watch }) {
     controls.update();
     publish();
     if (play) controls.play();
+    follow();
     requests.pump();
   }
 
