@@ -308,7 +308,6 @@ def test_bounds_on_the_page_are_those_of_the_table(site):
         ("Noise up to t", 1, chain),
         ("Noise up to t, and back", 1, chain),
         ("Rounds of each stretch", condition.ROUNDS.low, condition.ROUNDS.high),
-        ("Steps", sample.STEPS.low, sample.STEPS.high),  # of any model that is chosen later
         ("Points on the path", interpolate.POINTS.low, interpolate.POINTS.high),
         ("Steps", interpolate.STEPS.low, chain),
         ("Steps of learning", playground.LEARN_STEPS.low, playground.LEARN_STEPS.high),
