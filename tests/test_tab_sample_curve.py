@@ -98,10 +98,9 @@ def test_a_model_of_one_step_has_no_curve_of_steps(tmp_path: Path) -> None:
     folders = [folder for folder in tiny.save_models(tmp_path) if folder.endswith("-mnist") and "fashion" not in folder]
     with gr.Blocks() as demo:
         tab.build(tiny.load_models(folders), Runner(), demo)
-    fit_controls = next(fn for fn in demo.fns.values() if fn.name == "fit_controls")
-    assert isinstance(fit_controls.outputs[-1], Figure)
-    assert fit_controls.outputs[-1].visible
-    assert [fit_controls.fn(model)[-1]["visible"] for model in ("vae-mnist", "ddpm-mnist")] == [False, True]
+    cost = next(fn for fn in demo.fns.values() if fn.name == "cost")
+    assert isinstance(cost.outputs[-1], Figure)
+    assert [cost.fn(model, 16, 10, 1)["visible"] for model in ("vae-mnist", "ddpm-mnist")] == [False, True]
 
 
 @pytest.mark.parametrize("model", ["plain", "nothing", None, 3, []])
