@@ -134,7 +134,7 @@ def predictor(model: Diffusion, labels: Tensor | None, sampling: Sampling) -> Pr
 
 def default_steps(model: Model) -> int:
     """Return the default number of steps of a model."""
-    return min(4, len(model.config.times)) if isinstance(model, Consistency) else Sampling.steps
+    return 1 if isinstance(model, Consistency) else Sampling.steps
 
 
 def sampling_times(model: Diffusion, sampling: Sampling) -> list[int]:

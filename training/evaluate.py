@@ -381,6 +381,7 @@ def _sections(
     device: str,
 ) -> dict[str, Any]:
     """Measure and return every section of `evaluation`, continuing from the sums of an interrupted run."""
+    from genlab.consistency import Consistency
     from genlab.ddpm import DDPM
     from genlab.latent import LatentDDPM
     from genlab.mixture import MixtureVAE
@@ -410,7 +411,12 @@ def _sections(
     if isinstance(model, DDPM) and plan.chain_samples:
         steps = min(CHAIN_STEPS, model.schedule.T)
         chains = [Sampling("ancestral", steps, variance=name) for name in variances_of(model)]
-    few = [replace(sampling, steps=steps) for steps in FEW if model.kind == "consistency" and steps < plan.sample_steps]
+    others = [steps for steps in FEW if steps != plan.sample_steps]
+    few = [
+        replace(sampling, steps=steps)
+        for steps in others
+        if isinstance(model, Consistency) and steps <= len(model.config.times)
+    ]
     work = plan.samples * (max(1, plan.sample_steps) + sum(walk.steps for walk in few))
     work += plan.curve_samples * sum(walk.steps for walk in walks) + plan.chain_samples * sum(chain.steps for chain in chains)
     work += (plan.images + plan.continuous_images) * plan.strata
