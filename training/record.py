@@ -48,7 +48,7 @@ def line(record: Record) -> str:
     """Return the line, with the upper ends of the 95 % intervals that the goals are compared with.
 
     Raises:
-        ValueError: not as many models of MNIST as of Fashion-MNIST, with the same options and seeds.
+        ValueError: not as many models of MNIST as of Fashion-MNIST, with the same options and seeds, from random weights.
         ModelError: there is no such model.
     """
     from genlab import hub
@@ -64,6 +64,8 @@ def line(record: Record) -> str:
         if name not in GOALS or training is None:
             raise ValueError(f"{model}: expected a model trained on {' or '.join(GOALS)}, got one of {name}")
         options = {k: v for k, v in training["options"].items() if k not in ("dataset", "seed")}
+        if options.get("from_model") is not None:
+            raise ValueError(f"{model}: expected a model trained from nothing, got one that began with {options['from_model']}")
         recipes[name].add(str(options))
         seconds[name][package.metrics["seed"]] = training["seconds"]
         bound, samples = measured.likelihood, measured.samples
