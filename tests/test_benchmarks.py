@@ -304,7 +304,7 @@ def test_percentiles_are_those_of_the_requests() -> None:
 
 def test_the_page_table_sets_figures_beside_goals(monkeypatch, capsys) -> None:
     server = SimpleNamespace(url="", pid=1, config=4.0, sample=5.0)
-    monkeypatch.setattr(app, "serving", lambda models, compile=False: nullcontext(server))
+    monkeypatch.setattr(app, "serving", lambda models, tree, compile=False: nullcontext(server))
     monkeypatch.setattr(app, "Visitor", lambda url, number: None)
     drawn: list[str] = []
 
