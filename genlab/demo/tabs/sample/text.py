@@ -24,8 +24,8 @@ TEXT = {
         "the last three samplers need few; the curve shows what more buy", "后三种方法只需很少几步；曲线显示增加步数的效果"
     ),
     "steps_few": both(
-        "this model needs one: noise → picture; each more adds some noise and removes it again, which mends details",
-        "这个模型只需一步：噪声 → 图片；每多一步就加一点噪声再去掉，细节会更好",
+        "this model needs one: noise → picture; each more adds some noise and removes it again",
+        "这个模型只需一步：噪声 → 图片；每多一步就加一点噪声再去掉",
     ),
     "steps_none": both("a VAE needs one: z → picture", "VAE 只需一步：z → 图片"),
     "sampler": both("Sampler", "采样方法"),
