@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from genlab.demo.app import TABS
 from genlab.demo.turns import DeadlineError, Runner
 from genlab.serving.guard import PRESENCE
 from tests import tiny
+from tests.conftest import needed
 
 PATIENCE = 120_000
 """Milliseconds; a busy machine is slow, and nothing here is about speed."""
@@ -85,10 +87,11 @@ def desk(site: SimpleNamespace) -> SimpleNamespace:
 
 @pytest.fixture(autouse=True)
 def clean(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After every test: no error in the console."""
+    """After every test: nothing is held back any more, and there was no error in the console."""
     yield
     if "desk" in request.fixturenames:
         seen = request.getfixturevalue("desk")
+        seen.gate.open()
         assert seen.errors == []
 
 
@@ -200,6 +203,11 @@ def test_stop_ends_a_run_and_another_can_begin(desk):
     desk.gate.open()
 
 
+ARRIVED = """least => [...document.querySelectorAll('.player:not(.figure) .state')].some(
+    state => state.closest('.player').offsetParent && Number(state.textContent.match(/computing, (\\d+) of 11/)?.[1]) >= least)"""
+"""Whether a player that is seen has as many frames of a run of eleven."""
+
+
 @pytest.mark.parametrize("early", ["stopped", "failed"])
 def test_what_came_of_a_run_that_ended_early_can_be_played(desk, monkeypatch, early):
     page = desk.page
@@ -209,12 +217,12 @@ def test_what_came_of_a_run_that_ended_early_can_be_played(desk, monkeypatch, ea
     disabled(page, "sample-run", False)
     desk.gate.close()
     page.click("#sample-run")
-    for _ in range(2):  # each after a pause, so that the first is due to be shown; others who compute may take some
-        page.wait_for_timeout(500)
-        before = page.evaluate(PIXELS)
-        desk.gate.let(3)
-        changed(page, before)
-    page.wait_for_timeout(500)
+    for least in (2, 3):
+        for _ in range(4):
+            desk.gate.let(1)
+            with suppress(needed("playwright.sync_api").TimeoutError):  # another may have taken the step
+                page.wait_for_function(ARRIVED, arg=least, timeout=10_000)
+                break
     held = re.fullmatch(r"computing, (\d+) of 11 frames", part["state"].text_content())[1]
     if early == "stopped":
         page.get_by_role("button", name="Stop").locator("visible=true").click()
