@@ -240,7 +240,7 @@ class ConsistencyConfig:
     teacher: str = ""
     """Name of that model."""
     times: tuple[int, ...] = (1000,)
-    """Times that it was trained at, falling from T."""
+    """Times that it was trained at: T first, then in the order in which further evaluations take them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "times", tuple(self.times))
@@ -248,8 +248,8 @@ class ConsistencyConfig:
         _check(1 <= len(self.times) <= 1000, "times", "1 to 1000 times", len(self.times))
         for time in self.times:
             _whole("times", time, 1, self.ddpm.T)
-        falling = all(later < earlier for earlier, later in zip(self.times, self.times[1:], strict=False))
-        _check(falling and self.times[0] == self.ddpm.T, "times", f"times that fall from T = {self.ddpm.T}", self.times)
+        once = len(set(self.times)) == len(self.times)
+        _check(once and self.times[0] == self.ddpm.T, "times", f"T = {self.ddpm.T}, then other times, each once", self.times)
 
 
 @dataclass(frozen=True)

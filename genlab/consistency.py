@@ -26,7 +26,7 @@ x_t is any point of the trajectory, x_T more often than the others, since all sa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -59,15 +59,39 @@ def renoising(schedule: Schedule, noise: Noise) -> Step:
     return step
 
 
-def evaluation_times(trained: Sequence[int], count: int) -> list[int]:
-    """Return `count` + 1 times from T to 0: times that a function was trained at, at evenly spaced indices, then 0.
+def spread(times: Sequence[int]) -> tuple[int, ...]:
+    """Return times in such an order that the first one, two, four, … of them are evenly spaced among all."""
+    count = len(times)
+    places = (i * count >> k for k in range(count.bit_length() + 1) for i in range(1 << k))
+    return tuple(times[place] for place in dict.fromkeys(places))
+
+
+def evaluation_times(order: Sequence[int], count: int) -> list[int]:
+    """Return `count` + 1 times that fall to 0: the first `count` ones of `order`, then 0.
 
     Raises:
         ValueError: `count` is not from 1 to the number of those times.
     """
-    if not 1 <= count <= len(trained):
-        raise ValueError(f"expected 1 to {len(trained)} evaluations, got {count}")
-    return [*(trained[i * len(trained) // count] for i in range(count)), 0]
+    if not 1 <= count <= len(order):
+        raise ValueError(f"expected 1 to {len(order)} evaluations, got {count}")
+    return [*sorted(order[:count], reverse=True), 0]
+
+
+def chosen_order(times: Sequence[int], count: int, distance: Callable[[list[int]], float]) -> tuple[int, ...]:
+    """Return times in an order in which each further evaluation brings the pictures nearest (Song et al. 2023, section 3).
+
+    Like theirs the search is greedy, one time after another; only the times that the function was trained at are tried.
+
+    Args:
+        times: T first.
+        count: number of evaluations for which times are chosen; the rest follow as they are.
+        distance: of the pictures that a walk makes, given its times down to 0, from those wanted.
+    """
+    order = list(times[:1])
+    while len(order) < count:
+        left = [time for time in times if time not in order]
+        order.append(min(left, key=lambda time: distance(evaluation_times([*order, time], len(order) + 1))))
+    return (*order, *(time for time in times if time not in order))
 
 
 class Consistency(nn.Module):

@@ -13,6 +13,8 @@
       steps       a DDPM's distance by number of sampling steps (`Curve`)
       chain       Σ → `Samples` of the ancestral chain with that Σ
       few         a consistency function's `Samples` by number of evaluations, without that of `samples`
+    times       how the times of a consistency function's evaluations were chosen: command, samples, seed, frechet_distance by
+                number of evaluations, to the training pictures
     replay      moments of the training, which its script measured (`Replay`); replay.png has their pictures
 
 A name ends in its unit: _bits_per_dim, _nats, _seconds; without a unit it is a number, a share or a name. A mean over pictures

@@ -74,6 +74,8 @@ METRICS: dict[str, type] = {
     "loss.training": dict,
     "loss.held_out": dict,
     "evaluation": dict,
+    "times": dict,
+    "times.command": str,
     "replay": dict,
 }
 """Optional key of metrics.json → its type, which the card relies on; an object comes before its content."""

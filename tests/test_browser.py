@@ -204,7 +204,7 @@ def test_stop_ends_a_run_and_another_can_begin(desk):
 
 
 ARRIVED = """least => [...document.querySelectorAll('.player:not(.figure) .state')].some(
-    state => state.closest('.player').offsetParent && Number(state.textContent.match(/computing, (\\d+) of 11/)?.[1]) >= least)"""
+    state => state.closest('.player').offsetParent && state.textContent.match(/computing, (\\d+) of 11/)?.[1] >= least)"""
 """Whether a player that is seen has as many frames of a run of eleven."""
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 import genlab
 from genlab import draw, hub
 from genlab.config import ConsistencyConfig, DataSpec, DDPMConfig, Sampling, UNetConfig
-from genlab.consistency import HUBER, Consistency, pseudo_huber, renoising
+from genlab.consistency import HUBER, Consistency, chosen_order, pseudo_huber, renoising, spread
 from genlab.oracle import GaussianData
 from genlab.process import Denoised, eps_from_x0
 from genlab.sampler import Noise, spaced, unipc, walk
@@ -74,7 +74,7 @@ def test_pseudo_huber_is_quadratic_near_0_and_linear_far_away() -> None:
     assert pseudo_huber(torch.randn(5, 1, 2, 2)).shape == (5,)
 
 
-def tiny(times: tuple[int, ...] = (20, 12, 5, 1)) -> Consistency:
+def tiny(times: tuple[int, ...] = (20, 5, 12, 1)) -> Consistency:
     torch.manual_seed(0)
     ddpm = DDPMConfig(T=20, schedule="cosine", unet=UNetConfig(width=8))
     return Consistency(ConsistencyConfig(ddpm, "teacher", times), DataSpec(size=8, classes=("a", "b"))).eval()
@@ -85,7 +85,7 @@ def test_the_loss_is_the_distance_of_the_prediction_from_the_end() -> None:
     place, label = torch.tensor([0, 2, 3]), torch.tensor([0, 1, -1])
     with torch.no_grad():
         loss = model.loss(points, model.config.times, place, label)
-        for i, t in enumerate((20, 5, 1)):
+        for i, t in enumerate((20, 12, 1)):
             x0_hat = model.predict(points[i : i + 1, place[i]], torch.tensor([t]), label[i : i + 1], clip=False).x0_hat
             torch.testing.assert_close(loss[i : i + 1], pseudo_huber(x0_hat - points[i : i + 1, -1]))
 
@@ -96,13 +96,38 @@ def test_the_times_of_few_evaluations_are_those_that_it_was_trained_at(count: in
     assert draw.sampling_times(tiny(), Sampling(steps=count)) == times
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 18])
+def test_times_are_spread_before_they_are_chosen(count: int) -> None:
+    """Each of them once; the first 1, 2, 4, … are evenly spaced among all."""
+    order = spread(range(count))
+    assert sorted(order) == list(range(count))
+    for k in (1, 2, 4, 8):
+        if k <= count:
+            assert sorted(order[:k]) == [i * count // k for i in range(k)]
+
+
+def test_each_further_time_is_the_best_beside_those_chosen() -> None:
+    """12 is worse than 5 beside 20, and better than 1 beside 20 and 5."""
+    costs = {(20, 12): 2.0, (20, 5): 1.0, (20, 1): 3.0, (20, 12, 5): 0.5, (20, 5, 1): 0.7}
+    tried = []
+
+    def distance(walk: list[int]) -> float:
+        assert walk[-1] == 0
+        tried.append(tuple(walk[:-1]))
+        return costs[tried[-1]]
+
+    assert chosen_order((20, 1, 5, 12), 2, distance) == (20, 5, 1, 12)
+    assert chosen_order((20, 1, 5, 12), 3, distance) == (20, 5, 12, 1)
+    assert set(tried) == set(costs)
+
+
 def test_more_evaluations_than_trained_times_are_refused() -> None:
     with pytest.raises(ValueError, match="expected 1 to 4 evaluations, got 5"):
         tiny().sampling_times(5)
 
 
 @pytest.mark.parametrize("times", [(), (19, 5), (20, 5, 5), (20, 21)])
-def test_times_that_do_not_fall_from_T_are_refused(times: tuple[int, ...]) -> None:
+def test_times_that_do_not_begin_with_T_or_repeat_are_refused(times: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="times"):
         ConsistencyConfig(DDPMConfig(T=20, schedule="cosine"), "", times)
 

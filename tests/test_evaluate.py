@@ -727,7 +727,7 @@ def test_what_was_measured_elsewhere_stays_until_it_is_measured_anew(folder: Pat
     assert evaluate.run(options(folder, data_dir, out=out, ode_images=0)) == 0
     measured = (out / "metrics.json").read_bytes()
     package = hub.read(folder)
-    assert evaluate._folder(options(folder, data_dir, out=out), package) == out
+    assert evaluate.folder_for(options(folder, data_dir, out=out), package) == out
     assert (out / "metrics.json").read_bytes() == measured
 
 

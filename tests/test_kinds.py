@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -34,12 +35,14 @@ from genlab.demo.tabs.sample.compute import sample
 from genlab.demo.tabs.sample.request import parse_sample
 from genlab.demo.turns import Runner
 from genlab.latent import LatentDDPM
+from genlab.metrics import frechet_distance
 from genlab.mixture import MixtureVAE
 from genlab.models import KINDS, Model
 from genlab.package import write_package
 from genlab.vae import VAE
 from tests import tiny
-from training import evaluate, likelihood, sample_quality
+from training import choose_times, evaluate, likelihood, sample_quality
+from training.choose_times import TimesChoice
 from training.evaluate import Evaluation
 from training.partial import Partial, Progress
 
@@ -154,6 +157,62 @@ def test_what_is_measured_of_the_other_kinds(
     assert bound["bound_bits_per_dim"] == pytest.approx(-nats / math.log(2) / 64)
     assert ("codes" in bound and bound["codes"]["T"] == tiny.T) == (kind == "latent-ddpm")
     assert "with N(0, I) for the prior" in capsys.readouterr().out
+
+
+class Corner:
+    """Features of pictures that need no training: four of their pixels."""
+
+    dims = 4
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)[:, :4].float()
+
+
+def test_times_are_chosen_by_the_distance_from_the_training_pictures(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second time is that whose samples, drawn here again, are nearest; the old evaluation goes."""
+    test, train = (data.load("mnist", split, str(data_dir)) for split in ("test", "train"))
+    model = made("consistency", test.spec)
+    assert isinstance(model, Consistency)
+    folder = tmp_path / "m"
+    write_package(folder, model, {"command": "python training/distil.py ddpm-mnist", "evaluation": {"seed": 0}}, test)
+    weights = (folder / "model.safetensors").read_bytes()
+    monkeypatch.setattr(sample_quality.features, "classifier_for", lambda train: Corner())
+    monkeypatch.setattr(
+        "sys.argv", ["choose_times.py", str(folder), "--evaluations", "3", "--samples", "8", "--data-dir", str(data_dir)]
+    )
+    assert choose_times.main() == 0
+    found: dict[int, float] = {}
+    for time in (30, 10, 2):
+        model.config = replace(model.config, times=(60, time))
+        pictures = genlab.sample(model, 8, seed=1_000_000, steps=2)
+        found[time] = frechet_distance(Corner().features(pictures), Corner().features(train.images))
+    metrics, chosen = json.loads((folder / "metrics.json").read_text()), genlab.load(folder)
+    assert isinstance(chosen, Consistency)
+    assert len({round(value, 6) for value in found.values()}) == 3
+    assert chosen.config.times[:2] == (60, min(found, key=found.__getitem__))
+    assert sorted(chosen.config.times) == [2, 10, 30, 60]
+    assert metrics["times"]["frechet_distance"]["2"] == pytest.approx(min(found.values()))
+    assert "evaluation" not in metrics
+    assert (folder / "model.safetensors").read_bytes() == weights
+    command = "python training/choose_times.py m --evaluations 3 --samples 8"
+    assert metrics["times"]["command"] == command
+    assert command in (folder / "README.md").read_text()
+    assert f"2 evaluations, at 60, {chosen.config.times[1]}: {min(found.values()):.3f}" in capsys.readouterr().out
+
+
+def test_times_that_cannot_be_chosen_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, message in (
+        ("ddpm", "expected a consistency function, got a model of kind ddpm"),
+        ("consistency", "--evaluations: expected at most 4, the times it was trained at, got 5"),
+    ):
+        write_package(tmp_path / kind, made(kind), {}, DATA)
+        assert choose_times.run(TimesChoice(str(tmp_path / kind), evaluations=5)) == 1
+        assert message in capsys.readouterr().err
+    for changes in ({"evaluations": 1}, {"samples": 1}, {"seed": -1}):
+        with pytest.raises(ValueError, match=f"--{next(iter(changes))}: expected a whole number from"):
+            TimesChoice("m", **changes)
 
 
 def test_the_bound_of_a_latent_ddpm_is_its_elbo() -> None:

@@ -16,6 +16,7 @@ from benchmarks.shipped import rows, table
 from genlab.demo.app import TABS
 from genlab.serving.language import choose
 from tests import tiny
+from training.choose_times import TimesChoice
 from training.config import DDPMTraining, Distillation, VAETraining, flag, leaves
 from training.evaluate import Evaluation
 from training.fit_prior import PriorFit
@@ -154,7 +155,15 @@ def test_what_a_document_names_exists(document: str) -> None:
 OPTIONS = [
     (
         "docs/training.md",
-        [DDPMTraining(), VAETraining(), Distillation(), Preflight(), PriorFit("vae-mnist"), ClassifierTraining()],
+        [
+            DDPMTraining(),
+            VAETraining(),
+            Distillation(),
+            TimesChoice("consistency-mnist"),
+            Preflight(),
+            PriorFit("vae-mnist"),
+            ClassifierTraining(),
+        ],
         {"--help", "--nproc_per_node", "--mixed_precision", "--no-examples", "--logdir"},
     ),
     ("docs/measuring.md", [Evaluation("ddpm-mnist"), ClassifierTraining()], set()),

@@ -105,7 +105,7 @@ def task(config: Distillation, package: Package) -> Task:
     from accelerate import PartialState
 
     from genlab.config import ConsistencyConfig
-    from genlab.consistency import Consistency
+    from genlab.consistency import Consistency, spread
     from genlab.data import Dataset
     from genlab.ddpm import DDPM
     from genlab.matching import Matching
@@ -118,7 +118,7 @@ def task(config: Distillation, package: Package) -> Task:
     if not isinstance(teacher, DDPM):
         raise ModelError(f"{config.teacher}: expected a DDPM to distil, got a model of kind {teacher.kind}")
     times = spaced(teacher.schedule, config.points, "Karras")
-    student = ConsistencyConfig(teacher.config, config.teacher_name, tuple(times[:-1]))
+    student = ConsistencyConfig(teacher.config, config.teacher_name, spread(times[:-1]))
     weights, matching = package.weights_sha256, config.objective == "distribution"
 
     def data() -> TrainingData:
@@ -167,12 +167,13 @@ def _matched(config: Distillation, teacher: DDPM, times: Sequence[int]) -> LossF
     """
     import torch
 
-    from genlab.consistency import evaluation_times
+    from genlab.consistency import evaluation_times, spread
     from genlab.ddpm import training_times
     from genlab.matching import losses
     from training.draws import Draws
 
-    walks = (evaluation_times(times, count) for count in EVALUATIONS if count <= len(times))
+    order = spread(times)
+    walks = (evaluation_times(order, count) for count in EVALUATIONS if count <= len(order))
     later = sorted({t for walk in walks for t in walk[1:-1]}) or [times[0]]
     low, high = (round(share * teacher.schedule.T) for share in NOISED)
 

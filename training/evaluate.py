@@ -324,8 +324,8 @@ def _run(options: Evaluation) -> int:
                 raise
             plan = replace(plan, **{name: 0})
             print(f"{name.replace('_', ' ')} are not measured: {error}", file=sys.stderr)
-    folder = _folder(options, package)
-    _check_writable(folder)
+    folder = folder_for(options, package)
+    check_writable(folder)
     weights = package.weights_sha256
     facts = {
         "schema": SCHEMA,
@@ -358,11 +358,12 @@ def _run(options: Evaluation) -> int:
     }
     evaluation |= _sections(options, plan, model, reference, sampling, partial, folder, device)
     evaluation["seconds"] = round(time.monotonic() - start)
-    training = {k: v for k, v in package.metrics.items() if k in ("command", "seed", "dataset", "training", "loss", "replay")}
+    before = ("command", "seed", "dataset", "training", "loss", "times", "replay")
+    training = {name: package.metrics[name] for name in before if name in package.metrics}
     metrics = {"schema": SCHEMA, **training, "evaluation": evaluation}
     if "likelihood" in evaluation and model.kind in card.LEDGER:
         plot_ledger(evaluation["likelihood"], folder / "ledger.png")
-    _write(folder / "metrics.json", metrics)
+    write_metrics(folder / "metrics.json", metrics)
     refresh_card(folder)
     partial.remove()
     print("\n\n".join(card.measured_tables(metrics)))
@@ -473,7 +474,7 @@ def _sections(
     return sections
 
 
-def _folder(options: Evaluation, package: Package) -> Path:
+def folder_for(options: Evaluation, package: Package) -> Path:
     """Return the folder to write to: the model's own, or a copy of it in `--out` or, if it ships or is on the Hub, in runs/.
 
     The folder of a model that ships is written to only if `--out` names it.
@@ -505,7 +506,7 @@ def _folder(options: Evaluation, package: Package) -> Path:
     return folder
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Raise OSError, before anything is measured, if files cannot be written to a folder."""
     import tempfile
 
@@ -516,7 +517,7 @@ def _check_writable(folder: Path) -> None:
         raise OSError(f"{folder}: cannot be written ({error.strerror}); give another folder by --out") from error
 
 
-def _write(path: Path, metrics: dict[str, Any]) -> None:
+def write_metrics(path: Path, metrics: dict[str, Any]) -> None:
     """Write metrics.json with each list of numbers on one line."""
     import json
     import re
