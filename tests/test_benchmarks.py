@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from benchmarks import app, growth, network, pictures, precision, sampling, shapes, solvers, timing, training
+from benchmarks import app, growth, guide, network, pictures, precision, sampling, shapes, solvers, timing, training
 from genlab.config import DataSpec, DDPMConfig, Sampling, UNetConfig
 from genlab.data import KNOWN, Dataset, load
 from genlab.ddpm import DDPM
@@ -247,6 +248,23 @@ def test_the_exponent_of_a_power_is_found() -> None:
     assert math.isnan(growth.exponent([1], [2.0]))
 
 
+def test_the_guides_figures_are_measured(monkeypatch, capsys) -> None:
+    """Of a picture that is noised further less comes back, and of its prediction more is there the later it is."""
+    monkeypatch.setattr(guide, "SEEDS", 4)
+    guide.run(guide.Options())
+    lines = capsys.readouterr().out.splitlines()
+    back, predicted = (
+        [float(line.rpartition(":")[2]) for line in lines if line.startswith(beginning)]
+        for beginning in ("  from t =", "  at t =")
+    )
+    assert len(back) == len(guide.REACHED)
+    assert 0.99 < back[0] < 1
+    assert back[:4] == sorted(back[:4], reverse=True)
+    assert len(predicted) == len(guide.PREDICTED)
+    assert predicted[2:] == sorted(predicted[2:])
+    assert sum(int(part) for part in re.findall(r"(\d+) ×", lines[-1])) == 4
+
+
 def test_the_growth_table_has_what_grows(folder: str, capsys) -> None:
     growth.run(growth.Options(model=folder, sizes=(28, 32), counts=(1, 2), steps=(1, 2), count=1, rounds=1))
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
@@ -335,7 +353,7 @@ def test_help_is_there_before_torch() -> None:
     """For each script: what it does, and no import of torch, which takes seconds."""
     check = (
         "import runpy, sys\n"
-        "for name in ('network', 'sampling', 'training', 'shapes', 'precision', 'growth', 'pictures', 'app', 'load'):\n"
+        "for name in 'network sampling training shapes precision growth guide pictures app load'.split():\n"
         "    sys.argv = [name, '--help']\n"
         "    try:\n"
         "        runpy.run_path(f'benchmarks/{name}.py', run_name='__main__')\n"
