@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,10 @@ def test_a_student_is_matched_and_a_resumed_run_is_bit_for_bit_the_uninterrupted
     monkeypatch.setattr(distil, "HELD_OUT", 4)
     teacher, student = students
     package, never = hub.read(teacher), {"sample_minutes": 0.0, "save_minutes": 0.0}
+    config = json.loads((student / "model" / "config.json").read_text())
+    first, *rest = config["model"]["times"]
+    order = config["model"]["times"] = [first, *rest[::-1]]  # as choose_times.py may have put them
+    (student / "model" / "config.json").write_text(json.dumps(config))
     changes = {"steps": 6, "log_every": 4, "sample_every": 3, "save_every": 5, **never}
     matched = {"objective": "distribution", "from_model": str(student), **changes}
     straight, stopped = (distillation(teacher, tmp_path / name, **matched) for name in ("straight", "stopped"))
@@ -141,6 +146,7 @@ def test_a_student_is_matched_and_a_resumed_run_is_bit_for_bit_the_uninterrupted
     assert_same_run(tmp_path / "straight", tmp_path / "stopped")
     written, before = hub.read(tmp_path / "stopped"), hub.read(student)
     assert isinstance(written.model, Consistency)
+    assert list(written.model.config.times) == order
     assert written.metrics["training"]["from_sha256"] == before.weights_sha256
     assert {"teacher", "--from", "student", "--objective", "distribution"} <= {*written.metrics["command"].split()}
     moved = [not torch.equal(a, b) for a, b in zip(written.model.parameters(), before.model.parameters(), strict=True)]

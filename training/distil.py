@@ -100,10 +100,11 @@ def task(config: Distillation, package: Package) -> Task:
     """Return the task of distilling the DDPM of `package`.
 
     Raises:
-        ModelError: the model is not a DDPM.
+        ModelError: the model is not a DDPM, or the one to start from cannot be read.
     """
     from accelerate import PartialState
 
+    from genlab import hub
     from genlab.config import ConsistencyConfig
     from genlab.consistency import Consistency, spread
     from genlab.data import Dataset
@@ -118,7 +119,12 @@ def task(config: Distillation, package: Package) -> Task:
     if not isinstance(teacher, DDPM):
         raise ModelError(f"{config.teacher}: expected a DDPM to distil, got a model of kind {teacher.kind}")
     times = spaced(teacher.schedule, config.points, "Karras")
-    student = ConsistencyConfig(teacher.config, config.teacher_name, spread(times[:-1]))
+    order = spread(times[:-1])
+    if config.from_model is not None:  # `starting_from` refuses a student of other times
+        before = hub.read(config.from_model).model
+        if isinstance(before, Consistency) and set(before.config.times) == set(order):
+            order = before.config.times
+    student = ConsistencyConfig(teacher.config, config.teacher_name, order)
     weights, matching = package.weights_sha256, config.objective == "distribution"
 
     def data() -> TrainingData:
@@ -149,7 +155,7 @@ def task(config: Distillation, package: Package) -> Task:
         first = draws.rand(device=points.device) < config.from_noise
         return {"loss": network(points, times[:-1], place.masked_fill(first, 0), label)}
 
-    return Task(build, _matched(config, teacher, times[:-1]) if matching else loss, data=data, paces=_paces)
+    return Task(build, _matched(config, teacher, order) if matching else loss, data=data, paces=_paces)
 
 
 def _paces(trained: nn.Module) -> list[tuple[nn.Module, float]]:
@@ -159,22 +165,21 @@ def _paces(trained: nn.Module) -> list[tuple[nn.Module, float]]:
     return [(trained.student, SLOWER), (trained.own, 1.0)] if isinstance(trained, Matching) else [(trained, 1.0)]
 
 
-def _matched(config: Distillation, teacher: DDPM, times: Sequence[int]) -> LossFunction:
+def _matched(config: Distillation, teacher: DDPM, order: Sequence[int]) -> LossFunction:
     """Return the loss of matching a student to the distribution of its teacher.
 
     Args:
-        times: that the student was trained at, from T; those of 2 and 4 evaluations are trained.
+        order: of the student's times; those of 2 and 4 evaluations are trained.
     """
     import torch
 
-    from genlab.consistency import evaluation_times, spread
+    from genlab.consistency import evaluation_times
     from genlab.ddpm import training_times
     from genlab.matching import losses
     from training.draws import Draws
 
-    order = spread(times)
     walks = (evaluation_times(order, count) for count in EVALUATIONS if count <= len(order))
-    later = sorted({t for walk in walks for t in walk[1:-1]}) or [times[0]]
+    later = sorted({t for walk in walks for t in walk[1:-1]}) or [order[0]]
     low, high = (round(share * teacher.schedule.T) for share in NOISED)
 
     def loss(network: nn.Module, points: Tensor, label: Tensor | None, draws: Draws | None = None) -> dict[str, Tensor]:
