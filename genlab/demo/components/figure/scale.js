@@ -1,9 +1,10 @@
 // Axes: values, pixels and ticks. An axis is a figure.Axis: { low, high, name, scale, ticks }.
 
-import { format, withMinus } from './format.js';
+import { withMinus } from './format.js';
 
 const DIGITS = 4; // significant digits that a handle's place on a logarithmic axis has
 const STEPS = 300; // least number of places that a handle can take on a linear axis
+const LONGEST = 6; // characters of a tick's number without an exponent
 
 /** Return the map of an axis to pixels, { to: value → pixel, back: pixel → value }, from pixel `from` at low to `to` at high. */
 export function scaleOf(axis, from, to) {
@@ -30,12 +31,9 @@ function linearTicks({ low, high }, room) {
   const power = 10 ** Math.floor(Math.log10(least));
   const step = power * [1, 2, 5, 10].find((m) => m * power >= least * (1 - 1e-9));
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-  const ticks = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) {
-    const v = k * step || 0; // −0 is 0
-    ticks.push([v, withMinus(Math.abs(v) >= 1e6 ? v.toExponential(0) : v.toFixed(digits))]);
-  }
-  return ticks;
+  const values = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) values.push(k * step || 0); // −0 is 0
+  return labelled(values, () => digits);
 }
 
 function logTicks({ low, high }, room) {
@@ -45,7 +43,16 @@ function logTicks({ low, high }, room) {
   for (let e = Math.floor(Math.log10(low)); e <= Math.log10(high) + 1e-9; e += every) {
     for (const part of decades < 2 ? [1, 2, 5] : [1]) values.push(part * 10 ** e);
   }
-  return values.filter((v) => v >= low * (1 - 1e-9) && v <= high * (1 + 1e-9)).map((v) => [v, format(v)]);
+  const within = values.filter((v) => v >= low * (1 - 1e-9) && v <= high * (1 + 1e-9));
+  return labelled(within, (v) => Math.max(0, -Math.floor(Math.log10(v) + 1e-9)));
+}
+
+/** Return ticks, [[value, text]], in one format: where one number would be too long, all have an exponent. */
+function labelled(values, digitsOf) {
+  const plain = values.map((v) => v.toFixed(digitsOf(v)));
+  const short = plain.every((text) => text.replace('-', '').length <= LONGEST);
+  const withExponent = (v) => (v === 0 ? '0' : Number(v.toPrecision(12)).toExponential().replace('e+', 'e'));
+  return values.map((v, i) => [v, withMinus(short ? plain[i] : withExponent(v))]);
 }
 
 /** Return a value rounded to what a visitor can set on an axis: about a 300th of it, or four digits where it is logarithmic. */
