@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -29,6 +30,24 @@ LED = """selector => {
     return place.top >= 0 && place.top < (bar.hidden ? innerHeight : bar.getBoundingClientRect().top);
 }"""
 """Whether the top of what a step marks can be seen."""
+CUT = """selector => [...document.querySelectorAll(selector)].filter((marked) => {
+    const style = getComputedStyle(marked), out = parseFloat(style.outlineOffset) + parseFloat(style.outlineWidth);
+    const { left, right } = marked.getBoundingClientRect();
+    for (let around = marked.parentElement; around !== document.body; around = around.parentElement) {
+        const place = around.getBoundingClientRect();
+        const narrow = place.left > left - out || place.right < right + out;
+        if (narrow && getComputedStyle(around).overflowX !== 'visible') return true;
+    }
+}).map((marked) => marked.id)"""
+"""What a step marks whose outline is cut off at its side by something around it."""
+CENTRED = """([inner, outer]) => {
+    const shown = [...document.querySelectorAll(inner)].filter((node) => node.offsetParent);
+    const middle = (node) => node.getBoundingClientRect().top + node.getBoundingClientRect().height / 2;
+    return shown.length && shown.every((node) => Math.abs(middle(node) - middle(node.closest(outer))) < 2);
+}"""
+"""Whether all buttons of a kind are at the middle of the control around them."""
+NAME = re.compile("“(.*?)”")
+DEMO = Path(guide.__file__).parent
 
 
 def plain(text: str, language: Language) -> str:
@@ -57,6 +76,14 @@ def test_the_links_of_a_step_lead_to_its_neighbours(language: Language) -> None:
         assert sorted(steps) == sorted([*range(1, len(STEPS) + 1), *around])
 
 
+def test_what_a_step_names_is_called_so_on_the_page() -> None:
+    sources = "".join(path.read_text("utf-8") for folder in ("tabs", "components") for path in (DEMO / folder).rglob("*.py"))
+    for number, step in enumerate(STEPS, 1):
+        english, chinese = (NAME.findall(choose(step.do + step.correction, language)) for language in ("en", "zh"))
+        named = {zh for en in english for zh in chinese if f'both("{en}", "{zh}")' in sources}
+        assert (named, len(english)) == (set(chinese), len(chinese)), number
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with tiny.serving(tiny.load_models()) as address:
@@ -81,6 +108,9 @@ def test_the_guide_is_walked_through(url: str, browser: Any, language: Language,
         page.wait_for_function(STATE, arg=[query["tab"], list(query.items())], polling=1000)
         page.locator(".genlab-guide .do button").press("Enter")
         page.wait_for_function(LED, arg=step.mark.partition(",")[0])
+        assert page.evaluate(CUT, step.mark) == [], number
+        if "←" in step.do:
+            assert page.evaluate("document.activeElement.closest('.player') !== null"), "no film takes the arrow keys"
         if width == 390:
             bar = page.locator(".genlab-guide.bar")
             bar.get_by_text(plain(step.do, language)).wait_for()
@@ -101,4 +131,12 @@ def test_the_first_step_shows_the_curve_of_its_own_model(url: str, browser: Any)
     page = tiny.watched(browser.new_context(locale="en").new_page())
     page.goto(f"{url}/{address(1)}")
     page.get_by_text("features of mnist").wait_for()
+    page.context.close()
+
+
+def test_under_a_finger_a_button_keeps_to_its_control(url: str, browser: Any) -> None:
+    page = tiny.watched(browser.new_context(viewport={"width": 390, "height": 900}, has_touch=True, locale="en").new_page())
+    page.goto(f"{url}/?tab=process")
+    for inner, outer in ((".reset-button", ".tab-like-container"), (".label-wrap > .icon", ".label-wrap")):
+        page.wait_for_function(CENTRED, arg=[inner, outer])
     page.context.close()

@@ -61,7 +61,7 @@ STEPS = (
         both("A distribution to draw from", "可以从中采样的分布"),
         "n1-1",
         f"{SAMPLE}&steps=10",
-        "#sample-run, #sample-seed",
+        "#sample-run, #sample-seed-new",
         both(
             "A generative model is a distribution that was fitted to pictures, and that one can draw from. Here a DDPM "
             "turns noise "
@@ -198,12 +198,12 @@ STEPS = (
             "一条固定的链逐步加噪：x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε。这里加到 t = 500，再由网络引回来。",
         ),
         both("Run it with “Noise up to t” at 100, 300, 700 and 1000.", "把“加噪到 t”设为 100、300、700、1000，分别运行。"),
-        both("From which t on does another digit come back?", "从哪个 t 开始，回来的是另一个数字？"),
+        both("From which t on does another picture come back?", "从哪个 t 开始，回来的是另一张图片？"),
         both(
-            "The picture that comes back correlates with the first by 0.998, 0.96, 0.65 and 0.25 from t = 100, 300, 500 "
-            "and 700: details "
-            "go first.",
-            "从 t = 100、300、500、700 回来的图片与原图的相关系数为 0.998、0.96、0.65、0.25：先失去的是细节。",
+            "From 500, another 7; from 700 it is hardly a digit, from 1000 a 0. What comes back correlates with the picture by "
+            "1.00, 0.96, 0.65, 0.25 and 0.33 from t = 100, 300, 500, 700 and 1000: details go first.",
+            "从 500 起，是另一个 7；从 700 回来的几乎不成数字，从 1000 回来的是一个 0。从 t = 100、300、500、700、1000 "
+            "回来的图片与原图的相关系数为 1.00、0.96、0.65、0.25、0.33：先失去的是细节。",
         ),
         both(
             "q(x_t|x_{t−1}) and q(x_t|x_0) are two different Gaussians; the notes write one equality too many.",
@@ -214,13 +214,14 @@ STEPS = (
         both("Reverse: steps of the network", "反向：网络的每一步"),
         "n1-5-reverse",
         f"{PROCESS}&steps=50&start=fresh+noise&until=1000",
-        "#diffusion-frames .stage",
+        "#diffusion-frames .player, #diffusion-more, #diffusion-run",
         both(
             "Each step draws x_{t−1} from p_θ(x_{t−1}|x_t), a Gaussian around what the network takes for the picture, x̂_0.",
             "每一步从 p_θ(x_{t−1}|x_t) 抽出 x_{t−1}：一个高斯，其均值由网络估计的图片 x̂_0 决定。",
         ),
         both(
-            "Step through the frames with ← and →; under “More” change the seed.", "用 ← 和 → 逐帧查看；在“更多”里换一个种子。"
+            "Step through the frames, by the slider or with ← and →. Then change the seed under “More” and run it again.",
+            "拖动滑块，或用 ← 和 → 逐帧查看。再在“更多选项”里换一个种子，重新运行。",
         ),
         both("When is it decided which picture comes out?", "最后得到哪张图片，是在什么时候决定的？"),
         both(
@@ -241,10 +242,13 @@ STEPS = (
         "tab=bound&model=ddpm-mnist&picture=0&seed=0&t=118",
         "#bound-ledger, #bound-canvas",
         both(
-            "L_T + Σ L_{t−1} + L_0 bounds −log p(x_0). Every term is a KL divergence of two Gaussians.",
-            "L_T + Σ L_{t−1} + L_0 是 −log p(x_0) 的上界，每一项都是两个高斯的 KL 散度。",
+            "L_T + Σ L_{t−1} + L_0 bounds −log p(x_0). L_T and every L_{t−1} are KL divergences of two Gaussians.",
+            "L_T + Σ L_{t−1} + L_0 是 −log p(x_0) 的上界；L_T 和每个 L_{t−1} 都是两个高斯的 KL 散度。",
         ),
-        both("Click a t in the curve, then a pixel in the picture.", "在曲线上点一个 t，再在图片上点一个像素。"),
+        both(
+            "Click a t in the curve, then a pixel of x_t: its two Gaussians are drawn below.",
+            "在曲线上点一个 t，再在 x_t 上点一个像素：下方画出它的两个高斯。",
+        ),
         both("At which t are most bits spent?", "哪些 t 花的比特最多？"),
         both(
             "Around t = 20, about 0.01 bits/dim a step; near t = 1000 next to nothing: almost all goes to detail.",
@@ -309,13 +313,16 @@ STEPS = (
         both("What is learned first?", "最先学会的是什么？"),
         "n1-5-reverse",
         "tab=training&model=from+scratch",
-        "#training",
+        "#training .player",
         both(
             "The same noise, drawn again at moments of a training: by the weights of the moment, and by their running average, "
             "which a finished model has.",
             "在一次训练的若干时刻，从同一份噪声重新生成：分别用当时的权重，和它们的滑动平均（训练完成的模型用的就是它）。",
         ),
-        both("Stop the film and step through it with ← and →.", "停下动画，用 ← 和 → 逐个时刻查看。"),
+        both(
+            "Stop the film and step through it, by the slider or with ← and →.",
+            "停下动画，拖动滑块，或用 ← 和 → 逐个时刻查看。",
+        ),
         both(
             "In which order come strokes, the digit that was asked for (0 to 9, then 0 to 5), and the place of the ink?",
             "笔画、指定的数字（0 到 9，再 0 到 5）、墨迹的位置，按什么顺序出现？",
@@ -338,10 +345,11 @@ STEPS = (
             "箭头指向带噪数据所在之处：s = ∇ log q(x_t)。沿箭头走、再加一点噪声，就是从 q(x_t) 采样。",
         ),
         both("Press “Langevin walk”; then drag t down to 3 and press it again.", "点“朗之万行走”；再把 t 拖到 3，再点一次。"),
-        both("Do the particles change their mode?", "粒子会换到别的峰吗？"),
+        both("Under the exact score, do the particles change their mode?", "在精确的分数下，粒子会换到别的峰吗？"),
         both(
-            "At t = 3 hardly (4 %), at t = 25 nearly as by chance (84 %): that is why one starts with much noise.",
-            "t = 3 时几乎不会（4%），t = 25 时几乎和随机一样（84%）：所以要从大的噪声开始。",
+            "At t = 3 hardly: after 80 steps 4 % are near another mode than at first. At t = 25 it is 84 %, nearly as by "
+            "chance (88 %): that is why one starts with much noise.",
+            "t = 3 时几乎不会：80 步之后，4% 的粒子靠近别的峰。t = 25 时是 84%，几乎和随机一样（88%）：所以要从大的噪声开始。",
         ),
         both("The notes have only the heading of this section.", "讲义的这一节只有标题。"),
     ),
@@ -349,7 +357,7 @@ STEPS = (
         both("Flow matching: straight lines", "流匹配：直线"),
         "n2-flow",
         "tab=playground&data=moons&model=flow+matching&steps=1500&seed=0",
-        "#playground-train",
+        "#playground-train, #playground",
         both(
             "Mix points and noise on straight lines and learn their mean velocity. Section 2 leads here today; it is a "
             "diffusion model "
@@ -357,8 +365,8 @@ STEPS = (
             "把点与噪声在直线上混合，学习平均速度。第 2 节的思路发展到今天就是流匹配；它其实是换了时间变量的扩散模型。",
         ),
         both(
-            "Press “Train”; then watch “forward” and “reverse” in the larger figure.",
-            "点“训练”，然后在较大的图中看“前向”和“反向”两段。",
+            "Press “Train”; then watch “forward” and “reverse” in “what the model makes”.",
+            "点“训练”，然后在“模型生成的点”中看“前向”和“反向”两段。",
         ),
         both("Which paths are straight?", "哪些路径是直的？"),
         both(
@@ -417,7 +425,8 @@ def html(number: int) -> str:
     look = f"<b>{TEXT['look']}</b> {subscripts(step.look)}"
     return f"""<style>.genlab-begin, .genlab-served {{ display: none; }}
 .gradio-container {{ padding-bottom: 10rem; }}
-{step.mark} {{ outline: 3px solid var(--genlab-kl); outline-offset: 4px; border-radius: 8px; scroll-margin-top: 16px; }}</style>
+{step.mark} {{ outline: 3px solid var(--genlab-kl); outline-offset: 4px; border-radius: 8px; scroll-margin-top: 16px; }}
+.form > :is({step.mark}) {{ outline-offset: -3px; }}</style>
 <section class="genlab-guide" aria-label="{TEXT["guide"]}">
 <h2>{step.title}</h2><p class="place">{TEXT["place"].format(number=number, count=count)} · {link}</p>
 <p>{subscripts(step.text)}</p><p class="do">{act} {show}</p><p>{look}</p>

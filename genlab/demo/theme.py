@@ -139,6 +139,8 @@ CSS = f"""
 .gradio-container :focus-visible {{ outline: 2px solid #0072B2; outline-offset: 2px; }}
 .dark .gradio-container :focus-visible, .gradio-container.dark :focus-visible {{ outline-color: #7BBFEA; }}
 @media (pointer: coarse) {{ button {{ min-height: 40px; }} }}
+@media (pointer: coarse) {{ .label-wrap {{ align-items: center; }} }}
+@media (pointer: coarse) {{ .reset-button {{ min-height: 0; }} }}
 .toast-title.error {{ font-size: 0 !important; }}
 .toast-title.error::before {{ content: "{TEXT["error"]}"; font-size: var(--text-lg); }}
 footer .record + .divider {{ display: none; }}
@@ -153,6 +155,7 @@ footer .record + .divider {{ display: none; }}
 .genlab-guide {{ border-inline-start: 4px solid var(--genlab-kl); padding: 4px 16px; max-width: 52rem; }}
 .genlab-guide p {{ margin-block: 6px; }}
 .genlab-guide .place {{ color: var(--body-text-color-subdued); }}
+.genlab-guide .place a {{ padding-inline: 0; }}
 .genlab-guide summary {{ cursor: pointer; padding-block: 8px; }}
 .genlab-guide button {{ padding: 2px 12px; border: 1px solid var(--genlab-kl); border-radius: 8px; }}
 .genlab-guide button {{ font: inherit; font-weight: 600; white-space: nowrap; }}
@@ -162,7 +165,8 @@ footer .record + .divider {{ display: none; }}
 .genlab-guide.bar {{ position: fixed; inset: auto 0 0; z-index: 100; max-width: 1120px; margin-inline: auto; font-size: 14px; }}
 .genlab-guide.bar {{ padding-bottom: calc(8px + env(safe-area-inset-bottom)); background: var(--background-fill-primary); }}
 .genlab-guide.bar {{ box-shadow: 0 -2px 12px #0003; }}
-.genlab-guide.bar[hidden] {{ display: none; }}
+.genlab-guide.bar:not([hidden]) {{ display: grid; grid-template-columns: 1fr auto; column-gap: 24px; align-items: center; }}
+.genlab-guide.bar button {{ grid-area: 1 / 2 / span 2; }}
 .dark input[type="range"] {{ --neutral-200: #334155; }}
 .gradio-container .prose :is(td, th) {{ word-break: normal; overflow-wrap: normal; }}
 .gradio-container .prose p {{ text-wrap: pretty; }}

@@ -78,10 +78,10 @@ def slider(limits: Range, label: str, high: float | None = None, **options: Any)
     return gr.Slider(limits.low, top, min(limits.default, top), step=limits.step, label=label, **options)
 
 
-def seed_field(label: str, **options: Any) -> gr.Number:
+def seed_field(label: str, button_id: str | None = None, **options: Any) -> gr.Number:
     """Make the field of a seed, and a button that draws a new one."""
     seed = gr.Number(SEED.default, precision=0, minimum=0, maximum=SEED.high, label=label, **options)
-    gr.Button(TEXT["dice"], size="sm").click(None, None, seed, js=DICE, api_visibility="private")
+    gr.Button(TEXT["dice"], size="sm", elem_id=button_id).click(None, None, seed, js=DICE, api_visibility="private")
     return seed
 
 

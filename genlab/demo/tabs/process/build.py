@@ -73,7 +73,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
                 info=TEXT["until_info"],
                 elem_id="diffusion-until",
             )
-        with gr.Column(min_width=300), gr.Accordion(TEXT["more"], open=False):
+        with gr.Column(min_width=300), gr.Accordion(TEXT["more"], open=False, elem_id="diffusion-more"):
             sampler = gr.Radio(choices(SAMPLERS), value=SAMPLER, label=TEXT["sampler"], info=TEXT["sampler_info"])
             start = gr.Radio(choices(STARTS), value=THE_NOISE_REACHED, label=TEXT["start"])
             label = gr.Dropdown(

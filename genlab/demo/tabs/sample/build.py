@@ -50,7 +50,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
             )
             count = slider(COUNT, TEXT["count"])
             steps = slider(STEPS, TEXT["steps"], first.steps or None, info=steps_info(first), interactive=bool(first.steps))
-            seed = seed_field(TEXT["seed"], info=TEXT["seed_info"], elem_id="sample-seed")
+            seed = seed_field(TEXT["seed"], info=TEXT["seed_info"], button_id="sample-seed-new")
             with gr.Accordion(TEXT["more"], open=False):
                 sampler = gr.Radio(choices(SAMPLERS), value=SAMPLER, label=TEXT["sampler"], info=TEXT["sampler_info"])
                 guidance = slider(GUIDANCE, TEXT["guidance"], info=TEXT["guidance_info"])
