@@ -20,7 +20,7 @@ REACHED = (100, 300, 500, 700, 1000)
 PREDICTED = (1000, 800, 600, 500, 400, 300)
 """Times of step 8."""
 SEEDS = 48
-"""Seeds over which the steps 8 and 11 are counted."""
+"""Seeds over which the steps 7, 8 and 11 are counted."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,26 @@ def run(options: Options) -> None:
     data = models[name].data
     picture = Pick("test picture", 0)
 
-    print("Step 7: correlation of what comes back with the picture (ancestral, 50 steps, seed 0)")
+    classify = classifier_of(data)
+    own = classify.log_probs(to_model(models.picture(data.name, picture))[None]).argmax(dim=1)
+    print(f"Step 7: correlation of what comes back with the picture (seed 0), and of {SEEDS} seeds those that keep its class")
     for until in REACHED:
-        *_, last = diffuse(models, runner, ProcessRequest(name, picture, 50, "ancestral", None, False, 0, until))
-        print(f"  from t = {until}: {last.correlation:.3f}")
+        ends = []
+        for seed in range(SEEDS):
+            *_, last = diffuse(models, runner, ProcessRequest(name, picture, 50, "ancestral", None, False, seed, until))
+            ends.append(last)
+        found = classify.log_probs(to_model(torch.stack([end.x0 for end in ends]))).argmax(dim=1)
+        print(f"  from t = {until}: {ends[0].correlation:.3f}, {int((found == own).sum())}")
 
     print(f"Step 8: mean correlation of the prediction with the last picture ({SEEDS} seeds)")
-    found = dict.fromkeys(PREDICTED, 0.0)
+    likeness = dict.fromkeys(PREDICTED, 0.0)
     for seed in range(SEEDS):
         fresh = ProcessRequest(name, picture, 50, "ancestral", None, True, seed, 1000)
         way = {frame.t: frame.x0 for frame in diffuse(models, runner, fresh) if frame.direction == "reverse"}
         for t in PREDICTED:
             pair = torch.stack([way[t].flatten(), way[0].flatten()]).double()
-            found[t] += float(torch.corrcoef(pair)[0, 1]) / SEEDS
-    for t, value in found.items():
+            likeness[t] += float(torch.corrcoef(pair)[0, 1]) / SEEDS
+    for t, value in likeness.items():
         print(f"  at t = {t}: {value:.2f}")
 
     print("Step 10: root mean square difference from 50 steps of DDIM, gray levels (seed 0)")
@@ -75,7 +81,7 @@ def run(options: Options) -> None:
         print(f"  {sampling.sampler} in {sampling.steps}: {float(end.rms.square().mean().sqrt()):.0f}")
 
     print(f"Step 11: classes that a classifier finds in the repaired picture 0 ({SEEDS} seeds; the first {COUNT} are shown)")
-    counts, classify = [], classifier_of(data)
+    counts = []
     for seed in range(0, SEEDS, COUNT):
         request = RepairRequest(name, picture, first_cover(data.size), 1000, None, 4, 25, seed)
         *_, frame = run_repair(models, runner, request)

@@ -254,7 +254,7 @@ def test_the_guides_figures_are_measured(monkeypatch, capsys) -> None:
     guide.run(guide.Options())
     lines = capsys.readouterr().out.splitlines()
     back, predicted = (
-        [float(line.rpartition(":")[2]) for line in lines if line.startswith(beginning)]
+        [float(re.split("[:,]", line)[1]) for line in lines if line.startswith(beginning)]
         for beginning in ("  from t =", "  at t =")
     )
     assert len(back) == len(guide.REACHED)

@@ -200,10 +200,12 @@ STEPS = (
         both("Run it with “Noise up to t” at 100, 300, 700 and 1000.", "把“加噪到 t”设为 100、300、700、1000，分别运行。"),
         both("From which t on does another picture come back?", "从哪个 t 开始，回来的是另一张图片？"),
         both(
-            "From 500, another 7; from 700 a 4, from 1000 a 0. What comes back correlates with the picture by 1.00, 0.96, "
-            "0.71, 0.27 and 0.34 from t = 100, 300, 500, 700 and 1000: details go first.",
-            "从 500 起，是另一个 7；从 700 回来的是一个 4，从 1000 回来的是一个 0。从 t = 100、300、500、700、1000 回来的"
-            "图片与原图的相关系数为 1.00、0.96、0.71、0.27、0.34：先失去的是细节。",
+            "From 500, another 7; from 700 a 4, from 1000 a 0. Over 48 seeds a classifier finds a 7 in 48, 48, 44, 6 and 5 of "
+            "those that come back from t = 100, 300, 500, 700 and 1000. With seed 0 they correlate with the picture by 1.00, "
+            "0.96, 0.71, 0.27 and 0.34: details go first.",
+            "从 500 起，是另一个 7；从 700 回来的是一个 4，从 1000 回来的是一个 0。48 个种子里，"
+            "从 t = 100、300、500、700、1000 回来的图片中，分类器认出 48、48、44、6、5 个 7；"
+            "种子为 0 时，它们与原图的相关系数为 1.00、0.96、0.71、0.27、0.34：先失去的是细节。",
         ),
         both(
             "q(x_t|x_{t−1}) and q(x_t|x_0) are two different Gaussians; the notes write one equality too many.",
