@@ -66,9 +66,10 @@ def test_a_model_that_began_with_the_weights_of_another_makes_no_line(pair: list
     assert words.endswith("expected a model trained from nothing, got one that began with ddpm-fashion-mnist\n")
 
 
-@pytest.mark.parametrize("models", [["ddpm-mnist"], ["ddpm-mnist", "ddpm-mnist"], []])
-def test_models_that_make_no_line_are_refused(models: list[str], monkeypatch, capsys) -> None:
-    status, words = printed(models, monkeypatch, capsys)
+@pytest.mark.parametrize("count", [1, 2, 0])
+def test_models_that_make_no_line_are_refused(count: int, pair: list[str], monkeypatch, capsys) -> None:
+    """Of MNIST alone, twice the same, or none."""
+    status, words = printed(pair[:1] * count, monkeypatch, capsys)
     assert status == 1
     assert words.startswith("error: expected one model of each of mnist, fashion-mnist a seed")
 
