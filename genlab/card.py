@@ -128,8 +128,8 @@ def write_card(
         parts.append("## Training")
     if "command" in metrics:
         parts.append(_code(metrics["command"]))
-    if "command" in metrics.get("times", {}):
-        parts += ["The times of its evaluations were then chosen by", _code(metrics["times"]["command"])]
+    if "command" in (times := _section(metrics, "times")):
+        parts += ["The times of its evaluations were then chosen by", _code(times["command"])]
     if facts:
         parts.append(_table(("quantity", "value", "unit"), facts))
     if "loss.png" in pictures:
