@@ -38,7 +38,9 @@ from genlab.vlb import draw_times, strata
 from tests import tiny
 from tests.test_hub import make_film
 from training import evaluate, likelihood, partial
+from training.choose_times import TimesChoice
 from training.evaluate import SCHEMA, Evaluation
+from training.fit_prior import PriorFit
 from training.likelihood import (
     continuous_bound,
     diffusion_bound,
@@ -820,3 +822,17 @@ runpy.run_path({str(script)!r}, run_name="__main__")
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("imported: []")
     assert "--no-" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (Evaluation("m", dataset="fashion-mnist", data_dir="d", out=Path("o"), seed=3), "evaluate.py m --seed 3"),
+        (PriorFit("m", dataset="fashion-mnist", data_dir="d", run=Path("o"), components=3), "fit_prior.py m --components 3"),
+        (TimesChoice("m", dataset="fashion-mnist", data_dir="d", out=Path("o"), samples=3), "choose_times.py m --samples 3"),
+    ],
+)
+def test_the_published_command_has_all_that_changes_the_figures(options: Any, words: str) -> None:
+    """The data set too; folders of this machine not."""
+    command = options.command()
+    assert sorted(command.split()) == sorted(f"python training/{words} --dataset fashion-mnist".split())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,12 +45,10 @@ class TimesChoice:
                 raise ValueError(f"--{name}: expected a whole number from {low} to {high}, got {getattr(self, name)}")
 
     def command(self) -> str:
-        """Return the command that makes this choice, with the name of a local folder only."""
-        from training.evaluate import name_of
+        """Return the command that makes this choice."""
+        from training.evaluate import command_of
 
-        changed = [(name, getattr(self, name)) for name in ("evaluations", "samples", "seed")]
-        words = [word for name, value in changed if value != getattr(TimesChoice, name) for word in (f"--{name}", str(value))]
-        return shlex.join(["python", "training/choose_times.py", name_of(self.model), *words])
+        return command_of("training/choose_times.py", self)
 
 
 def run(config: TimesChoice) -> int:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from training.partial import Partial
     from training.sample_quality import Reference
 
-UNPUBLISHED = ("data_dir", "out", "device", "cache")
+UNPUBLISHED = ("data_dir", "out", "run", "device", "cache")
 """Options without influence on the numbers, left out of the command in metrics.json."""
 
 
@@ -108,15 +108,24 @@ class Evaluation(Reading):
 
     def command(self) -> str:
         """Return the command that repeats this evaluation."""
-        import shlex
+        return command_of("training/evaluate.py", self)
 
-        words = [name_of(self.model)]
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name != "model" and value != field.default and field.name not in UNPUBLISHED:
-                words += [f"--{field.name.replace('_', '-')}"]
-                words += [] if value is True else [published_dataset(value) if field.name == "dataset" else str(value)]
-        return shlex.join(["python", "training/evaluate.py", *words])
+
+def command_of(script: str, options: Any) -> str:
+    """Return the command that repeats what a script did with a model, without the options in `UNPUBLISHED`.
+
+    Args:
+        options: a dataclass with a field `model`, which is given first; a local folder is given by its name.
+    """
+    import shlex
+
+    words = [name_of(options.model)]
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name != "model" and value != field.default and field.name not in UNPUBLISHED:
+            words += [f"--{field.name.replace('_', '-')}"]
+            words += [] if value is True else [published_dataset(value) if field.name == "dataset" else str(value)]
+    return shlex.join(["python", script, *words])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -45,12 +44,10 @@ class PriorFit:
                 raise ValueError(f"--{name}: expected a whole number from {low} to {high}, got {getattr(self, name)}")
 
     def command(self) -> str:
-        """Return the command that fits this prior, with the name of a local folder only."""
-        from training.evaluate import name_of
+        """Return the command that fits this prior."""
+        from training.evaluate import command_of
 
-        changed = [(name, getattr(self, name)) for name in ("components", "rounds", "seed")]
-        words = [word for name, value in changed if value != getattr(PriorFit, name) for word in (f"--{name}", str(value))]
-        return shlex.join(["python", "training/fit_prior.py", name_of(self.model), *words])
+        return command_of("training/fit_prior.py", self)
 
 
 def run(config: PriorFit) -> int:
