@@ -105,13 +105,13 @@ def _run(config: TimesChoice) -> int:
         distance([times[0], 0])
         order = chosen_order(times, config.evaluations, distance)
     model.config = replace(model.config, times=order)
-    fresh = folder / ".config.json"
-    write_json(fresh, {**read_json(folder / "config.json"), "model": asdict(model.config)})
-    put(fresh, folder / "config.json")
     kept = {name: value for name, value in package.metrics.items() if name not in ("schema", "evaluation")}
     least = {str(count): min(values) for count, values in found.items()}
     choice = {"command": config.command(), "samples": config.samples, "seed": config.seed, "frechet_distance": least}
-    write_metrics(folder / "metrics.json", {**kept, "times": choice})
+    write_metrics(folder / "metrics.json", {**kept, "times": choice})  # first: no evaluation may stand beside other times
+    fresh = folder / ".config.json"
+    write_json(fresh, {**read_json(folder / "config.json"), "model": asdict(model.config)})
+    put(fresh, folder / "config.json")
     refresh_card(folder)
     for count, value in least.items():
         chosen = ", ".join(map(str, model.sampling_times(int(count))[:-1]))
