@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from genlab import hub
 from genlab.config import ConsistencyConfig, DataSpec, DDPMConfig, UNetConfig
 from genlab.consistency import Consistency
 from genlab.ddpm import DDPM
-from genlab.matching import LEAST, Matching, along, direction, losses
+from genlab.matching import LEAST, Matched, Matching, Real, along, direction, losses
 from genlab.oracle import GaussianData
 from genlab.process import q_marginal
 from genlab.schedule import cosine_schedule
@@ -59,11 +60,31 @@ def test_the_direction_is_measured_by_how_far_the_teacher_is_from_the_picture() 
     torch.testing.assert_close(g[1], torch.full((1, 2, 2), 0.1 / LEAST))  # no distance: not infinite
 
 
-def tiny() -> tuple[Matching, DDPM]:
+def test_the_discriminators_loss_is_least_at_the_log_ratio_of_the_densities_where_it_is_their_divergence() -> None:
+    """Goodfellow et al. 2014, theorem 1: with d = log q/p it is 2 log 2 − 2 JS(p, q), by quadrature for two Gaussians."""
+    x = torch.linspace(-12, 12, 100_001, dtype=torch.float64)
+    p, q = (torch.distributions.Normal(*each).log_prob(x) for each in ((-0.5, 1.0), (0.7, 0.8)))
+
+    def expected(d: Tensor) -> float:
+        none = torch.zeros(len(x), 1, 1, 1, dtype=torch.float64)
+        times = torch.full((len(x),), 500)
+        loss = losses(SCHEDULE, Matched(none, none, none, fooling=d, fake=d, real=torch.zeros_like(d)), times, none)
+        other = losses(SCHEDULE, Matched(none, none, none, fooling=d, fake=torch.zeros_like(d), real=d), times, none)
+        of_p, of_q = (each["telling"] - math.log(2) for each in (loss, other))  # log(1 + e^0), of the pictures left out
+        return float(torch.trapezoid(p.exp() * of_p + q.exp() * of_q, x))
+
+    mean = torch.logaddexp(p, q) - math.log(2)
+    shannon = 0.5 * torch.trapezoid(p.exp() * (p - mean) + q.exp() * (q - mean), x)
+    assert expected(q - p) == pytest.approx(2 * math.log(2) - 2 * float(shannon), rel=1e-7)
+    for change in (0.1, 0.1 * x, -0.1 * x**2):
+        assert expected(q - p + change) > expected(q - p)
+
+
+def tiny(real: bool = False) -> tuple[Matching, DDPM]:
     torch.manual_seed(0)
     config, data = DDPMConfig(T=20, schedule="cosine", unet=UNetConfig(width=8)), DataSpec(size=8, classes=("a", "b"))
     teacher, student = DDPM(config, data), Consistency(ConsistencyConfig(config, "teacher", (20, 12, 5, 1)), data)
-    return Matching(student, teacher), teacher
+    return Matching(student, teacher, real), teacher
 
 
 def arguments(s: Tensor) -> tuple[Tensor, ...]:
@@ -77,7 +98,7 @@ def test_a_later_evaluation_is_trained_on_the_noised_picture_of_the_first() -> N
         for parameter in matching.parameters():  # the last convolution is zero at first
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
         x_T, s, label, renoise, u, noise = arguments(torch.tensor([20, 5]))
-        x, x_u, _ = matching(x_T, s, label, renoise, u, noise)
+        x, x_u, *_ = matching(x_T, s, label, renoise, u, noise)
         first = matching.student.predict(x_T, torch.tensor([20, 20]), label).x0_hat
         x_s = q_marginal(matching.student.schedule, first, s).sample(renoise)
         wanted = matching.student.predict(torch.stack([x_T[0], x_s[1]]), s, label, clip=False).x0_hat
@@ -85,29 +106,54 @@ def test_a_later_evaluation_is_trained_on_the_noised_picture_of_the_first() -> N
     torch.testing.assert_close(x_u, q_marginal(matching.student.schedule, x, u).sample(noise))
 
 
-def test_each_network_learns_from_its_own_loss_alone() -> None:
-    matching, teacher = tiny()
-    given = arguments(torch.tensor([20, 5, 20, 1]))
-    x, x_u, own = matching(*given)
+def real_pictures() -> Real:
+    y, noise = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    return Real(y, torch.tensor([1, 0, -1, 1]), noise)
+
+
+LEARNS = {"matching": {"student"}, "error": {"own.model"}, "fooling": {"student"}, "telling": {"own.model", "own.head"}}
+
+
+@pytest.mark.parametrize("name", LEARNS)
+def test_each_network_learns_from_its_own_losses_alone(name: str) -> None:
+    matching, teacher = tiny(real=True)
     with torch.no_grad():
-        teachers = teacher.predict(x_u, given[4], given[2], clip=False).x0_hat + 0.1
-    match, error = losses(teacher.schedule, x, given[4], own, teachers)
-    match.sum().backward(retain_graph=True)
-    assert any(p.grad is not None and bool(p.grad.any()) for p in matching.student.parameters())
-    assert all(p.grad is None for p in matching.own.parameters())
-    matching.zero_grad(set_to_none=True)
-    error.sum().backward()
-    assert all(p.grad is None for p in matching.student.parameters())
-    assert any(p.grad is not None and bool(p.grad.any()) for p in matching.own.parameters())
+        for parameter in matching.parameters():  # the last convolutions are zero at first
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    given = arguments(torch.tensor([20, 5, 20, 1]))
+    matched = matching(*given, real_pictures())
+    with torch.no_grad():
+        teachers = teacher.predict(matched.x_u, given[4], given[2], clip=False).x0_hat + 0.1
+    losses(teacher.schedule, matched, given[4], teachers)[name].sum().backward()
+    learn = {key for key, p in matching.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    assert {part for part in ("student", "own.model", "own.head") if any(key.startswith(part) for key in learn)} == LEARNS[name]
+
+
+def test_real_pictures_leave_the_other_losses_as_they_are() -> None:
+    matching, teacher = tiny(real=True)
+    given = arguments(torch.tensor([20, 5, 20, 1]))
+    teachers = torch.zeros(4, 1, 8, 8)
+    with torch.no_grad():
+        without, beside = (
+            losses(teacher.schedule, matching(*given, *real), given[4], teachers) for real in ((), (real_pictures(),))
+        )
+    assert list(without) == ["matching", "error"]
+    torch.testing.assert_close({name: beside[name] for name in without}, without)
+    pictures = real_pictures()
+    with torch.no_grad():
+        told = matching.own(q_marginal(teacher.schedule, pictures.y, given[4]).sample(pictures.noise), given[4], pictures.label)
+        fake = matching.own(matching(*given).x_u, given[4], given[2])
+    torch.testing.assert_close(beside["telling"], (1 + fake.exp()).log() + (1 + (-told).exp()).log())
+    torch.testing.assert_close(beside["fooling"], (1 + (-fake).exp()).log())
 
 
 def test_at_the_start_there_is_no_direction_as_both_models_are_the_teacher() -> None:
     matching, teacher = tiny()
     given = arguments(torch.tensor([20, 5]))
     with torch.no_grad():
-        x, x_u, own = matching(*given)
-        match, _ = losses(teacher.schedule, x, given[4], own, teacher.predict(x_u, given[4], given[2], clip=False).x0_hat)
-    assert bool((match == 0).all())
+        matched = matching(*given)
+        teachers = teacher.predict(matched.x_u, given[4], given[2], clip=False).x0_hat
+        assert bool((losses(teacher.schedule, matched, given[4], teachers)["matching"] == 0).all())
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +170,10 @@ def students(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[
     return folder / "teacher", folder / "student"
 
 
+@pytest.mark.parametrize("real", [0.0, 1.0], ids=["teacher", "real pictures"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_student_is_matched_and_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
-    students: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    students: tuple[Path, Path], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: float
 ) -> None:
     monkeypatch.setattr(distil, "SHARD", 16)
     monkeypatch.setattr(distil, "HELD_OUT", 4)
@@ -137,7 +184,8 @@ def test_a_student_is_matched_and_a_resumed_run_is_bit_for_bit_the_uninterrupted
     order = config["model"]["times"] = [first, *rest[::-1]]  # as choose_times.py may have put them
     (student / "model" / "config.json").write_text(json.dumps(config))
     changes = {"steps": 6, "log_every": 4, "sample_every": 3, "save_every": 5, **never}
-    matched = {"objective": "distribution", "from_model": str(student), **changes}
+    given = {"real": real, "data_dir": str(data_dir)} if real else {}
+    matched = {"objective": "distribution", "from_model": str(student), **given, **changes}
     straight, stopped = (distillation(teacher, tmp_path / name, **matched) for name in ("straight", "stopped"))
     assert main(straight, distil.task(straight, package)) == 0
     assert main(stopped, at_step(distil.task(stopped, package), 3, send(signal.SIGTERM))) == 143
@@ -151,7 +199,9 @@ def test_a_student_is_matched_and_a_resumed_run_is_bit_for_bit_the_uninterrupted
     assert {"teacher", "--from", "student", "--objective", "distribution"} <= {*written.metrics["command"].split()}
     moved = [not torch.equal(a, b) for a, b in zip(written.model.parameters(), before.model.parameters(), strict=True)]
     assert any(moved)
-    assert "and then matched to its distribution" in (tmp_path / "stopped" / "model" / "README.md").read_text()
+    how = "and then matched to its distribution and to real pictures" if real else "and then matched to its distribution ("
+    assert how in (tmp_path / "stopped" / "model" / "README.md").read_text()
+    assert ("telling" in (tmp_path / "stopped" / "log.csv").read_text()) == bool(real)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

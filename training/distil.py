@@ -3,7 +3,7 @@
 A solver walks from noise to pictures with the teacher's predictions; the points of these trajectories are the data. The student
 starts with the teacher's weights and learns to predict the end of a trajectory from any of its points
 (`genlab/consistency.py`). With --objective distribution a student goes on until its pictures are distributed as the teacher's
-(`genlab/matching.py`).
+(`genlab/matching.py`), with --real also until they are taken for pictures of the data set.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from training.config import Distillation, parse
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from torch import Tensor, nn
 
     from genlab.config import DataSpec
     from genlab.consistency import Consistency
+    from genlab.data import Dataset
     from genlab.ddpm import DDPM
-    from genlab.matching import Matching
+    from genlab.matching import Matching, Real
     from genlab.package import Package
     from training.draws import Draws
     from training.loop import LossFunction
@@ -41,6 +43,8 @@ SLOWER = 0.1
 """Learning rate of a student, by that of the model of its pictures, which has to keep up (Yin et al. 2024b, section 4.2)."""
 EVALUATIONS = (2, 4)
 """Numbers of evaluations, besides 1, whose pictures are matched."""
+FOOLING, TELLING = 3e-3, 1e-2
+"""Weights of the losses by a discriminator, the student's for --real 1 and its own: those of Yin et al. 2024b on ImageNet."""
 NOISED = (0.02, 0.98)
 """Times u to which pictures are noised to match their distribution, as shares of T (Yin et al. 2024a, section 3.2)."""
 
@@ -101,6 +105,7 @@ def task(config: Distillation, package: Package) -> Task:
 
     Raises:
         ModelError: the model is not a DDPM, or the one to start from cannot be read.
+        DataError: the pictures of --real are not found, or are not those that the teacher was trained on.
     """
     from accelerate import PartialState
 
@@ -113,6 +118,7 @@ def task(config: Distillation, package: Package) -> Task:
     from genlab.package import ModelError
     from genlab.sampler import spaced
     from training.draws import Draws
+    from training.evaluate import Evaluation, load_data
     from training.run import Task, TrainingData
 
     teacher = package.model
@@ -126,6 +132,10 @@ def task(config: Distillation, package: Package) -> Task:
             order = before.config.times
     student = ConsistencyConfig(teacher.config, config.teacher_name, order)
     weights, matching = package.weights_sha256, config.objective == "distribution"
+
+    real = None
+    if config.real:
+        _, real = load_data(Evaluation(config.teacher, dataset=config.pictures, data_dir=config.data_dir), package)
 
     def data() -> TrainingData:
         walked = times[:1] if matching else times
@@ -147,7 +157,7 @@ def task(config: Distillation, package: Package) -> Task:
     def build(data: DataSpec) -> Consistency | Matching:
         model = Consistency(student, data)
         model.denoiser.load_state_dict(teacher.state_dict())
-        return Matching(model, teacher) if matching else model
+        return Matching(model, teacher, real is not None) if matching else model
 
     def loss(network: nn.Module, points: Tensor, label: Tensor | None, draws: Draws | None = None) -> dict[str, Tensor]:
         draws = draws or Draws(len(points))
@@ -155,7 +165,7 @@ def task(config: Distillation, package: Package) -> Task:
         first = draws.rand(device=points.device) < config.from_noise
         return {"loss": network(points, times[:-1], place.masked_fill(first, 0), label)}
 
-    return Task(build, _matched(config, teacher, order) if matching else loss, data=data, paces=_paces)
+    return Task(build, _matched(config, teacher, order, real) if matching else loss, data=data, paces=_paces)
 
 
 def _paces(trained: nn.Module) -> list[tuple[nn.Module, float]]:
@@ -165,11 +175,12 @@ def _paces(trained: nn.Module) -> list[tuple[nn.Module, float]]:
     return [(trained.student, SLOWER), (trained.own, 1.0)] if isinstance(trained, Matching) else [(trained, 1.0)]
 
 
-def _matched(config: Distillation, teacher: DDPM, order: Sequence[int]) -> LossFunction:
+def _matched(config: Distillation, teacher: DDPM, order: Sequence[int], real: Dataset | None) -> LossFunction:
     """Return the loss of matching a student to the distribution of its teacher.
 
     Args:
         order: of the student's times; those of 2 and 4 evaluations are trained.
+        real: pictures that the student's are to be taken for, or None.
     """
     import torch
 
@@ -189,26 +200,42 @@ def _matched(config: Distillation, teacher: DDPM, order: Sequence[int]) -> LossF
         s = s.masked_fill(draws.rand(device=x_T.device) < config.from_noise, teacher.schedule.T)
         u = draws.of(training_times(teacher.schedule.T, draws.count, draws.number())).clamp(low, high).to(x_T.device)
         renoise, noise = (draws.randn(*x_T.shape[1:], device=x_T.device) for _ in range(2))
-        x, x_u, own = network(x_T, s, label, renoise, u, noise)
+        given = None if real is None else _real(real, draws, config.no_label, x_T.device)
+        matched = network(x_T, s, label, renoise, u, noise, given)
         with torch.no_grad():
-            teachers = teacher.predict(x_u, u, label, clip=False).x0_hat
-        matching, error = losses(teacher.schedule, x, u, own, teachers)
-        return {"loss": matching + error, "matching": matching, "error": error}
+            teachers = teacher.predict(matched.x_u, u, label, clip=False).x0_hat
+        parts = losses(teacher.schedule, matched, u, teachers)
+        weights = {"fooling": config.real * FOOLING, "telling": TELLING}
+        return {"loss": torch.stack([weights.get(name, 1.0) * value for name, value in parts.items()]).sum(dim=0), **parts}
 
     return loss
+
+
+def _real(data: Dataset, draws: Draws, no_label: float, device: torch.device) -> Real:
+    """Draw a batch of real pictures, a share `no_label` of them without their class."""
+    from genlab.data import as_model
+    from genlab.matching import Real
+
+    rows = draws.randint(len(data), device).cpu()
+    label = None
+    if data.labels is not None:
+        label = data.labels[rows].to(device).masked_fill(draws.rand(device=device) < no_label, -1)
+    y = as_model(data.images[rows].to(device))
+    return Real(y, label, draws.randn(*y.shape[1:], device=device))
 
 
 def main() -> int:
     """Run the command line."""
     config = parse(Distillation)
     from genlab import hub
+    from genlab.listing import DataError
     from genlab.package import ModelError
     from training.run import main as run
 
     try:
         package = hub.read(config.teacher)
         made = task(config, package)
-    except ModelError as error:
+    except (ModelError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return run(replace(config, dataset=package.model.data.name), made)
