@@ -225,6 +225,7 @@ def _code_word(text: str) -> str:
 _TRAINING = (
     ("steps", "steps", ""),
     ("lengthened", "planned shorter at first", ""),
+    ("weights", "weights", ""),
     ("images_seen", "pictures seen", ""),
     ("seconds", "time", "s"),
     ("device", "device", ""),

@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from genlab.config import DDPMConfig, UNetConfig, VAEConfig
 from genlab.data import ungrid
+from genlab.demo.requested import Source
 from genlab.package import read_package
 from training import loop, run, train_ddpm, train_vae
 from training.config import DDPMTraining, VAETraining
@@ -87,13 +89,28 @@ def test_without_minutes_only_steps_count(tmp_path: Path, data_dir: Path, monkey
 def test_the_model_with_the_lowest_held_out_loss_stays_beside_the_last(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    losses = iter([5.0, 3.0, 4.0])
+    losses = iter([5.0, 3.0, 4.0, 6.0])
     monkeypatch.setattr(run, "held_out_loss", lambda *given: {"loss": next(losses)})
     assert trained(options(tmp_path / "run", data_dir)) == 0
     best, last = read_package(tmp_path / "run" / "best"), read_package(tmp_path / "run" / "model")
     assert (best.metrics["training"]["steps"], last.metrics["training"]["steps"]) == (4, 6)
     assert best.metrics["loss"]["held_out"] == {"loss": 3.0}
     assert f"was lowest at step 4 (3): {tmp_path / 'run' / 'best'}" in capsys.readouterr().out
+
+
+def test_the_weights_of_the_last_step_are_a_model_beside_their_average(tmp_path: Path, data_dir: Path):
+    run_folder = tmp_path / "a-run"
+    assert trained(options(run_folder, data_dir)) == 0
+    checkpoint = load_file(max(run_folder.glob("checkpoints/*/state.safetensors")))
+    raw, average = read_package(run_folder / "raw"), read_package(run_folder / "model")
+    for package, name in ((raw, "model"), (average, "average")):
+        for key, value in package.model.state_dict().items():
+            torch.testing.assert_close(value, checkpoint[f"{name}.{key}"].half().float(), msg=key)
+    assert any(not torch.equal(a, b) for a, b in zip(raw.model.parameters(), average.model.parameters(), strict=True))
+    assert raw.metrics["loss"]["held_out"]["loss"] != average.metrics["loss"]["held_out"]["loss"]
+    assert "| weights | of the last step, not averaged |" in (run_folder / "raw" / "README.md").read_text()
+    assert "not averaged" not in (run_folder / "model" / "README.md").read_text()
+    assert [Source(str(run_folder / part)).stem for part in ("", "model", "raw")] == ["a-run", "a-run", "a-run-raw"]
 
 
 def test_the_log_is_written_as_csv_and_has_epochs(tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]):

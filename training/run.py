@@ -396,6 +396,8 @@ def finish(config: Training, trainer: Trainer, task: Task, log: Log, given: Trai
         film = moments_of(config, given).film([row for row in log.rows if "replay" in row], model)
     metrics = write_model(folder, config, trainer, log, given, film)
     (config.run_folder / "training.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    last = held_out_loss(trainer, task, trainer.model, given.held_out)
+    write_model(config.run_folder / "raw", config, trainer, log, given, last=last)
     lowest = min((row for row in log.rows if "held_out" in row), key=lambda row: row["held_out"]["loss"], default=None)
     if lowest is not None and lowest["step"] < trainer.step and trainer.accelerator.is_main_process:
         where = f"at step {lowest['step']} ({lowest['held_out']['loss']:.5g}): {config.run_folder / 'best'}"
@@ -417,9 +419,20 @@ def last_pictures(config: Training, trainer: Trainer, task: Task, given: Trainin
 
 
 def write_model(
-    folder: Path, config: Training, trainer: Trainer, log: Log, given: TrainingData, film: Film | None = None
+    folder: Path,
+    config: Training,
+    trainer: Trainer,
+    log: Log,
+    given: TrainingData,
+    film: Film | None = None,
+    last: dict[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Write the model with the averaged weights to a folder; return its metrics."""
+    """Write the model with the averaged weights to a folder; return its metrics.
+
+    Args:
+        last: held-out losses of the weights of the last step: those are written, not their average.
+    """
+    held_out: dict[str, float] = next((r["held_out"] for r in reversed(log.rows) if "held_out" in r), {})
     metrics: dict[str, Any] = {
         "command": config.command(),
         "seed": config.seed,
@@ -429,6 +442,7 @@ def write_model(
             "images_seen": trainer.step * config.batch_size,
             "seconds": round(trainer.seconds),
             **({"lengthened": trainer.lengthened} if trainer.lengthened else {}),
+            **({} if last is None else {"weights": "of the last step, not averaged"}),
             **trainer.origin,
             "device": trainer.device.type,
             "precision": trainer.arithmetic,
@@ -438,10 +452,11 @@ def write_model(
         },
         "loss": {
             "training": next((r["losses"] for r in reversed(log.rows) if "losses" in r), {}),
-            "held_out": next((r["held_out"] for r in reversed(log.rows) if "held_out" in r), {}),
+            "held_out": held_out if last is None else last,
             "held_out_images": min(HELD_OUT, len(given.held_out)),
         },
     }
     examples = given.examples if config.examples else replace(given.examples, images=given.examples.images[:0], labels=None)
-    write_package(folder, model_of(trainer.average), metrics, examples, config.store == "fp16", film)
+    trained = trainer.average if last is None else trainer.model
+    write_package(folder, model_of(trained), metrics, examples, config.store == "fp16", film)
     return metrics

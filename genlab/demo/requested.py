@@ -83,11 +83,12 @@ class Source:
 
     @property
     def _shown(self) -> str:
-        """Return its name for the page: of a folder the last part, or, of a run's, the run's."""
+        """Return its name for the page: of a folder the last part, in a run the run and which model of it."""
         if self.folder is None or not (self.folder.is_dir() or self.name.startswith((".", "/", "~"))):
             return self.name
         place = self.folder.resolve()
-        return place.parent.name if place.name == "model" else place.name
+        run = place.parent.name
+        return {"model": run, "best": f"{run}-best", "raw": f"{run}-raw"}.get(place.name, place.name)
 
     @property
     def pinned(self) -> bool:
