@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,7 @@ from genlab.demo.components.figure import (
     Selected,
     Stack,
     drawn,
+    frames_apart,
     pack,
     positions,
     selected,
@@ -146,6 +150,29 @@ def test_a_frame_is_checked_and_packed_like_its_layer() -> None:
     np.testing.assert_allclose(changed.values(), X**2, atol=1e-5)
     assert data.model_dump()["frames"][0]["layers"]["b"]["stacks"][0]["colour"] == "q"
     assert FigureData.model_validate_json(data.model_dump_json()).model_dump() == data.model_dump()
+
+
+def test_the_frames_of_a_page_lie_in_a_file_but_the_one_shown_first() -> None:
+    whole = FigureData(
+        panels=[panel(Line(id="q", x=X, y=X))],
+        frames=[Frame(caption=f"{i}", layers={"q": {"y": i * X}}) for i in range(5)],
+        first=3,
+    )
+    with gr.Blocks():
+        component = Figure(frames_apart(whole))
+    shown = component.value
+    assert [frame["caption"] for frame in shown["frames"]] == ["0", "1", "2", "3", "4"]
+    assert [i for i, frame in enumerate(shown["frames"]) if frame["layers"]] == [shown["first"]] == [3]
+    path = shown["sheet"]["path"]
+    layers = json.loads(gzip.decompress(Path(path).read_bytes()))
+    assert layers == [frame["layers"] for frame in whole.model_dump()["frames"]]
+    assert path in component.keep_in_cache, "a page may be asked for its files as long as it is served"
+
+
+def test_frames_apart_begin_with_the_last_one_where_none_is_chosen() -> None:
+    frames = [Frame(layers={"q": {"y": i * X}}) for i in range(5)]
+    assert frames_apart(FigureData(panels=[panel(Line(id="q", x=X, y=X))], frames=frames)).first == 4
+    assert frames_apart(first()) == first(), "a figure without frames stays as it is"
 
 
 # ---- what comes back ----
@@ -275,6 +302,11 @@ def film(value: Any) -> FigureData:
     return FigureData.model_validate(data.model_dump())
 
 
+def short_film(name: str = "frame") -> FigureData:
+    frames = [Frame(caption=f"caption {i}", layers={"rule": {"text": f"{name} {i}"}}) for i in range(10)]
+    return FigureData(panels=[panel(Rule(id="rule", at=0.5, text="none"))], frames=frames, first=2)
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     options: dict[str, Any] = {
@@ -289,6 +321,8 @@ def url() -> Iterator[str]:
             getattr(component, event)(answer, component, component, **options)
         Figure(FigureData(), label="nothing", labels={"empty": "Nothing was measured of this model. " * 3}, elem_id="nothing")
         gr.Button("film", elem_id="film").click(film, component, component, **options)
+        apart = Figure(frames_apart(short_film()), label="apart", animated=True, elem_id="apart")
+        gr.Button("change", elem_id="change").click(lambda: short_film("later"), None, apart, **options)
     with tiny.served(blocks) as address:
         yield address
 
@@ -438,3 +472,44 @@ def test_frames_are_played_with_the_players_controls_and_without_the_server(page
     assert rule(page).text_content() == "frame 8"
     assert len(page.asked) == before
     assert page.problems == []
+
+
+def test_frames_in_a_file_come_with_the_figure_and_once(page: Any) -> None:
+    root = page.locator("#apart")
+    root.locator(".forward:enabled").wait_for()
+    assert (root.locator(".count").inner_text(), root.locator("text.halo").text_content()) == ("3 / 10", "frame 2")
+    root.locator(".scrub").focus()
+    page.keyboard.press("End")
+    assert (root.locator(".caption").inner_text(), root.locator("text.halo").text_content()) == ("caption 9", "frame 9")
+    assert len([request for request in page.asked if request.url.endswith("/frames.gz")]) == 1
+    assert page.problems == []
+
+
+def test_the_first_frame_is_there_before_its_file_which_a_newer_value_replaces(url: str, browser: Any) -> None:
+    page = tiny.watched(browser.new_context().new_page())
+    held: list[Any] = []
+    page.route("**/frames.gz", lambda route: held.append(route))
+    page.goto(url)
+    root = page.locator("#apart")
+    root.locator("text.halo").get_by_text("frame 2").wait_for()
+    assert root.locator(".count").inner_text() == "3 / 10"
+    assert root.locator(".back").is_disabled()
+    assert root.locator(".forward").is_disabled()
+    page.click("#change")
+    root.locator("text.halo").get_by_text("later 2").wait_for()
+    with page.expect_response("**/frames.gz"):
+        held[0].continue_()
+    root.locator(".forward").click()
+    assert root.locator("text.halo").text_content() == "later 3"
+    assert page.problems == []
+    page.context.close()
+
+
+def test_a_file_that_cannot_be_had_is_said(url: str, browser: Any) -> None:
+    page = browser.new_context().new_page()
+    page.route("**/frames.gz", lambda route: route.fulfill(status=404, body="{}"))
+    page.goto(url)
+    root = page.locator("#apart")
+    root.locator(".message").get_by_text("Reload the page").wait_for()
+    assert root.locator("text.halo").text_content() == "frame 2"
+    page.context.close()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -44,7 +45,7 @@ def test_other_models_get_no_film(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_film_that_is_a_part_of_the_page_is_small_and_is_stored_as_it_was_made(
+def test_a_film_of_moving_points_is_small_and_is_stored_as_it_was_made(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     film = films.figure(name)
@@ -74,6 +75,13 @@ def test_the_films_are_what_the_models_make(monkeypatch: pytest.MonkeyPatch, tmp
 def url() -> Iterator[str]:
     with tiny.serving(tiny.load_models()) as address:
         yield address
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_page_is_light(url: str, language: str) -> None:
+    """What only one tab needs, such as a film, goes into a file that the tab fetches."""
+    reply = httpx.get(url, headers={"accept-encoding": "gzip", "accept-language": language})
+    assert reply.num_bytes_downloaded < 210_000
 
 
 @pytest.mark.parametrize("tab", [*FILMS, *FIGURES, "training"])

@@ -1,9 +1,9 @@
 """Films: runs of the models that ship, which the page opens on without calling a model.
 
 films/NAME.json has the SHA-256 of the weights that made a film and its `PlayerData`; films/NAME.png all its frames in one
-picture; other pictures stand beside them. Where points move, NAME.json is the whole `FigureData`: it is a part of the page, so
-it has few frames. `python -m genlab.demo.make_films` makes all of them again. training.json and training.png are moments of a
-training, in the form of a model's folder (`tabs/training/compute.py`).
+picture; other pictures stand beside them. Where points move, NAME.json is the whole `FigureData`. `python -m
+genlab.demo.make_films` makes all of them again. training.json and training.png are moments of a training, in the form of a
+model's folder (`tabs/training/compute.py`).
 """
 
 from __future__ import annotations

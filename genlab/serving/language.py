@@ -171,7 +171,7 @@ def _translated(body: bytes, html: bool, language: Language, zipped: bool) -> by
         tag = TAGS[language]
         body = body.replace(b'lang="en"', f'lang="{tag}"'.encode(), 1)
         body = body.replace(b"<head>", b"<head>" + (SCRIPT % (tag, tag, COOKIE)).encode(), 1)
-    return gzip.compress(body, compresslevel=4) if zipped else body
+    return gzip.compress(body, compresslevel=6) if zipped else body
 
 
 class _Reply:

@@ -22,19 +22,22 @@ stroke, `select` for a choice, `clear` for an emptied drawing. The browser sends
 from __future__ import annotations
 
 import base64
+import gzip
+import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from gradio.data_classes import GradioModel
+from gradio.data_classes import FileData, GradioModel
 from pydantic import AfterValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from genlab.colours import COLOURS
 from genlab.demo.components import Scripted, player
 from genlab.demo.limits import LimitError
 from genlab.serving.language import both
+from genlab.serving.results import save_result
 
 INK = "ink"
 """The colour of text, for what stands for nothing in particular."""
@@ -52,6 +55,7 @@ LABELS: dict[str, str] = {
     **{key: player.LABELS[key] for key in SHARED},
     "player": both("Figure", "图"),
     "empty": both("Nothing to show yet.", "还没有可以显示的内容。"),
+    "failed": both("The frames could not be loaded. Reload the page.", "画面无法加载，请刷新页面。"),
     "drawing": both(
         "Draw here. With the keyboard: arrow keys move the cross, Space sets a point.",
         "在这里画。用键盘时：方向键移动十字，空格键放一个点。",
@@ -376,6 +380,7 @@ class FigureData(GradioModel):
         description: what the whole figure shows, as text with the numbers.
         legend: show it.
         frames: see `Frame`; the figure's own layers are what is not in a frame.
+        sheet: a file with the layers of all frames; `frames` then has those of frame `first` alone. See `frames_apart`.
         segments: named stretches of the timeline, as in `PlayerData`.
         first: index of the frame shown first, by default the last.
         fps, autoplay, loop: as in `PlayerData`.
@@ -389,6 +394,7 @@ class FigureData(GradioModel):
     description: str = ""
     legend: bool = True
     frames: list[Frame] = Field(default_factory=list, max_length=2000)
+    sheet: FileData | None = None
     segments: list[player.Segment] = Field(default_factory=list)
     first: int | None = None
     fps: FiniteFloat = Field(default=12, gt=0)
@@ -421,6 +427,21 @@ class FigureData(GradioModel):
         if self.first is not None and not 0 <= self.first < len(self.frames):
             raise ValueError(f"expected a first frame from 0 to {len(self.frames) - 1}, got {self.first}")
         return self
+
+
+def frames_apart(value: FigureData) -> FigureData:
+    """Return a figure with its frames in a file that the browser fetches when it shows the figure.
+
+    The page that opens on it then has no more of them than the captions and the frame shown first, by default the last one.
+    """
+    if not value.frames:
+        return value
+    first = len(value.frames) - 1 if value.first is None else value.first
+    layers = json.dumps([frame.model_dump()["layers"] for frame in value.frames])
+    content = gzip.compress(layers.encode(), mtime=0)
+    sheet = FileData(path=save_result(content, "frames.gz"), mime_type="application/gzip", size=len(content))
+    frames = [frame if i == first else Frame(caption=frame.caption) for i, frame in enumerate(value.frames)]
+    return value.model_copy(update={"frames": frames, "first": first, "sheet": sheet})
 
 
 def positions(value: Any, ids: Sequence[str]) -> dict[str, tuple[float, float]]:

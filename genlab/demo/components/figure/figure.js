@@ -8,7 +8,7 @@ import { format } from './format.js';
 import { boundsOf, drawnAt, nearestHandle, placesAfter, stepsOf } from './handles.js';
 import { drawAxes, drawMarks, drawPicture, legendOf } from './layers.js';
 import { barsOf, boxOf, sharedLeft } from './layout.js';
-import { numbersOf } from './packed.js';
+import { numbersOf, unzipped } from './packed.js';
 import { moveCross, pixelsOf, plotOf, pointIn, readOut, within } from './plot.js';
 import { clamped, nearestIndex, rounded } from './scale.js';
 
@@ -34,6 +34,7 @@ export function figure({ element, props, trigger, watch }) {
   let shape = ''; // of the panels; while it stays, their elements do
   let plots = []; // one for each panel
   let places = new Map(); // id of a handle → { x, y }
+  let sheet = {}; // { url, layers }: the file that was fetched last, and a promise of the frames' layers in it
   let selected = null; // the panel and the x that were chosen
   let drawn = []; // the free-hand points
   const ahead = new Set(); // ids of the handles whose places the server does not know yet
@@ -356,12 +357,13 @@ export function figure({ element, props, trigger, watch }) {
     if (!requests.pending.select) selected = value.selected;
     if (pen === null && !requests.pending.input) drawn = value.drawn;
     data = value;
-    controls.setFrames(value, value.frames);
+    const { first } = value;
+    controls.setFrames(value, value.sheet ? value.frames.map((frame, i) => i === first && frame) : value.frames);
     controls.playing = false;
     if (!controls.repeatChosen) controls.repeat = value.loop;
     const { total } = controls;
     const play = value.autoplay && total > 1 && !controls.reducedMotion.matches;
-    controls.index = total ? (value.first ?? (play ? 0 : total - 1)) : -1;
+    controls.index = total ? (first ?? (play ? 0 : total - 1)) : -1;
 
     const now = JSON.stringify(value.panels.map(({ aspect, share, least }) => [aspect, share, least]));
     if (now !== shape) build();
@@ -384,9 +386,29 @@ export function figure({ element, props, trigger, watch }) {
     layout();
     controls.update();
     publish();
-    if (play) controls.play();
+    if (value.sheet) loadFrames(value, play);
+    else if (play) controls.play();
     follow();
     requests.pump();
+  }
+
+  /** Fetch the layers of the frames of a value, and play it then, unless another value has come. */
+  async function loadFrames(value, play) {
+    const { url } = value.sheet;
+    if (sheet.url !== url) sheet = { url, layers: fetch(url).then(unzipped) }; // gradio hands over its first value twice
+    try {
+      const layers = await sheet.layers;
+      if (data !== value) return;
+      data = { ...value, frames: value.frames.map(({ caption }, i) => ({ caption, layers: layers[i] })) };
+      controls.setFrames(data, data.frames);
+      layout();
+      controls.update();
+      if (play) controls.play();
+    } catch (error) {
+      if (data !== value) return;
+      console.error('figure:', error);
+      controls.message(controls.label('failed'));
+    }
   }
 
   wipe.addEventListener('click', () => {

@@ -20,3 +20,9 @@ function unpack({ codes, low, high, log }) {
     return log ? Math.exp(low + code * unit) : low + code * unit;
   });
 }
+
+/** Return a promise of the JSON in a reply that is a gzip file. */
+export function unzipped({ ok, status, body }) {
+  if (!ok) throw new Error(`expected a file, got status ${status}`);
+  return new Response(body.pipeThrough(new DecompressionStream('gzip'))).json();
+}

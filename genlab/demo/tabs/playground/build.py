@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from genlab.demo import films
-from genlab.demo.components.figure import Figure, FigureData, drawn
+from genlab.demo.components.figure import Figure, FigureData, drawn, frames_apart
 from genlab.demo.limits import DATA_SET, LimitError, parse_choice
 from genlab.demo.live import SECONDS, Store, on_worker
 from genlab.demo.served import Models
@@ -141,7 +141,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> None:
             data = gr.Radio([(data_name(name), name) for name in DATA], value=FIRST.data, label=TEXT["data"])
         with gr.Column(scale=5, min_width=320):
             figure = Figure(
-                films.figure("playground"),
+                frames_apart(films.figure("playground")),
                 label="figure",
                 animated=True,
                 segmented=True,

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from genlab.demo import films
-from genlab.demo.components.figure import Figure, FigureData
+from genlab.demo.components.figure import Figure, FigureData, frames_apart
 from genlab.demo.live import on_worker
 from genlab.demo.served import Models
 from genlab.demo.tabs.controls import LATEX, formula, seed_field
@@ -43,7 +43,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
                 reverse_button = gr.Button(TEXT["reverse"], elem_id="score-reverse", min_width=140)
                 flow_button = gr.Button(TEXT["flow"], elem_id="score-flow", min_width=140)
     figure = Figure(
-        films.figure("score"),
+        frames_apart(films.figure("score")),
         label="figure",
         animated=True,
         elem_id="score",

@@ -10,7 +10,7 @@ import gradio as gr
 from torch import Tensor
 
 from genlab.demo.components.canvas import Canvas, CanvasData
-from genlab.demo.components.figure import Figure, FigureData, positions
+from genlab.demo.components.figure import Figure, FigureData, frames_apart, positions
 from genlab.demo.components.player import new_run
 from genlab.demo.limits import PICTURES, SEED, LimitError, Pick, evaluations, vae_offer, vae_offers
 from genlab.demo.served import Models
@@ -92,7 +92,13 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link | None:
             gr.Markdown(TEXT["density_lead"], latex_delimiters=LATEX)
             one.choose_picture(TEXT["seed"])
         with gr.Column(scale=3, min_width=300):
-            pixel = Figure(shown[2], label="density", animated=True, labels={"player": TEXT["density"]}, elem_id="vae-density")
+            pixel = Figure(
+                frames_apart(shown[2]),
+                label="density",
+                animated=True,
+                labels={"player": TEXT["density"]},
+                elem_id="vae-density",
+            )
     tables = measurements.show(models, first.id)
     formula(TEXT)
 
