@@ -28,6 +28,7 @@ import math
 import types
 import typing
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from genlab.config import Variance
@@ -39,6 +40,7 @@ MOST_ROWS = 100
 """Largest number of rows of a table, and of points of a curve, that is read."""
 
 Part = TypeVar("Part")
+_hints_of = cache(typing.get_type_hints)  # evaluates the text of every annotation
 
 
 class SchemaError(ValueError):
@@ -385,7 +387,7 @@ def read_evaluation(metrics: dict[str, Any]) -> Evaluation:
         return Evaluation(problems=(f"evaluation: expected an object, got {found!r:.100}",))
     parts: dict[str, Any] = {}
     problems = []
-    for name, hint in typing.get_type_hints(Evaluation).items():
+    for name, hint in _hints_of(Evaluation).items():
         if name in found and name != "problems":
             try:
                 parts[name] = _parsed(hint, found[name], f"evaluation.{name}")
@@ -447,7 +449,7 @@ def _parsed(hint: Any, value: Any, where: str) -> Any:
 def _object(cls: type[Part], value: Any, where: str) -> Part:
     if not isinstance(value, dict):
         raise SchemaError(f"{where}: expected an object, got {value!r:.100}")
-    hints, known = typing.get_type_hints(cls), {}
+    hints, known = _hints_of(cls), {}  # type: ignore[arg-type]
     for field in fields(cls):  # type: ignore[arg-type]
         if field.name in value:
             known[field.name] = _parsed(hints[field.name], value[field.name], f"{where}.{field.name}")
