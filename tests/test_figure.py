@@ -365,10 +365,12 @@ def test_everything_is_drawn_as_text_and_nothing_moves(page: Any) -> None:
 
 
 @pytest.mark.parametrize("width", [1100, 390])
-def test_the_message_of_an_empty_figure_stays_within_it(width: int, page: Any) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
+def test_the_message_of_an_empty_figure_stays_within_it(width: int, url: str, browser: Any) -> None:
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    page.goto(url)
+    page.locator("#nothing .message span").wait_for()
     inner, outer = (page.locator(f"#nothing {name}").bounding_box() for name in (".message", "figure"))
-    page.set_viewport_size({"width": 1100, "height": 900})
+    page.context.close()
     assert inner["height"] > 0
     assert outer["y"] <= inner["y"]
     assert inner["y"] + inner["height"] <= outer["y"] + outer["height"]
