@@ -303,8 +303,8 @@ def film(value: Any) -> FigureData:
 
 
 def short_film(name: str = "frame") -> FigureData:
-    frames = [Frame(caption=f"caption {i}", layers={"rule": {"text": f"{name} {i}"}}) for i in range(10)]
-    return FigureData(panels=[panel(Rule(id="rule", at=0.5, text="none"))], frames=frames, first=2)
+    frames = [Frame(caption=f"caption of x_{i}", layers={"rule": {"text": f"{name} {i}"}}) for i in range(10)]
+    return FigureData(panels=[panel(Rule(id="rule", at=0.5, text="none"), aspect=1, alone=4)], frames=frames, first=2)
 
 
 @pytest.fixture(scope="module")

@@ -303,7 +303,7 @@ class Panel(_Part):
         layers: drawn in this order (heat maps and clouds lie under all lines).
         title: above the panel, short.
         description: what a screen reader says of it, with the numbers.
-        aspect: width / height, the same for every later value.
+        aspect: width / height, the same for every later value; alone: that of a panel as wide as the figure, if it is another.
         share: width beside the other panels; a panel that would become narrower than `least` pixels goes to the next row.
         least: see `share`.
         equal: a unit of x is as long as a unit of y.
@@ -321,6 +321,7 @@ class Panel(_Part):
     share: FiniteFloat = Field(default=1, gt=0)
     least: FiniteFloat = Field(default=280, ge=80)
     equal: bool = False
+    alone: FiniteFloat | None = Field(default=None, gt=0.1, le=20)
     readout: bool = True
     select: bool = False
     draw: bool = False

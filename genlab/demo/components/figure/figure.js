@@ -88,6 +88,10 @@ export function figure({ element, props, trigger, watch }) {
 
   function layout() {
     for (const plot of plots) Object.assign(plot, { width: plot.box.clientWidth, height: plot.box.clientHeight });
+    for (const { panel, root, box } of plots) {
+      const alone = panel.alone && root.offsetWidth > row.clientWidth - 1;
+      box.style.aspectRatio = String(alone ? panel.alone : panel.aspect);
+    }
     const panels = plots.map((plot) => plot.panel);
     const heights = plots.map((plot) => plot.height);
     for (const plot of plots) {

@@ -21,7 +21,6 @@ export function plotOf(panel, index, name, widthOf) {
   read.hidden = true;
   read.setAttribute('aria-hidden', 'true');
   const box = html('div', 'plot', picture, surface, hold, read);
-  box.style.aspectRatio = String(panel.aspect);
   const title = html('div', 'title');
   const root = html('div', 'panel', title, box);
   root.style.flex = `${panel.share} 1 ${Math.round(panel.least)}px`;

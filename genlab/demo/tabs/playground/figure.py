@@ -87,6 +87,7 @@ def stage(
             title=TEXT[f"loss {request.model}"],
             description=caption,
             aspect=0.8,
+            alone=2.6,
             least=200,
         ),
     ]  # fmt: skip
