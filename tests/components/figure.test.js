@@ -7,7 +7,15 @@ import { boundsOf, drawnAt, nearestHandle, placesAfter, stepsOf } from '../../ge
 import { boxOf, leftOf, sharedLeft } from '../../genlab/demo/components/figure/layout.js';
 import { numbersOf } from '../../genlab/demo/components/figure/packed.js';
 import { nearestIndex, rounded, scaleOf, ticksOf } from '../../genlab/demo/components/figure/scale.js';
-import { areaOf, arrowsOf, barBoxes, clearOf, opacitiesOf, pathOf } from '../../genlab/demo/components/figure/shapes.js';
+import {
+  areaOf,
+  arrowsOf,
+  barBoxes,
+  clearOf,
+  clearPlace,
+  opacitiesOf,
+  pathOf,
+} from '../../genlab/demo/components/figure/shapes.js';
 
 const axis = (low, high, more = {}) => ({ low, high, name: '', scale: 'linear', ticks: true, ...more });
 const log = (low, high) => axis(low, high, { scale: 'log' });
@@ -212,6 +220,25 @@ test('a heat map is clear at low and for a gap, and full at high', () => {
 
 const MEAN = { id: 'mean', axis: 'x', x_low: 1, x_high: null, y_low: null, y_high: null, with_: '' };
 const WIDTH = { ...MEAN, id: 'width', x_low: null, with_: 'mean' };
+test('the text of a rule stands where lines leave it room', () => {
+  const box = { sx: scaleOf(axis(0, 1), 0, 400), sy: scaleOf(axis(0, 100), 100, 0), left: 0, right: 400, top: 0, bottom: 100 };
+  const placeOf = (y) => {
+    const { x, y: base, 'text-anchor': anchor } = clearPlace(box, [{ x: [0, 1], y }], 50, 100);
+    return [x, base, anchor];
+  };
+  const [rightAbove, leftAbove] = [
+    [394, 44, 'end'],
+    [6, 44, 'start'],
+  ];
+  assert.equal(clearPlace(box, [], 50, 100).x, 394);
+  assert.deepEqual(placeOf([90, 90]), rightAbove);
+  assert.deepEqual(placeOf([10, 10]), rightAbove);
+  assert.deepEqual(placeOf([95, 55]), leftAbove);
+  assert.deepEqual(placeOf([55, 95]), rightAbove);
+  assert.deepEqual(placeOf([58, 58]), [394, 67, 'end']);
+  assert.equal(clearPlace({ ...box, bottom: 60 }, [{ x: [0, 1], y: [58, 58] }], 50, 100).y, 44);
+});
+
 
 test('a handle keeps to its axis and its bounds, and takes along what goes with it', () => {
   const places = new Map([

@@ -3,7 +3,7 @@
 import { computedColour, html, paint, svg, write } from './elements.js';
 import { barsOf, xTicksOf, yTicksOf } from './layout.js';
 import { numbersOf } from './packed.js';
-import { areaOf, arrowsOf, barBoxes, clearOf, opacitiesOf, pathOf } from './shapes.js';
+import { areaOf, arrowsOf, barBoxes, clearOf, clearPlace, opacitiesOf, pathOf } from './shapes.js';
 
 const POINT = 5; // pixels of a free-hand point
 const HANDLE_ROOM = 7; // pixels that the number of a bar stands higher where there are handles
@@ -109,15 +109,16 @@ const DRAW = {
     return nodes;
   },
 
-  rule(plot, layer) {
+  rule(plot, layer, _, layers) {
     const place = layer.axis === 'x' ? plot.sx.to(layer.at) : plot.sy.to(layer.at);
     const d = layer.axis === 'x' ? `M${place} ${plot.top}V${plot.bottom}` : `M${plot.left} ${place}H${plot.right}`;
     const nodes = [svg('path', { class: 'rule', d, stroke: paint(layer.colour) })];
     if (!layer.text) return nodes;
     const onLeft = place > (plot.left + plot.right) / 2; // where there is more room
     const side = { x: place + (onLeft ? -6 : 6), y: plot.top + 14, 'text-anchor': onLeft ? 'end' : 'start' };
-    const above = { x: plot.right - 6, y: place - 6, 'text-anchor': 'end' };
-    nodes.push(write(svg('text', { class: 'halo', ...(layer.axis === 'x' ? side : above) }), layer.text));
+    const lines = layers.filter((other) => other.kind === 'line');
+    const at = layer.axis === 'x' ? side : clearPlace(plot, lines, place, plot.widthOf(layer.text));
+    nodes.push(write(svg('text', { class: 'halo', ...at }), layer.text));
     return nodes;
   },
 };

@@ -3,6 +3,8 @@
 import { numbersOf } from './packed.js';
 import { clamped } from './scale.js';
 
+const CLEAR = 16; // pixels between a text and a line that are enough
+const LETTERS = 11; // pixels of a text's letters above its base
 const FAR = 9999; // pixels: browsers draw badly what lies much farther outside
 
 /** Return the path through (x_i, y_i); it is broken where a value is NaN. `value` maps every y before it is drawn. */
@@ -88,6 +90,33 @@ export function clearOf({ sy }, lines, i, y) {
       .filter((line) => line > y - 16 && line < y + 4)
       .map((line) => line - 6),
   );
+}
+
+/** Return the pixels between a line and the box from x1 to x2 and from y1 to y2, at most `CLEAR`; below 0 where they meet. */
+function spaceOf({ sx, sy }, line, [x1, x2], [y1, y2]) {
+  const [xs, ys] = [Array.from(numbersOf(line.x), sx.to), Array.from(numbersOf(line.y), sy.to)];
+  const over = xs.slice(1).flatMap((x, i) => {
+    const [from, to] = [Math.max(x1, xs[i]), Math.min(x2, x)];
+    const at = (place) => ys[i] + ((place - xs[i]) / (x - xs[i])) * (ys[i + 1] - ys[i]);
+    return from < to ? [at(from), at(to)] : [];
+  });
+  return Math.min(CLEAR, Math.max(y1 - Math.max(...over), Math.min(...over) - y2));
+}
+
+/** Return where the text of a rule across at pixel y stands, `width` pixels wide: where lines leave it room, else on the right. */
+export function clearPlace(plot, lines, y, width) {
+  const { left, right, top, bottom } = plot;
+  const places = [y - 6, y + 17]
+    .filter((base) => base - LETTERS > top && base < bottom - 2)
+    .flatMap((base) => [
+      { x: right - 6, y: base, 'text-anchor': 'end' },
+      { x: left + 6, y: base, 'text-anchor': 'start' },
+    ]);
+  const spaces = places.map((place) => {
+    const from = place['text-anchor'] === 'end' ? place.x - width : place.x;
+    return Math.min(CLEAR, ...lines.map((line) => spaceOf(plot, line, [from, from + width], [place.y - LETTERS, place.y + 2])));
+  });
+  return places[spaces.indexOf(Math.max(...spaces))];
 }
 
 /** Return the opacities of a heat map's values as bytes: 0 at `low` and for a gap, 255 at `high`. */
