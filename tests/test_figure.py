@@ -69,6 +69,13 @@ def test_a_series_comes_back_to_a_65534th_of_its_range(values: np.ndarray) -> No
     assert np.abs(packed.values() - values).max() <= 0.5001 * np.ptp(values) / 65534 + 1e-15
 
 
+@pytest.mark.parametrize("values", [np.arange(1.0, 1002), np.arange(-40.0, 40) * 7, np.array([0.0, *range(12), np.nan, 65534])])
+def test_whole_numbers_come_back_exactly(values: np.ndarray) -> None:
+    packed = pack(values)
+    assert isinstance(packed, Packed)
+    np.testing.assert_array_equal(packed.values(), values)
+
+
 def test_a_wide_range_keeps_its_small_values() -> None:
     values = np.geomspace(1e-5, 1e3, 200)
     packed = pack(values)

@@ -6,7 +6,7 @@ import { format, isSymbol, partsOf } from '../../genlab/demo/components/figure/f
 import { boundsOf, drawnAt, nearestHandle, placesAfter, stepsOf } from '../../genlab/demo/components/figure/handles.js';
 import { boxOf, leftOf, sharedLeft } from '../../genlab/demo/components/figure/layout.js';
 import { numbersOf } from '../../genlab/demo/components/figure/packed.js';
-import { nearestIndex, rounded, scaleOf, ticksOf } from '../../genlab/demo/components/figure/scale.js';
+import { nearestIndex, readable, rounded, scaleOf, ticksOf } from '../../genlab/demo/components/figure/scale.js';
 import {
   areaOf,
   arrowsOf,
@@ -57,6 +57,16 @@ test('numbers have three digits', () => {
 });
 
 test('indices of texts', () => {
+test('a number on an axis is no finer than one can set it, and whole where it is', () => {
+  assert.equal(readable(-2.7e-5, axis(-0.2, 0.4)), '0');
+  assert.equal(readable(4.99, axis(0, 1000)), '5');
+  assert.equal(readable(-0.03456, axis(-1, 1)), '−0.035');
+  assert.equal(readable(0.0000471, axis(0, 0.001)), '0.000047');
+  assert.equal(readable(0.00047123, log(1e-7, 1)), '0.000471');
+  assert.equal(readable(160000, log(10, 1e6)), '160000');
+  assert.equal(readable(NaN, axis(0, 1)), '–');
+});
+
   const text = (part) => ({ text: part, index: false });
   const index = (part) => ({ text: part, index: true });
   assert.deepEqual(partsOf('x_t'), [text('x'), index('t')]);

@@ -22,6 +22,7 @@ from genlab.measurements import (
 )
 from genlab.serving.language import both
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SIGMA: dict[Variance, str] = {"learned": both("Σ learned", "学得的 Σ"), "posterior": "Σ = β̃", "beta": "Σ = β"}
 TEXT = {
     "nothing": both("Nothing; training/evaluate.py does it.", "没有；可用 training/evaluate.py 测量。"),
@@ -287,5 +288,11 @@ def plain(value: float, digits: int = 3) -> str:
 
 
 def small(value: float, digits: int = 3) -> str:
-    """Return a number of any size, to so many digits."""
-    return f"{value:#.{digits}g}".replace("-", "−")
+    """Return a number of any size, to so many digits: decimals from 10⁻⁷ on, else with a power of ten."""
+    if not math.isfinite(value):
+        return f"{value}"
+    exponent = int(f"{value:e}".partition("e")[2])
+    if exponent >= -7:
+        return f"{value:.{max(0, digits - 1 - exponent)}f}".replace("-", "−")
+    power = f"{exponent}".translate(RAISED)
+    return f"{value / 10**exponent:.{digits - 1}f}·10{power}".replace("-", "−")

@@ -76,7 +76,7 @@ class Packed(GradioModel):
 
     Attributes:
         codes: base64 of the codes, little-endian.
-        low, high: the smallest and the largest value, or their natural logarithms where `log`.
+        low, high: the values of the first and the last code, or their natural logarithms where `log`.
         log: the values are the exponentials of what is coded.
     """
 
@@ -97,7 +97,8 @@ class Packed(GradioModel):
 
 
 def pack(values: Any) -> Packed | list[float | None]:
-    """Return one-dimensional numbers as a layer sends them: plain if few, else packed; NaN, a gap in a line, as None.
+    """Return one-dimensional numbers as a layer sends them: plain if few, else packed, whole numbers exactly; NaN, a gap in a
+    line, as None.
 
     Raises:
         ValueError: not one-dimensional, or infinite.
@@ -110,9 +111,11 @@ def pack(values: Any) -> Packed | list[float | None]:
         raise ValueError("expected finite values, or NaN for a gap, got infinite ones")
     if len(numbers) <= PLAIN or len(there) == 0:
         return [None if math.isnan(v) else float(v) for v in numbers]
-    log = bool(there.min() > 0 and WIDE[0] * there.min() < there.max() < WIDE[1] * there.min())
+    whole = bool((there == np.round(there)).all() and np.ptp(there) < GAP)
+    log = bool(not whole and there.min() > 0 and WIDE[0] * there.min() < there.max() < WIDE[1] * there.min())
     scaled = np.log(numbers) if log else numbers
     low, high = (float(v) for v in ((np.log(there) if log else there).min(), (np.log(there) if log else there).max()))
+    high = low + GAP - 1 if whole else high
     codes = np.full(len(numbers), GAP, dtype="<u2")
     codes[~np.isnan(numbers)] = np.round((scaled[~np.isnan(numbers)] - low) * ((GAP - 1) / ((high - low) or 1.0)))
     return Packed(codes=base64.b64encode(codes.tobytes()).decode("ascii"), low=low, high=high, log=log)
@@ -318,10 +321,10 @@ class Panel(_Part):
     title: str = ""
     description: str = ""
     aspect: FiniteFloat = Field(default=1.6, gt=0.1, le=20)
+    alone: FiniteFloat | None = Field(default=None, gt=0.1, le=20)
     share: FiniteFloat = Field(default=1, gt=0)
     least: FiniteFloat = Field(default=280, ge=80)
     equal: bool = False
-    alone: FiniteFloat | None = Field(default=None, gt=0.1, le=20)
     readout: bool = True
     select: bool = False
     draw: bool = False

@@ -1,9 +1,8 @@
 // A plot: the elements and the geometry of one panel.
 
 import { html, paint, svg, write } from './elements.js';
-import { format } from './format.js';
 import { numbersOf } from './packed.js';
-import { clamped, nearestIndex } from './scale.js';
+import { clamped, nearestIndex, readable } from './scale.js';
 
 /** Return a plot: the elements of a panel, empty, with the state that belongs to it. `name` is unique on the page. */
 export function plotOf(panel, index, name, widthOf) {
@@ -61,10 +60,10 @@ export function readOut(plot, layers) {
   plot.read.hidden = !pointer || !within(plot, pointer);
   if (plot.read.hidden) return;
   const x = plot.sx.back(pointer.x);
-  const line = (label, value, colour) => {
+  const line = (label, value, axis, colour) => {
     const swatch = html('i', '');
     swatch.style.background = colour ? paint(colour) : 'transparent';
-    return html('div', '', swatch, write(html('span', ''), label), html('b', '', format(value)));
+    return html('div', '', swatch, write(html('span', ''), label), html('b', '', readable(value, axis)));
   };
   let curves = layers.filter((layer) => layer.kind === 'line' || layer.kind === 'area');
   if (curves.some((layer) => layer.name)) curves = curves.filter((layer) => layer.name);
@@ -72,10 +71,11 @@ export function readOut(plot, layers) {
   for (const layer of curves) {
     const i = nearestIndex(numbersOf(layer.x), x);
     if (i < 0) continue;
-    if (!rows.length) rows.push(line(panel.x.name || 'x', numbersOf(layer.x)[i]));
-    rows.push(line(layer.name || panel.y.name || 'y', numbersOf(layer.y)[i], layer.colour));
+    if (!rows.length) rows.push(line(panel.x.name || 'x', numbersOf(layer.x)[i], panel.x));
+    rows.push(line(layer.name || panel.y.name || 'y', numbersOf(layer.y)[i], panel.y, layer.colour));
   }
-  if (!curves.length) rows.push(line(panel.x.name || 'x', x), line(panel.y.name || 'y', plot.sy.back(pointer.y)));
+  const place = () => [line(panel.x.name || 'x', x, panel.x), line(panel.y.name || 'y', plot.sy.back(pointer.y), panel.y)];
+  if (!curves.length) rows.push(...place());
   plot.read.replaceChildren(...rows);
   const onLeft = pointer.x > (plot.left + plot.right) / 2;
   plot.read.style.left = onLeft ? `${plot.left + 4}px` : '';

@@ -1,6 +1,6 @@
 // Axes: values, pixels and ticks. An axis is a figure.Axis: { low, high, name, scale, ticks }.
 
-import { withMinus } from './format.js';
+import { format, withMinus } from './format.js';
 
 const DIGITS = 4; // significant digits that a handle's place on a logarithmic axis has
 const STEPS = 300; // least number of places that a handle can take on a linear axis
@@ -60,6 +60,13 @@ export function rounded(value, axis) {
   if (axis.scale === 'log') return Number(value.toPrecision(DIGITS));
   const unit = 10 ** Math.floor(Math.log10((axis.high - axis.low) / STEPS));
   return Number((Math.round(value / unit) * unit).toPrecision(12));
+}
+
+/** Return a value on an axis as text: no finer than a visitor can set it; on a logarithmic axis whole, or with three digits. */
+export function readable(value, axis) {
+  if (!Number.isFinite(value)) return format(value);
+  const digits = Number.isInteger(value) ? value : Number(value.toPrecision(3));
+  return withMinus(String(axis.scale === 'log' ? digits : rounded(value, axis) || 0));
 }
 
 /** Return a value within bounds. */

@@ -9,6 +9,7 @@ import numpy as np
 
 from genlab.demo.served import Models
 from genlab.demo.tabs.animation import Animation
+from genlab.demo.tabs.measurements import small
 from genlab.demo.tabs.pictures import pane
 from genlab.demo.tabs.process.compute import ChainFrame
 from genlab.demo.tabs.process.request import ProcessRequest
@@ -35,9 +36,12 @@ def caption_of(frame: ChainFrame, request: ProcessRequest) -> str:
         formula = TEXT["end_formula" if frame.t == 0 else f"{request.sampler}_formula"]
         correlation = "–" if math.isnan(frame.correlation) else f"{frame.correlation:.2f}".replace("-", "−")
         formula = formula.format(rms=f"{frame.rms:.0f}", correlation=correlation)
-    snr = "∞" if math.isinf(frame.snr) else f"{frame.snr:.3g} ({10 * math.log10(frame.snr):+.1f} dB)"
+    snr = "∞"
+    if not math.isinf(frame.snr):
+        decibels = f"{10 * math.log10(frame.snr):+.1f}".replace("-", "−")
+        snr = f"{small(frame.snr)} ({decibels} dB)"
     return TEXT["caption"].format(
-        direction=TEXT[frame.direction], t=frame.t, alpha_bar=f"{frame.alpha_bar:.3g}", snr=snr, formula=formula
+        direction=TEXT[frame.direction], t=frame.t, alpha_bar=small(frame.alpha_bar), snr=snr, formula=formula
     )
 
 
