@@ -489,9 +489,17 @@ def test_frames_in_a_file_come_with_the_figure_and_once(page: Any) -> None:
     assert (root.locator(".count").inner_text(), root.locator("text.halo").text_content()) == ("3 / 10", "frame 2")
     root.locator(".scrub").focus()
     page.keyboard.press("End")
-    assert (root.locator(".caption").inner_text(), root.locator("text.halo").text_content()) == ("caption 9", "frame 9")
+    assert (root.locator(".caption").inner_html(), root.locator("text.halo").text_content()) == (
+        "caption of x<sub>9</sub>",
+        "frame 9",
+    )
     assert len([request for request in page.asked if request.url.endswith("/frames.gz")]) == 1
     assert page.problems == []
+
+
+def test_a_panel_as_wide_as_the_figure_has_the_shape_for_that(page: Any) -> None:
+    box = page.locator("#apart .plot").bounding_box()
+    assert box["width"] / box["height"] == pytest.approx(4, rel=0.01)
 
 
 def test_the_first_frame_is_there_before_its_file_which_a_newer_value_replaces(url: str, browser: Any) -> None:

@@ -2,7 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { format, isSymbol, partsOf } from '../../genlab/demo/components/figure/format.js';
+import { partsOf } from '../../genlab/demo/components/controls/indices.js';
+import { format, isSymbol } from '../../genlab/demo/components/figure/format.js';
 import { boundsOf, drawnAt, nearestHandle, placesAfter, stepsOf } from '../../genlab/demo/components/figure/handles.js';
 import { boxOf, leftOf, sharedLeft } from '../../genlab/demo/components/figure/layout.js';
 import { numbersOf } from '../../genlab/demo/components/figure/packed.js';
@@ -56,7 +57,6 @@ test('numbers have three digits', () => {
   for (const [value, text] of Object.entries(texts)) assert.equal(format(Number(value)), text);
 });
 
-test('indices of texts', () => {
 test('a number on an axis is no finer than one can set it, and whole where it is', () => {
   assert.equal(readable(-2.7e-5, axis(-0.2, 0.4)), '0');
   assert.equal(readable(4.99, axis(0, 1000)), '5');
@@ -67,6 +67,7 @@ test('a number on an axis is no finer than one can set it, and whole where it is
   assert.equal(readable(NaN, axis(0, 1)), '–');
 });
 
+test('indices of texts', () => {
   const text = (part) => ({ text: part, index: false });
   const index = (part) => ({ text: part, index: true });
   assert.deepEqual(partsOf('x_t'), [text('x'), index('t')]);
@@ -219,17 +220,6 @@ test('the number of a bar stands above a line that would strike it through', () 
   assert.equal(clearOf(BOX, [line], 1, 52), 52);
 });
 
-test('a heat map is clear at low and for a gap, and full at high', () => {
-  assert.deepEqual(
-    opacitiesOf({ values: [0, 1, 2, 3, 9, null], low: 1, high: 3 }),
-    Uint8ClampedArray.of(0, 0, 128, 255, 255, 0),
-  );
-});
-
-// ---- handles ----
-
-const MEAN = { id: 'mean', axis: 'x', x_low: 1, x_high: null, y_low: null, y_high: null, with_: '' };
-const WIDTH = { ...MEAN, id: 'width', x_low: null, with_: 'mean' };
 test('the text of a rule stands where lines leave it room', () => {
   const box = { sx: scaleOf(axis(0, 1), 0, 400), sy: scaleOf(axis(0, 100), 100, 0), left: 0, right: 400, top: 0, bottom: 100 };
   const placeOf = (y) => {
@@ -249,6 +239,17 @@ test('the text of a rule stands where lines leave it room', () => {
   assert.equal(clearPlace({ ...box, bottom: 60 }, [{ x: [0, 1], y: [58, 58] }], 50, 100).y, 44);
 });
 
+test('a heat map is clear at low and for a gap, and full at high', () => {
+  assert.deepEqual(
+    opacitiesOf({ values: [0, 1, 2, 3, 9, null], low: 1, high: 3 }),
+    Uint8ClampedArray.of(0, 0, 128, 255, 255, 0),
+  );
+});
+
+// ---- handles ----
+
+const MEAN = { id: 'mean', axis: 'x', x_low: 1, x_high: null, y_low: null, y_high: null, with_: '' };
+const WIDTH = { ...MEAN, id: 'width', x_low: null, with_: 'mean' };
 
 test('a handle keeps to its axis and its bounds, and takes along what goes with it', () => {
   const places = new Map([

@@ -1,6 +1,7 @@
 // The frames of a player or a figure, and the controls that play them. Texts reach the page through textContent and attributes only.
 
 import { frameAfter, frameBefore, frameNear, percentOf, spansOf } from './frames.js';
+import { lower } from './indices.js';
 import { labelsOf } from './labels.js';
 
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
@@ -60,7 +61,8 @@ export class Controls {
     this.$('.segments').replaceChildren(
       ...spansOf(segments, this.total).map((place, s) => {
         const span = document.createElement('span');
-        span.textContent = span.title = segments[s].label;
+        span.title = segments[s].label;
+        lower(span, segments[s].label);
         Object.assign(span.style, place);
         span.dataset.start = segments[s].start;
         return span;
@@ -74,7 +76,7 @@ export class Controls {
     const frame = frames[index];
     const caption = frame ? frame.caption : '';
     const count = frame ? label('frame', { i: index + 1, n: total }) : '';
-    $('.caption').textContent = caption;
+    lower($('.caption'), caption);
     $('.count').textContent = frame ? `${index + 1} / ${total}` : '';
     $('.state').textContent = total && !complete ? label('computing', { arrived, n: total }) : '';
     this.view.describe(count, caption);

@@ -1,6 +1,7 @@
 // Elements of SVG and HTML. Texts become text nodes, never markup.
 
-import { isSymbol, partsOf } from './format.js';
+import { partsOf } from '../controls/indices.js';
+import { isSymbol } from './format.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
 

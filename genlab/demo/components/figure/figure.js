@@ -2,6 +2,7 @@
 // is drawn and then replaced by what can change (handles, selected, drawn), so that a request never carries the curves back.
 
 import { Controls } from '../controls/controls.js';
+import { lower } from '../controls/indices.js';
 import { Requests } from '../controls/requests.js';
 import { measureIn, paint, svg, write } from './elements.js';
 import { format } from './format.js';
@@ -72,7 +73,7 @@ export function figure({ element, props, trigger, watch }) {
   function describe(count, caption) {
     if (!data) return;
     const sentences = (...texts) => texts.filter(Boolean).join('. ');
-    if (!controls.total) $('.caption').textContent = data.caption;
+    if (!controls.total) lower($('.caption'), data.caption);
     controls.root.setAttribute('aria-label', sentences(controls.label('player'), data.description));
     for (const { panel, picture } of plots) {
       const state = count && `${count}. ${caption}`;

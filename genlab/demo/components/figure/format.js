@@ -15,14 +15,3 @@ export function format(value) {
 export function isSymbol(text) {
   return text.length <= 16 && !/\s|[A-Za-z]{3}|[\u2e80-\u9fff]/.test(text) && /[^\d.,+−-]/.test(text);
 }
-
-/**
- * Return the parts of a text with indices, [{ text, index }]: x_t and x_{t−1} have an index each.
- * An underscore after a longer word, as in the name of a file, is one.
- */
-export function partsOf(text) {
-  return text
-    .split(/(?<=(?<![\p{L}\p{N}\p{M}_])\p{L}\p{M}*)_(\{[^}]*\}|[^\s_{])/u)
-    .map((part, i) => (i % 2 ? { text: part.replace(/^\{|\}$/g, ''), index: true } : { text: part, index: false }))
-    .filter((part) => part.text);
-}
