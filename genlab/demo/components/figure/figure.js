@@ -88,11 +88,11 @@ export function figure({ element, props, trigger, watch }) {
   }
 
   function layout() {
-    for (const plot of plots) Object.assign(plot, { width: plot.box.clientWidth, height: plot.box.clientHeight });
     for (const { panel, root, box } of plots) {
       const alone = panel.alone && root.offsetWidth > row.clientWidth - 1;
       box.style.aspectRatio = String(alone ? panel.alone : panel.aspect);
     }
+    for (const plot of plots) Object.assign(plot, { width: plot.box.clientWidth, height: plot.box.clientHeight });
     const panels = plots.map((plot) => plot.panel);
     const heights = plots.map((plot) => plot.height);
     for (const plot of plots) {
@@ -406,6 +406,7 @@ export function figure({ element, props, trigger, watch }) {
       if (data !== value) return;
       data = { ...value, frames: value.frames.map(({ caption }, i) => ({ caption, layers: layers[i] })) };
       controls.setFrames(data, data.frames);
+      if (value.autoplay && !play) controls.index = controls.total - 1; // motion is not wanted: the result
       layout();
       controls.update();
       if (play) controls.play();
