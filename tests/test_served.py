@@ -10,6 +10,7 @@ import torch
 
 from genlab.config import DataSpec, VAEConfig
 from genlab.data import Dataset
+from genlab.demo.app import served_line
 from genlab.demo.served import LoadError
 from genlab.package import write_package
 from genlab.serving.language import choose
@@ -64,9 +65,17 @@ def test_where_none_can_be_loaded_those_that_ship_are_served_and_the_page_says_s
     monkeypatch.setattr("genlab.package.PRETRAINED", Path(folders[0]).parent)
     models = tiny.load_models([str(tmp_path)])
     assert len(models) == 4
-    assert {choose(m.origin) for m in models.values()} == {"ships with genlab"}
+    assert {choose(m.origin) for m in models.values()} == {"part of genlab"}
     assert "ship with genlab" in models.problems[-1]
     assert tiny.load_models().problems == ()
+
+
+def test_many_models_of_one_origin_are_counted_above_the_tabs(folders: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose(served_line(tiny.load_models(folders[:1]))).startswith(f"Served here: `{DDPM_ID}` (")
+    monkeypatch.setattr("genlab.package.PRETRAINED", Path(folders[0]).parent)
+    line = served_line(tiny.load_models())
+    assert choose(line) == "Served here: 4 models (part of genlab)."
+    assert choose(line, "zh") == "当前模型：4 个模型（genlab 自带）。"
 
 
 def test_without_any_model_nothing_is_served(tmp_path, monkeypatch):

@@ -45,6 +45,8 @@ TABS: dict[str, ModuleType] = {
 
 `build` returns the tab's `Link`, or None where it has none. The page has no tab of a module whose `offered(models)` is false.
 """
+NAMED = 3
+"""Models of one origin whose names stand above the tabs."""
 TEXT = {
     "title": "genlab",
     "lead": both(
@@ -54,6 +56,7 @@ TEXT = {
     ),
     "problem": "⚠️ {problem}",
     "served": both("Served here: {models}.", "当前模型：{models}。"),
+    "count": both("{n} models", "{n} 个模型"),
     "since": both("{origin}, since {time} UTC", "{origin}，自 {time} UTC 起"),
     "of": both("{names} ({origin})", "{names}（{origin}）"),
     "and": both(", ", "、"),
@@ -111,10 +114,14 @@ def create_app(models: Models, runner: Runner) -> gr.Blocks:
 
 
 def served_line(models: Models) -> str:
-    """Return which models are served and from where, in one line."""
+    """Return which models are served and from where, in one line: more than `NAMED` of one origin are counted."""
     origins = {served.id: _origin(served.describe()) for served in models.values()}
-    groups = [(o, TEXT["and"].join(f"`{id}`" for id in origins if origins[id] == o)) for o in dict.fromkeys(origins.values())]
-    return TEXT["served"].format(models=TEXT["and"].join(TEXT["of"].format(names=n, origin=each(escape, o)) for o, n in groups))
+    groups = []
+    for origin in dict.fromkeys(origins.values()):
+        ids = [id for id in origins if origins[id] == origin]
+        names = TEXT["and"].join(f"`{id}`" for id in ids) if len(ids) <= NAMED else TEXT["count"].format(n=len(ids))
+        groups.append(TEXT["of"].format(names=names, origin=each(escape, origin)))
+    return TEXT["served"].format(models=TEXT["and"].join(groups))
 
 
 def _origin(model: dict[str, Any]) -> str:

@@ -49,7 +49,7 @@ TEXT = {
         "Until then these models serve, which ship with genlab.",
         "在此之前，这里是 genlab 自带的模型。",
     ),
-    "ships": both("ships with genlab", "genlab 自带"),
+    "ships": both("part of genlab", "genlab 自带"),
     "folder": both("folder {name}", "文件夹 {name}"),
 }
 
