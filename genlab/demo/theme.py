@@ -167,6 +167,7 @@ footer .record + .divider {{ display: none; }}
 .genlab-guide.bar {{ box-shadow: 0 -2px 12px #0003; }}
 .genlab-guide.bar:not([hidden]) {{ display: grid; grid-template-columns: 1fr auto; column-gap: 24px; align-items: center; }}
 .genlab-guide.bar button {{ grid-area: 1 / 2 / span 2; }}
+.genlab-strip .image-container {{ padding-top: 30px; }}
 .dark input[type="range"] {{ --neutral-200: #334155; }}
 .gradio-container .prose :is(td, th) {{ word-break: normal; overflow-wrap: normal; }}
 .gradio-container .prose p {{ text-wrap: pretty; }}

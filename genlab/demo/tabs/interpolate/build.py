@@ -52,6 +52,7 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
                 format="png",
                 interactive=False,
                 buttons=["download"],
+                elem_classes="genlab-strip",
             )
             legend = gr.Markdown(figure.legend(models, first))
         with gr.Column(scale=2, min_width=300):
