@@ -32,9 +32,6 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
     shown = films(models)
     first, film = next(iter(shown.items()))
     gr.Markdown(TEXT["lead"], latex_delimiters=LATEX)
-    model = gr.Dropdown(
-        [(TEXT.get(name, name), name) for name in shown], value=first, label=TEXT["model"], interactive=len(shown) > 1
-    )
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             player = Player(
@@ -45,6 +42,10 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
                 colours=figure.COLOURS,
                 elem_id="training",
             )
+            model = gr.Dropdown(
+                [(TEXT.get(name, name), name) for name in shown], value=first, label=TEXT["model"], interactive=len(shown) > 1
+            )
+            formula(TEXT)
         with gr.Column(scale=2, min_width=320):
             plot = Figure(
                 figure.figure_of(film),
@@ -54,7 +55,6 @@ def build(models: Models, runner: Runner, page: gr.Blocks) -> Link:
                 labels={"player": TEXT["figure"]},
                 elem_id="training-figure",
             )
-    formula(TEXT)
 
     def parse(model: Any) -> TrainingRequest:
         return parse_training(shown, model)

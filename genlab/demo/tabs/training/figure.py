@@ -96,7 +96,7 @@ def _panel(title: str, seen: Sequence[float], values: Values, beside: Beside = (
             Points(colour="q", size=6, opacity=1, x=seen, y=values),
         ],
         title=title,
-        aspect=2.4,
+        aspect=2.8,
         least=300,
     )
 
