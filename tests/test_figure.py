@@ -339,6 +339,7 @@ def page(url: str, browser: Any) -> Any:
     page = tiny.watched(browser.new_context(viewport={"width": 1100, "height": 900}, reduced_motion="reduce").new_page())
     page.goto(url)
     page.locator("#figure .hand").first.wait_for()
+    page.locator("#apart .forward:enabled").wait_for()  # the last one on the page, with its file: now it has settled
     return page
 
 
