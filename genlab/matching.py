@@ -21,7 +21,10 @@ With real pictures y the student may do better than its teacher (Yin et al. 2024
 features of the second model tells noised pictures of the student from noised real ones, and the student learns to be taken for
 real (Goodfellow et al. 2014, the non-saturating loss):
 
-    min_d E log(1 + e^{d(x_u)}) + E log(1 + e^{−d(y_u)}),   min_θ E log(1 + e^{−d(x_u)})                (3)
+    min_d E log(1 + e^{d(x_v)}) + E log(1 + e^{−d(y_v)}),   min_θ E log(1 + e^{−d(x_v)})                (3)
+
+The times v are those of moderate noise. With less of it d sees that real pictures have whole gray levels, which teaches the
+student nothing; with more of it the two are all but the same.
 """
 
 from __future__ import annotations
@@ -82,16 +85,22 @@ class Own(nn.Module):
         )
 
     def forward(self, x_u: Tensor, u: Tensor, label: Tensor | None) -> Tensor:
-        """Return d(x_u) for x_u (B C H W) at u (B), (B): the mean of the head's output over the places of the features."""
+        """Return d of x_u (B C H W) at u (B), (B): the mean of the head's output over the places of the features."""
         assert self.head is not None
         return self.head(self.model.features(x_u, u, label)).flatten(1).mean(dim=1)
 
 
 class Real(NamedTuple):
-    """Real pictures y (B C H W), their labels (B), negative for none, or None, and standard normal noise (B C H W)."""
+    """What a discriminator compares a student's pictures to.
+
+    Attributes:
+        y: real pictures (B C H W); label: (B), negative for none, or None.
+        v: times (B) to which both are noised; noise: for both, standard normal (B C H W).
+    """
 
     y: Tensor
     label: Tensor | None
+    v: Tensor
     noise: Tensor
 
 
@@ -101,8 +110,8 @@ class Matched(NamedTuple):
     Attributes:
         x, x_u, own: a student's pictures, noised ones and x̂_0^p, each (B C H W); the gradient of `own` is that of the second
             model alone.
-        fooling: d(x_u), (B), for the student to learn from: its gradient is that of x alone. None without real pictures.
-        fake, real: d(x_u) and d(y_u), (B), for the discriminator to learn from.
+        fooling: d(x_v), (B), for the student to learn from: its gradient is that of x alone. None without real pictures.
+        fake, real: d(x_v) and d(y_v), (B), for the discriminator to learn from.
     """
 
     x: Tensor
@@ -153,17 +162,16 @@ class Matching(nn.Module):
                 first = self.student.predict(x_T, torch.full_like(s, schedule.T), label).x0_hat
             x_s = torch.where(later[:, None, None, None], q_marginal(schedule, first, s).sample(renoise), x_T)
         x = self.student.predict(x_s, s, label, clip=False).x0_hat
-        x_u = q_marginal(schedule, x, u).sample(noise)
-        fixed = x_u.detach()
-        own = self.own.model.predict(fixed, u, label, clip=False).x0_hat
+        x_u = q_marginal(schedule, x.detach(), u).sample(noise)
+        own = self.own.model.predict(x_u, u, label, clip=False).x0_hat
         if real is None:
-            return Matched(x, fixed, own)
+            return Matched(x, x_u, own)
+        x_v, y_v = (q_marginal(schedule, each, real.v).sample(real.noise) for each in (x, real.y))
         weights = {name: value.detach() for name, value in self.own.named_parameters()}
-        fooling = functional_call(self.own, weights, (x_u, u, label))
-        y_u = q_marginal(schedule, real.y, u).sample(real.noise)
+        fooling = functional_call(self.own, weights, (x_v, real.v, label))
         labels = None if label is None or real.label is None else torch.cat([label, real.label])
-        fake, true = self.own(torch.cat([fixed, y_u]), torch.cat([u, u]), labels).chunk(2)
-        return Matched(x, fixed, own, fooling, fake, true)
+        fake, true = self.own(torch.cat([x_v.detach(), y_v]), torch.cat([real.v, real.v]), labels).chunk(2)
+        return Matched(x, x_u, own, fooling, fake, true)
 
 
 def losses(schedule: Schedule, matched: Matched, u: Tensor, teachers: Tensor) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from genlab.consistency import Consistency
 from genlab.ddpm import DDPM
 from genlab.matching import LEAST, Matched, Matching, Real, along, direction, losses
 from genlab.oracle import GaussianData
+from genlab.package import ModelError
 from genlab.process import q_marginal
 from genlab.schedule import cosine_schedule
 from tests.test_consistency import distillation
@@ -108,7 +109,7 @@ def test_a_later_evaluation_is_trained_on_the_noised_picture_of_the_first() -> N
 
 def real_pictures() -> Real:
     y, noise = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(3))
-    return Real(y, torch.tensor([1, 0, -1, 1]), noise)
+    return Real(y, torch.tensor([1, 0, -1, 1]), torch.tensor([3, 8, 14, 5]), noise)
 
 
 LEARNS = {"matching": {"student"}, "error": {"own.model"}, "fooling": {"student"}, "telling": {"own.model", "own.head"}}
@@ -139,10 +140,12 @@ def test_real_pictures_leave_the_other_losses_as_they_are() -> None:
         )
     assert list(without) == ["matching", "error"]
     torch.testing.assert_close({name: beside[name] for name in without}, without)
-    pictures = real_pictures()
+    y, label, v, noise = real_pictures()
     with torch.no_grad():
-        told = matching.own(q_marginal(teacher.schedule, pictures.y, given[4]).sample(pictures.noise), given[4], pictures.label)
-        fake = matching.own(matching(*given).x_u, given[4], given[2])
+        fake, told = (
+            matching.own(q_marginal(teacher.schedule, each, v).sample(noise), v, classes)
+            for each, classes in ((matching(*given).x, given[2]), (y, label))
+        )
     torch.testing.assert_close(beside["telling"], (1 + fake.exp()).log() + (1 + (-told).exp()).log())
     torch.testing.assert_close(beside["fooling"], (1 + (-fake).exp()).log())
 
@@ -239,3 +242,12 @@ def test_a_student_learns_slower_than_the_model_of_its_pictures(
 def test_a_student_to_go_on_with_is_asked_for() -> None:
     with pytest.raises(ValueError, match="--objective distribution: expected --from with the student to go on with, got none"):
         distillation(Path("ddpm-mnist"), Path("run"), objective="distribution")
+
+
+def test_a_discriminator_needs_a_step_of_moderate_noise(
+    students: tuple[Path, Path], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distil, "SEEN", (0.1, 0.1))
+    given = {"objective": "distribution", "from_model": str(students[1]), "real": 1.0, "data_dir": str(data_dir)}
+    with pytest.raises(ModelError, match=r"--real: .* has no step with noise of 0.1 to 0.1 of the signal; leave it out"):
+        distil.task(distillation(students[0], tmp_path, **given), hub.read(students[0]))

@@ -41,10 +41,10 @@ HELD_OUT = 512
 """Trajectories held out to measure the loss."""
 SLOWER = 0.1
 """Learning rate of a student, by that of the model of its pictures, which has to keep up (Yin et al. 2024b, section 4.2)."""
-EVALUATIONS = (2, 4)
-"""Numbers of evaluations, besides 1, whose pictures are matched."""
-FOOLING, TELLING = 3e-3, 1e-2
-"""Weights of the losses by a discriminator, the student's for --real 1 and its own: those of Yin et al. 2024b on ImageNet."""
+FOOLING, TELLING = 0.3, 0.3
+"""Weights of the losses by a discriminator: of a student, for --real 1, and of the discriminator."""
+SEEN = (0.05, 1.0)
+"""Least and most noise of the pictures that a discriminator sees, √(1−ᾱ)/√ᾱ."""
 NOISED = (0.02, 0.98)
 """Times u to which pictures are noised to match their distribution, as shares of T (Yin et al. 2024a, section 3.2)."""
 
@@ -165,7 +165,7 @@ def task(config: Distillation, package: Package) -> Task:
         first = draws.rand(device=points.device) < config.from_noise
         return {"loss": network(points, times[:-1], place.masked_fill(first, 0), label)}
 
-    return Task(build, _matched(config, teacher, order, real) if matching else loss, data=data, paces=_paces)
+    return Task(build, _matched(config, teacher, times[:-1], real) if matching else loss, data=data, paces=_paces)
 
 
 def _paces(trained: nn.Module) -> list[tuple[nn.Module, float]]:
@@ -175,23 +175,31 @@ def _paces(trained: nn.Module) -> list[tuple[nn.Module, float]]:
     return [(trained.student, SLOWER), (trained.own, 1.0)] if isinstance(trained, Matching) else [(trained, 1.0)]
 
 
-def _matched(config: Distillation, teacher: DDPM, order: Sequence[int], real: Dataset | None) -> LossFunction:
+def _matched(config: Distillation, teacher: DDPM, times: Sequence[int], real: Dataset | None) -> LossFunction:
     """Return the loss of matching a student to the distribution of its teacher.
 
     Args:
-        order: of the student's times; those of 2 and 4 evaluations are trained.
+        times: T, and those of further evaluations.
         real: pictures that the student's are to be taken for, or None.
+
+    Raises:
+        ModelError: with real pictures, the teacher's chain has no step of moderate noise.
     """
     import torch
 
-    from genlab.consistency import evaluation_times
     from genlab.ddpm import training_times
     from genlab.matching import losses
+    from genlab.package import ModelError
     from training.draws import Draws
 
-    walks = (evaluation_times(order, count) for count in EVALUATIONS if count <= len(order))
-    later = sorted({t for walk in walks for t in walk[1:-1]}) or [order[0]]
+    later = sorted(times[1:]) or [teacher.schedule.T]
     low, high = (round(share * teacher.schedule.T) for share in NOISED)
+    ratio = (1 / teacher.schedule.alpha_bar[1:] - 1).sqrt()
+    seen = 1 + torch.nonzero((ratio >= SEEN[0]) & (ratio <= SEEN[1]))[:, 0]
+    if real is not None and not len(seen):
+        raise ModelError(
+            f"--real: {config.teacher} has no step with noise of {SEEN[0]} to {SEEN[1]} of the signal; leave it out"
+        )
 
     def loss(network: nn.Module, points: Tensor, label: Tensor | None, draws: Draws | None = None) -> dict[str, Tensor]:
         draws = draws or Draws(len(points))
@@ -200,7 +208,7 @@ def _matched(config: Distillation, teacher: DDPM, order: Sequence[int], real: Da
         s = s.masked_fill(draws.rand(device=x_T.device) < config.from_noise, teacher.schedule.T)
         u = draws.of(training_times(teacher.schedule.T, draws.count, draws.number())).clamp(low, high).to(x_T.device)
         renoise, noise = (draws.randn(*x_T.shape[1:], device=x_T.device) for _ in range(2))
-        given = None if real is None else _real(real, draws, config.no_label, x_T.device)
+        given = None if real is None else _real(real, seen, draws, config.no_label, x_T.device)
         matched = network(x_T, s, label, renoise, u, noise, given)
         with torch.no_grad():
             teachers = teacher.predict(matched.x_u, u, label, clip=False).x0_hat
@@ -211,9 +219,10 @@ def _matched(config: Distillation, teacher: DDPM, order: Sequence[int], real: Da
     return loss
 
 
-def _real(data: Dataset, draws: Draws, no_label: float, device: torch.device) -> Real:
-    """Draw a batch of real pictures, a share `no_label` of them without their class."""
+def _real(data: Dataset, times: Tensor, draws: Draws, no_label: float, device: torch.device) -> Real:
+    """Draw a batch of real pictures, a share `no_label` of them without their class, each with one of the times."""
     from genlab.data import as_model
+    from genlab.ddpm import training_times
     from genlab.matching import Real
 
     rows = draws.randint(len(data), device).cpu()
@@ -221,7 +230,8 @@ def _real(data: Dataset, draws: Draws, no_label: float, device: torch.device) ->
     if data.labels is not None:
         label = data.labels[rows].to(device).masked_fill(draws.rand(device=device) < no_label, -1)
     y = as_model(data.images[rows].to(device))
-    return Real(y, label, draws.randn(*y.shape[1:], device=device))
+    place = draws.of(training_times(len(times), draws.count, draws.number())) - 1
+    return Real(y, label, times[place].to(device), draws.randn(*y.shape[1:], device=device))
 
 
 def main() -> int:
