@@ -205,8 +205,7 @@ def _origin(config: dict[str, Any], metrics: dict[str, Any]) -> str:
     if config["kind"] == "consistency":
         teacher = _code_word(config["model"]["teacher"])
         if options.get("objective") == "distribution":
-            real = " and to real pictures" if options.get("real") else ""
-            return f"distilled from the DDPM {teacher}, and then matched to its distribution{real} (Yin et al. 2024)"
+            return f"distilled from the DDPM {teacher}, and then matched to its distribution (Yin et al. 2024)"
         return f"distilled from the DDPM {teacher}"
     return f"trained from the weights of {escape(before)}" if before else "trained from scratch"
 

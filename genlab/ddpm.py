@@ -190,17 +190,9 @@ class DDPM(nn.Module):
         Where the noise is smaller than the distance of two gray levels, the grid all but determines ε, through differences so
         small that a convolution learns them slowly (Kingma et al. 2021, appendix C, add sines of x_t as inputs for this).
         """
-        return self.unet(*self._inputs(x_t, t), label).to(x_t.dtype)
-
-    def features(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """Return the features of x_t (B C H W) at the lowest level of the U-Net, (B C h w)."""
-        return self.unet.encode(*self._inputs(x_t, t), label)[0]
-
-    def _inputs(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the maps and the times that the U-Net is given."""
         grids = grid_eps(self.schedule, x_t, t, self.config.grids)
         time = t if self.parts == 1 else 1 + (t - 1) / self.parts
-        return torch.cat([x_t[:, None], grids], dim=1).flatten(1, 2), time
+        return self.unet(torch.cat([x_t[:, None], grids], dim=1).flatten(1, 2), time, label).to(x_t.dtype)
 
     def denoised(self, output: Tensor, x_t: Tensor, t: Tensor, clip: bool = True, fraction: Tensor | None = None) -> Denoised:
         """Return the prediction that an output of the network (B C H W), without the part for Σ, stands for; see `predict`."""

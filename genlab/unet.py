@@ -66,8 +66,7 @@ class UNet(nn.Module):
             group_norm(here), nn.SiLU(), zero_init(nn.Conv2d(here, out_channels * self.patch**2, 3, padding=1))
         )
 
-    def encode(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Return the features at the lowest level (B C h w), those of each layer on the way down, and the embedding of t."""
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         embedding = self.time(sinusoidal_embedding(t, self.width).to(x_t.dtype))
         if self.label is not None:
             label = torch.full(t.shape, -1, device=t.device) if label is None else label
@@ -80,10 +79,6 @@ class UNet(nn.Module):
             skips.append(h)
         for layer in self.middle:
             h = layer(h, embedding) if isinstance(layer, ResBlock) else layer(h)
-        return h, skips, embedding
-
-    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        h, skips, embedding = self.encode(x_t, t, label)
         for layer in self.up:
             h = layer(torch.cat([h, skips.pop()], 1), embedding) if isinstance(layer, ResBlock) else layer(h)
         return rearrange(self.leave(h), "b (c p q) h w -> b c (h p) (w q)", p=self.patch, q=self.patch)

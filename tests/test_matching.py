@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +15,8 @@ from genlab import hub
 from genlab.config import ConsistencyConfig, DataSpec, DDPMConfig, UNetConfig
 from genlab.consistency import Consistency
 from genlab.ddpm import DDPM
-from genlab.matching import LEAST, Matched, Matching, Real, along, direction, losses
+from genlab.matching import LEAST, Matching, along, direction, losses
 from genlab.oracle import GaussianData
-from genlab.package import ModelError
 from genlab.process import q_marginal
 from genlab.schedule import cosine_schedule
 from tests.test_consistency import distillation
@@ -61,31 +59,11 @@ def test_the_direction_is_measured_by_how_far_the_teacher_is_from_the_picture() 
     torch.testing.assert_close(g[1], torch.full((1, 2, 2), 0.1 / LEAST))  # no distance: not infinite
 
 
-def test_the_discriminators_loss_is_least_at_the_log_ratio_of_the_densities_where_it_is_their_divergence() -> None:
-    """Goodfellow et al. 2014, theorem 1: with d = log q/p it is 2 log 2 − 2 JS(p, q), by quadrature for two Gaussians."""
-    x = torch.linspace(-12, 12, 100_001, dtype=torch.float64)
-    p, q = (torch.distributions.Normal(*each).log_prob(x) for each in ((-0.5, 1.0), (0.7, 0.8)))
-
-    def expected(d: Tensor) -> float:
-        none = torch.zeros(len(x), 1, 1, 1, dtype=torch.float64)
-        times = torch.full((len(x),), 500)
-        loss = losses(SCHEDULE, Matched(none, none, none, fooling=d, fake=d, real=torch.zeros_like(d)), times, none)
-        other = losses(SCHEDULE, Matched(none, none, none, fooling=d, fake=torch.zeros_like(d), real=d), times, none)
-        of_p, of_q = (each["telling"] - math.log(2) for each in (loss, other))  # log(1 + e^0), of the pictures left out
-        return float(torch.trapezoid(p.exp() * of_p + q.exp() * of_q, x))
-
-    mean = torch.logaddexp(p, q) - math.log(2)
-    shannon = 0.5 * torch.trapezoid(p.exp() * (p - mean) + q.exp() * (q - mean), x)
-    assert expected(q - p) == pytest.approx(2 * math.log(2) - 2 * float(shannon), rel=1e-7)
-    for change in (0.1, 0.1 * x, -0.1 * x**2):
-        assert expected(q - p + change) > expected(q - p)
-
-
-def tiny(real: bool = False) -> tuple[Matching, DDPM]:
+def tiny() -> tuple[Matching, DDPM]:
     torch.manual_seed(0)
     config, data = DDPMConfig(T=20, schedule="cosine", unet=UNetConfig(width=8)), DataSpec(size=8, classes=("a", "b"))
     teacher, student = DDPM(config, data), Consistency(ConsistencyConfig(config, "teacher", (20, 12, 5, 1)), data)
-    return Matching(student, teacher, real), teacher
+    return Matching(student, teacher), teacher
 
 
 def arguments(s: Tensor) -> tuple[Tensor, ...]:
@@ -99,7 +77,7 @@ def test_a_later_evaluation_is_trained_on_the_noised_picture_of_the_first() -> N
         for parameter in matching.parameters():  # the last convolution is zero at first
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
         x_T, s, label, renoise, u, noise = arguments(torch.tensor([20, 5]))
-        x, x_u, *_ = matching(x_T, s, label, renoise, u, noise)
+        x, x_u, _ = matching(x_T, s, label, renoise, u, noise)
         first = matching.student.predict(x_T, torch.tensor([20, 20]), label).x0_hat
         x_s = q_marginal(matching.student.schedule, first, s).sample(renoise)
         wanted = matching.student.predict(torch.stack([x_T[0], x_s[1]]), s, label, clip=False).x0_hat
@@ -107,56 +85,29 @@ def test_a_later_evaluation_is_trained_on_the_noised_picture_of_the_first() -> N
     torch.testing.assert_close(x_u, q_marginal(matching.student.schedule, x, u).sample(noise))
 
 
-def real_pictures() -> Real:
-    y, noise = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(3))
-    return Real(y, torch.tensor([1, 0, -1, 1]), torch.tensor([3, 8, 14, 5]), noise)
-
-
-LEARNS = {"matching": {"student"}, "error": {"own.model"}, "fooling": {"student"}, "telling": {"own.model", "own.head"}}
-
-
-@pytest.mark.parametrize("name", LEARNS)
-def test_each_network_learns_from_its_own_losses_alone(name: str) -> None:
-    matching, teacher = tiny(real=True)
-    with torch.no_grad():
-        for parameter in matching.parameters():  # the last convolutions are zero at first
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+def test_each_network_learns_from_its_own_loss_alone() -> None:
+    matching, teacher = tiny()
     given = arguments(torch.tensor([20, 5, 20, 1]))
-    matched = matching(*given, real_pictures())
+    x, x_u, own = matching(*given)
     with torch.no_grad():
-        teachers = teacher.predict(matched.x_u, given[4], given[2], clip=False).x0_hat + 0.1
-    losses(teacher.schedule, matched, given[4], teachers)[name].sum().backward()
-    learn = {key for key, p in matching.named_parameters() if p.grad is not None and bool(p.grad.any())}
-    assert {part for part in ("student", "own.model", "own.head") if any(key.startswith(part) for key in learn)} == LEARNS[name]
-
-
-def test_real_pictures_leave_the_other_losses_as_they_are() -> None:
-    matching, teacher = tiny(real=True)
-    given = arguments(torch.tensor([20, 5, 20, 1]))
-    teachers = torch.zeros(4, 1, 8, 8)
-    with torch.no_grad():
-        without, beside = (
-            losses(teacher.schedule, matching(*given, *real), given[4], teachers) for real in ((), (real_pictures(),))
-        )
-    assert list(without) == ["matching", "error"]
-    torch.testing.assert_close({name: beside[name] for name in without}, without)
-    y, label, v, noise = real_pictures()
-    with torch.no_grad():
-        fake, told = (
-            matching.own(q_marginal(teacher.schedule, each, v).sample(noise), v, classes)
-            for each, classes in ((matching(*given).x, given[2]), (y, label))
-        )
-    torch.testing.assert_close(beside["telling"], (1 + fake.exp()).log() + (1 + (-told).exp()).log())
-    torch.testing.assert_close(beside["fooling"], (1 + (-fake).exp()).log())
+        teachers = teacher.predict(x_u, given[4], given[2], clip=False).x0_hat + 0.1
+    match, error = losses(teacher.schedule, x, given[4], own, teachers)
+    match.sum().backward(retain_graph=True)
+    assert any(p.grad is not None and bool(p.grad.any()) for p in matching.student.parameters())
+    assert all(p.grad is None for p in matching.own.parameters())
+    matching.zero_grad(set_to_none=True)
+    error.sum().backward()
+    assert all(p.grad is None for p in matching.student.parameters())
+    assert any(p.grad is not None and bool(p.grad.any()) for p in matching.own.parameters())
 
 
 def test_at_the_start_there_is_no_direction_as_both_models_are_the_teacher() -> None:
     matching, teacher = tiny()
     given = arguments(torch.tensor([20, 5]))
     with torch.no_grad():
-        matched = matching(*given)
-        teachers = teacher.predict(matched.x_u, given[4], given[2], clip=False).x0_hat
-        assert bool((losses(teacher.schedule, matched, given[4], teachers)["matching"] == 0).all())
+        x, x_u, own = matching(*given)
+        match, _ = losses(teacher.schedule, x, given[4], own, teacher.predict(x_u, given[4], given[2], clip=False).x0_hat)
+    assert bool((match == 0).all())
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +124,9 @@ def students(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> tuple[
     return folder / "teacher", folder / "student"
 
 
-@pytest.mark.parametrize("real", [0.0, 1.0], ids=["teacher", "real pictures"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_student_is_matched_and_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
-    students: tuple[Path, Path], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real: float
+    students: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distil, "SHARD", 16)
     monkeypatch.setattr(distil, "HELD_OUT", 4)
@@ -187,8 +137,7 @@ def test_a_student_is_matched_and_a_resumed_run_is_bit_for_bit_the_uninterrupted
     order = config["model"]["times"] = [first, *rest[::-1]]  # as choose_times.py may have put them
     (student / "model" / "config.json").write_text(json.dumps(config))
     changes = {"steps": 6, "log_every": 4, "sample_every": 3, "save_every": 5, **never}
-    given = {"real": real, "data_dir": str(data_dir)} if real else {}
-    matched = {"objective": "distribution", "from_model": str(student), **given, **changes}
+    matched = {"objective": "distribution", "from_model": str(student), **changes}
     straight, stopped = (distillation(teacher, tmp_path / name, **matched) for name in ("straight", "stopped"))
     assert main(straight, distil.task(straight, package)) == 0
     assert main(stopped, at_step(distil.task(stopped, package), 3, send(signal.SIGTERM))) == 143
@@ -202,9 +151,7 @@ def test_a_student_is_matched_and_a_resumed_run_is_bit_for_bit_the_uninterrupted
     assert {"teacher", "--from", "student", "--objective", "distribution"} <= {*written.metrics["command"].split()}
     moved = [not torch.equal(a, b) for a, b in zip(written.model.parameters(), before.model.parameters(), strict=True)]
     assert any(moved)
-    how = "and then matched to its distribution and to real pictures" if real else "and then matched to its distribution ("
-    assert how in (tmp_path / "stopped" / "model" / "README.md").read_text()
-    assert ("telling" in (tmp_path / "stopped" / "log.csv").read_text()) == bool(real)
+    assert "and then matched to its distribution" in (tmp_path / "stopped" / "model" / "README.md").read_text()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -239,15 +186,23 @@ def test_a_student_learns_slower_than_the_model_of_its_pictures(
     assert max(v for k, v in moved.items() if k.startswith("student.")) == pytest.approx(config.lr / 10, rel=0.5)
 
 
+def test_half_the_pictures_are_of_one_evaluation_and_the_others_of_every_further_time(tmp_path: Path) -> None:
+    matching, teacher = tiny()
+    config = distillation(Path("teacher"), tmp_path, objective="distribution", from_model="student")
+    seen: list[Tensor] = []
+
+    def network(x_T: Tensor, s: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        seen.append(s)
+        return matching(x_T, s, *rest)  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    with torch.no_grad():
+        distil._matched(config, teacher, (20, 12, 5, 1))(network, torch.randn(600, 4, 1, 8, 8), None)  # type: ignore[arg-type]
+    share = torch.bincount(seen[0], minlength=21) / 600
+    assert share.nonzero().flatten().tolist() == [1, 5, 12, 20]
+    torch.testing.assert_close(share[[1, 5, 12, 20]], torch.tensor([1 / 6, 1 / 6, 1 / 6, 1 / 2]), atol=0.06, rtol=0)
+
+
 def test_a_student_to_go_on_with_is_asked_for() -> None:
     with pytest.raises(ValueError, match="--objective distribution: expected --from with the student to go on with, got none"):
         distillation(Path("ddpm-mnist"), Path("run"), objective="distribution")
-
-
-def test_a_discriminator_needs_a_step_of_moderate_noise(
-    students: tuple[Path, Path], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(distil, "SEEN", (0.1, 0.1))
-    given = {"objective": "distribution", "from_model": str(students[1]), "real": 1.0, "data_dir": str(data_dir)}
-    with pytest.raises(ModelError, match=r"--real: .* has no step with noise of 0.1 to 0.1 of the signal; leave it out"):
-        distil.task(distillation(students[0], tmp_path, **given), hub.read(students[0]))

@@ -239,11 +239,8 @@ def model_name(model: str) -> str:
 
 
 def flag(name: str) -> str:
-    """Return the flag of an option; those that are called otherwise than their fields are in `FLAGS`."""
-    return "--" + FLAGS.get(name, name).replace("_", "-")
-
-
-FLAGS = {"from_model": "from", "pictures": "dataset"}
+    """Return the flag of an option; `from` is a keyword of Python and cannot be a field."""
+    return "--from" if name == "from_model" else "--" + name.replace("_", "-")
 
 
 PICTURES = {"dataset", "data_dir", "size", "channels", *(each.name for each in fields(Reading))}
@@ -313,8 +310,7 @@ class Distillation(Training):
     teacher: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = "ddpm-mnist"
     """DDPM to distil: a run, a folder, a shipped name, or user/name on the Hub."""
     dataset: tyro.conf.Suppress[str] = ""  # that of the teacher, set when the teacher has been read
-    data_dir: str | None = None
-    """With --real: folder with the IDX files of fashion-mnist or mnist; else GENLAB_DATA_DIR, Debian's package, the Hub."""
+    data_dir: tyro.conf.Suppress[str | None] = None
     size: tyro.conf.Suppress[int | None] = None
     channels: tyro.conf.Suppress[int | None] = None
     classes: tyro.conf.Suppress[str | None] = None
@@ -345,31 +341,21 @@ class Distillation(Training):
     """Share of the examples that start from pure noise; the others start from any point."""
     no_label: float = 0.1
     """Share of the trajectories without a class."""
-    real: float = 0.0
-    """With --objective distribution: weight of a discriminator's loss, which brings the student's pictures near real ones."""
-    pictures: Annotated[str | None, tyro.conf.arg(name="dataset")] = None
-    """With --real: data set of the real pictures; by default the one that the teacher was trained on."""
 
     kind = "consistency"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check(trajectories=(1, 10**7), points=(1, 1000), from_noise=(0.0, 1.0), no_label=(0.0, 1.0), real=(0.0, 1000.0))
+        self._check(trajectories=(1, 10**7), points=(1, 1000), from_noise=(0.0, 1.0), no_label=(0.0, 1.0))
         if self.objective == "distribution" and self.from_model is None:
             raise ValueError(
                 "--objective distribution: expected --from with the student to go on with, got none; distil one first with "
                 "--objective trajectories"
             )
-        if self.real and self.objective != "distribution":
-            raise ValueError(f"--real: expected --objective distribution with it, got --objective {self.objective}")
-        for name in ("pictures", "data_dir"):
-            if getattr(self, name) and not self.real:
-                raise ValueError(f"{flag(name)}: expected --real with it, got {flag(name)} without")
 
     def published(self) -> dict[str, Any]:
         """Return the options that determine the finished model; for a teacher in a local folder only its name."""
-        pictures = {} if self.pictures is None else {"pictures": published_dataset(self.pictures)}
-        return super().published() | {"teacher": self.teacher_name} | pictures
+        return super().published() | {"teacher": self.teacher_name}
 
     @property
     def teacher_name(self) -> str:

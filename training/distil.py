@@ -3,7 +3,7 @@
 A solver walks from noise to pictures with the teacher's predictions; the points of these trajectories are the data. The student
 starts with the teacher's weights and learns to predict the end of a trajectory from any of its points
 (`genlab/consistency.py`). With --objective distribution a student goes on until its pictures are distributed as the teacher's
-(`genlab/matching.py`), with --real also until they are taken for pictures of the data set.
+(`genlab/matching.py`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ from training.config import Distillation, parse
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from torch import Tensor, nn
 
     from genlab.config import DataSpec
     from genlab.consistency import Consistency
-    from genlab.data import Dataset
     from genlab.ddpm import DDPM
-    from genlab.matching import Matching, Real
+    from genlab.matching import Matching
     from genlab.package import Package
     from training.draws import Draws
     from training.loop import LossFunction
@@ -41,10 +39,6 @@ HELD_OUT = 512
 """Trajectories held out to measure the loss."""
 SLOWER = 0.1
 """Learning rate of a student, by that of the model of its pictures, which has to keep up (Yin et al. 2024b, section 4.2)."""
-FOOLING, TELLING = 0.3, 0.3
-"""Weights of the losses by a discriminator: of a student, for --real 1, and of the discriminator."""
-SEEN = (0.05, 1.0)
-"""Least and most noise of the pictures that a discriminator sees, √(1−ᾱ)/√ᾱ."""
 NOISED = (0.02, 0.98)
 """Times u to which pictures are noised to match their distribution, as shares of T (Yin et al. 2024a, section 3.2)."""
 
@@ -105,7 +99,6 @@ def task(config: Distillation, package: Package) -> Task:
 
     Raises:
         ModelError: the model is not a DDPM, or the one to start from cannot be read.
-        DataError: the pictures of --real are not found, or are not those that the teacher was trained on.
     """
     from accelerate import PartialState
 
@@ -118,7 +111,6 @@ def task(config: Distillation, package: Package) -> Task:
     from genlab.package import ModelError
     from genlab.sampler import spaced
     from training.draws import Draws
-    from training.evaluate import Evaluation, load_data
     from training.run import Task, TrainingData
 
     teacher = package.model
@@ -132,10 +124,6 @@ def task(config: Distillation, package: Package) -> Task:
             order = before.config.times
     student = ConsistencyConfig(teacher.config, config.teacher_name, order)
     weights, matching = package.weights_sha256, config.objective == "distribution"
-
-    real = None
-    if config.real:
-        _, real = load_data(Evaluation(config.teacher, dataset=config.pictures, data_dir=config.data_dir), package)
 
     def data() -> TrainingData:
         walked = times[:1] if matching else times
@@ -157,7 +145,7 @@ def task(config: Distillation, package: Package) -> Task:
     def build(data: DataSpec) -> Consistency | Matching:
         model = Consistency(student, data)
         model.denoiser.load_state_dict(teacher.state_dict())
-        return Matching(model, teacher, real is not None) if matching else model
+        return Matching(model, teacher) if matching else model
 
     def loss(network: nn.Module, points: Tensor, label: Tensor | None, draws: Draws | None = None) -> dict[str, Tensor]:
         draws = draws or Draws(len(points))
@@ -165,7 +153,7 @@ def task(config: Distillation, package: Package) -> Task:
         first = draws.rand(device=points.device) < config.from_noise
         return {"loss": network(points, times[:-1], place.masked_fill(first, 0), label)}
 
-    return Task(build, _matched(config, teacher, times[:-1], real) if matching else loss, data=data, paces=_paces)
+    return Task(build, _matched(config, teacher, times[:-1]) if matching else loss, data=data, paces=_paces)
 
 
 def _paces(trained: nn.Module) -> list[tuple[nn.Module, float]]:
@@ -175,31 +163,20 @@ def _paces(trained: nn.Module) -> list[tuple[nn.Module, float]]:
     return [(trained.student, SLOWER), (trained.own, 1.0)] if isinstance(trained, Matching) else [(trained, 1.0)]
 
 
-def _matched(config: Distillation, teacher: DDPM, times: Sequence[int], real: Dataset | None) -> LossFunction:
+def _matched(config: Distillation, teacher: DDPM, times: Sequence[int]) -> LossFunction:
     """Return the loss of matching a student to the distribution of its teacher.
 
     Args:
         times: T, and those of further evaluations.
-        real: pictures that the student's are to be taken for, or None.
-
-    Raises:
-        ModelError: with real pictures, the teacher's chain has no step of moderate noise.
     """
     import torch
 
     from genlab.ddpm import training_times
     from genlab.matching import losses
-    from genlab.package import ModelError
     from training.draws import Draws
 
     later = sorted(times[1:]) or [teacher.schedule.T]
     low, high = (round(share * teacher.schedule.T) for share in NOISED)
-    ratio = (1 / teacher.schedule.alpha_bar[1:] - 1).sqrt()
-    seen = 1 + torch.nonzero((ratio >= SEEN[0]) & (ratio <= SEEN[1]))[:, 0]
-    if real is not None and not len(seen):
-        raise ModelError(
-            f"--real: {config.teacher} has no step with noise of {SEEN[0]} to {SEEN[1]} of the signal; leave it out"
-        )
 
     def loss(network: nn.Module, points: Tensor, label: Tensor | None, draws: Draws | None = None) -> dict[str, Tensor]:
         draws = draws or Draws(len(points))
@@ -208,44 +185,26 @@ def _matched(config: Distillation, teacher: DDPM, times: Sequence[int], real: Da
         s = s.masked_fill(draws.rand(device=x_T.device) < config.from_noise, teacher.schedule.T)
         u = draws.of(training_times(teacher.schedule.T, draws.count, draws.number())).clamp(low, high).to(x_T.device)
         renoise, noise = (draws.randn(*x_T.shape[1:], device=x_T.device) for _ in range(2))
-        given = None if real is None else _real(real, seen, draws, config.no_label, x_T.device)
-        matched = network(x_T, s, label, renoise, u, noise, given)
+        x, x_u, own = network(x_T, s, label, renoise, u, noise)
         with torch.no_grad():
-            teachers = teacher.predict(matched.x_u, u, label, clip=False).x0_hat
-        parts = losses(teacher.schedule, matched, u, teachers)
-        weights = {"fooling": config.real * FOOLING, "telling": TELLING}
-        return {"loss": torch.stack([weights.get(name, 1.0) * value for name, value in parts.items()]).sum(dim=0), **parts}
+            teachers = teacher.predict(x_u, u, label, clip=False).x0_hat
+        matching, error = losses(teacher.schedule, x, u, own, teachers)
+        return {"loss": matching + error, "matching": matching, "error": error}
 
     return loss
-
-
-def _real(data: Dataset, times: Tensor, draws: Draws, no_label: float, device: torch.device) -> Real:
-    """Draw a batch of real pictures, a share `no_label` of them without their class, each with one of the times."""
-    from genlab.data import as_model
-    from genlab.ddpm import training_times
-    from genlab.matching import Real
-
-    rows = draws.randint(len(data), device).cpu()
-    label = None
-    if data.labels is not None:
-        label = data.labels[rows].to(device).masked_fill(draws.rand(device=device) < no_label, -1)
-    y = as_model(data.images[rows].to(device))
-    place = draws.of(training_times(len(times), draws.count, draws.number())) - 1
-    return Real(y, label, times[place].to(device), draws.randn(*y.shape[1:], device=device))
 
 
 def main() -> int:
     """Run the command line."""
     config = parse(Distillation)
     from genlab import hub
-    from genlab.listing import DataError
     from genlab.package import ModelError
     from training.run import main as run
 
     try:
         package = hub.read(config.teacher)
         made = task(config, package)
-    except (ModelError, DataError) as error:
+    except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return run(replace(config, dataset=package.model.data.name), made)
